@@ -1,0 +1,8 @@
+"""The one error that is the user's to mend."""
+
+
+class UserError(ValueError):
+    """Bad input: its text is one line that says what was wrong, what was expected and what to do.
+
+    Library code raises it before anything is half-written; the entry points print it and exit with status 2.
+    """
