@@ -1,0 +1,211 @@
+"""Every knob of a training run: frozen, typed, with the unit in the name, to and from JSON."""
+
+import dataclasses
+import json
+import math
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from mnistlab.errors import UserError
+
+OPTIMIZERS = ("adam", "adamw", "sgd", "rmsprop", "adadelta")
+SCHEDULES = ("constant", "warmup_cosine", "exponential", "piecewise", "one_cycle")
+SPLITS = ("test_halves", "test_halves_swapped", "test_is_validation", "random_80_20")
+ORDERS = ("tfds", "file")
+SWEEPABLE = ("learning_rate", "momentum", "weight_decay", "dropout_rate", "initial_scale")
+"""Settings that change numbers but not the program: they can be a vmapped axis."""
+
+MAX_SEED = 2**32 - 1  # jax.random.key(2**32 + s) silently equals key(s)
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimConfig:
+    """An optimiser and its learning-rate schedule; times are in epochs."""
+
+    name: str = "adam"
+    learning_rate: float = 1e-3  # the peak of the schedule
+    momentum: float = 0.0  # sgd only
+    weight_decay: float = 0.0  # adamw only, decoupled
+    schedule: str = "constant"
+    warmup_epochs: float = 0.0  # warmup_cosine, one_cycle: length of the linear rise
+    decay_factor: float = 0.1  # exponential, piecewise: what the rate is multiplied by
+    decay_epochs: tuple[float, ...] = ()  # exponential: one number, the length of a decay; piecewise: when it drops
+
+
+OPTIM_DEFAULTS = {
+    "adam": OptimConfig("adam", 1e-3),
+    "adamw": OptimConfig("adamw", 1e-3, weight_decay=0.004),
+    "sgd": OptimConfig("sgd", 1e-2),
+    "rmsprop": OptimConfig("rmsprop", 1e-3),
+    "adadelta": OptimConfig("adadelta", 1.0),  # as Keras 2.1 had it; later releases say 1e-3
+}
+"""Keras' defaults by name."""
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+    """One variant of an experiment: data, model, loss, optimiser and budget."""
+
+    model: str  # a name in models.MODELS
+    dataset: str = "mnist"
+    order: str = "tfds"  # order of the examples before splitting: as TFDS wrote them, or as in the original file
+    split: str = "test_halves"
+    model_options: tuple[tuple[str, Any], ...] = ()
+    loss: str = "cross_entropy"
+    loss_reduction: str = "mean"  # over the batch: mean, or sum
+    optim: OptimConfig = OptimConfig()
+    batch_size: int = 128  # examples a step, over all devices
+    num_epochs: int = 20
+    patience_epochs: int | None = None  # early stopping on validation loss; the best weights are restored
+    pixel_scale: float = 1 / 255  # images enter the model as float32(image) * pixel_scale
+    dropout_rate: float | None = None  # None keeps the model's own rates
+    initial_scale: float = 1.0  # multiplies every initial kernel
+    augment: str = "none"  # a name in augment.AUGMENTATIONS
+    limit_examples: int | None = None  # first N training examples
+
+
+def check(config: TrainConfig) -> TrainConfig:
+    """Returns `config` where every value is possible.
+
+    Raises:
+      UserError: one line that names the first impossible value.
+    """
+    optim = config.optim
+    _one_of("optimizer", optim.name, OPTIMIZERS)
+    _one_of("schedule", optim.schedule, SCHEDULES)
+    _one_of("split", config.split, SPLITS)
+    _one_of("order", config.order, ORDERS)
+    _one_of("loss_reduction", config.loss_reduction, ("mean", "sum"))
+    _number("learning_rate", optim.learning_rate, low=0.0, low_is_open=True)
+    _number("momentum", optim.momentum, low=0.0, high=1.0)
+    _number("weight_decay", optim.weight_decay, low=0.0)
+    _number("warmup_epochs", optim.warmup_epochs, low=0.0)
+    _number("decay_factor", optim.decay_factor, low=0.0, low_is_open=True)
+    for epochs in optim.decay_epochs:
+        _number("decay_epochs", epochs, low=0.0, low_is_open=True)
+    if list(optim.decay_epochs) != sorted(set(optim.decay_epochs)):
+        raise UserError(f"decay_epochs is {optim.decay_epochs}; expected increasing numbers of epochs")
+    if optim.schedule == "exponential" and len(optim.decay_epochs) != 1:
+        raise UserError("schedule exponential needs one number in decay_epochs: the epochs in which the rate decays once")
+    if optim.schedule == "piecewise" and not optim.decay_epochs:
+        raise UserError("schedule piecewise needs decay_epochs: the epochs at which the rate drops")
+    _integer("batch_size", config.batch_size, low=1)
+    _integer("epochs", config.num_epochs, low=1)
+    if config.patience_epochs is not None:
+        _integer("patience_epochs", config.patience_epochs, low=1)
+    if config.limit_examples is not None:
+        _integer("limit_examples", config.limit_examples, low=2)
+    _number("pixel_scale", config.pixel_scale, low=0.0, low_is_open=True)
+    _number("initial_scale", config.initial_scale, low=0.0)
+    if config.dropout_rate is not None:
+        _number("dropout_rate", config.dropout_rate, low=0.0, high=1.0)
+    if optim.momentum and optim.name != "sgd":
+        raise UserError(f"momentum is set, but {optim.name} has none; use the optimizer sgd")
+    if optim.weight_decay and optim.name != "adamw":
+        raise UserError(f"weight_decay is set, but {optim.name} has none; use the optimizer adamw")
+    return config
+
+
+def check_sweep(sweep: Mapping[str, tuple[float, ...]], config: TrainConfig) -> None:
+    """Checks every swept value as if it stood in `config`.
+
+    Raises:
+      UserError: an unknown setting, or an impossible value.
+    """
+    for name, values in sweep.items():
+        _one_of("sweep", name, SWEEPABLE)
+        if not values:
+            raise UserError(f"sweep of {name} has no values; expected e.g. {name}=0.1,0.2")
+        for value in values:
+            check(with_setting(config, name, value))
+
+
+def with_setting(config: TrainConfig, name: str, value: float) -> TrainConfig:
+    """`config` with one sweepable setting replaced.
+
+    >>> with_setting(TrainConfig("dense"), "learning_rate", 0.1).optim.learning_rate
+    0.1
+    """
+    if name in {field.name for field in dataclasses.fields(OptimConfig)}:
+        return dataclasses.replace(config, optim=dataclasses.replace(config.optim, **{name: value}))
+    return dataclasses.replace(config, **{name: value})
+
+
+def check_seeds(first: int, count: int) -> tuple[int, ...]:
+    """The seeds first..first+count-1.
+
+    Raises:
+      UserError: no seeds, or a seed outside [0, 2**32).
+    """
+    _integer("seeds", count, low=1)
+    _integer("seed", first, low=0)
+    if first + count - 1 > MAX_SEED:
+        raise UserError(f"seed {first + count - 1} is too large; expected at most {MAX_SEED}")
+    return tuple(range(first, first + count))
+
+
+T = TypeVar("T")
+
+
+def to_json(config: Any) -> str:
+    """JSON of a config dataclass; `from_json` gives an equal value back."""
+    return json.dumps(dataclasses.asdict(config), indent=2)
+
+
+def from_json(cls: type[T], text: str) -> T:
+    """The config that `to_json` wrote.
+
+    >>> config = TrainConfig("dense", optim=OptimConfig("sgd", momentum=0.9))
+    >>> from_json(TrainConfig, to_json(config)) == config
+    True
+
+    Raises:
+      UserError: not JSON, an unknown or a missing field.
+    """
+    try:
+        values = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise UserError(f"config is not JSON: {error}; expected what mnistlab wrote") from error
+    return from_dict(cls, values)
+
+
+def from_dict(cls: type[T], values: Mapping[str, Any]) -> T:
+    """As `from_json`, from what the JSON parser returns."""
+    fields = {field.name: field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    unknown = sorted(set(values) - set(fields))
+    if unknown:
+        raise UserError(f"config has the unknown field {unknown[0]!r}; expected some of {', '.join(fields)}")
+    known = {name: _field_value(name, value) for name, value in values.items()}
+    try:
+        return cls(**known)
+    except TypeError as error:
+        raise UserError(f"config is incomplete: {error}") from error
+
+
+def _field_value(name: str, value: Any) -> Any:
+    if name == "optim":
+        return from_dict(OptimConfig, value)
+    return _tuples(value)
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(_tuples(item) for item in value) if isinstance(value, list) else value
+
+
+def _one_of(what: str, value: str, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise UserError(f"{what} is {value!r}; expected one of {', '.join(allowed)}")
+
+
+def _integer(what: str, value: int, *, low: int) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or value < low:
+        raise UserError(f"{what} is {value}; expected a whole number of at least {low}")
+
+
+def _number(what: str, value: float, *, low: float, high: float = math.inf, low_is_open: bool = False) -> None:
+    good = isinstance(value, int | float) and math.isfinite(value)
+    good = good and (value > low if low_is_open else value >= low) and value < high
+    if not good:
+        bound = f"more than {low:g}" if low_is_open else f"at least {low:g}"
+        bound += f" and less than {high:g}" if high < math.inf else ""
+        raise UserError(f"{what} is {value}; expected a number of {bound}")

@@ -1,0 +1,68 @@
+"""Cross-entropies of one example, and the sums from which every metric is made."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+Loss = Callable[[jax.Array, jax.Array], jax.Array]
+"""(logits float32 [N, K], label int32 [N]) -> loss float32 [N]."""
+
+
+class Sums(NamedTuple):
+    """Weighted sums over examples: divided once, at the very end, so that partial batches count by their size."""
+
+    loss: jax.Array  # float32 []
+    correct: jax.Array  # float32 []
+    count: jax.Array  # float32 []
+
+
+def cross_entropy(logits: jax.Array, label: jax.Array) -> jax.Array:
+    """Cross-entropy of softmax(logits): log sum_k exp(z_k) - z_label, float32 [N].
+
+    >>> cross_entropy(jnp.zeros((1, 10)), jnp.array([3])).item() == jnp.log(10.0).item()
+    True
+    """
+    return categorical_cross_entropy(logits, _one_hot(logits, label))
+
+
+def categorical_cross_entropy(logits: jax.Array, target: jax.Array) -> jax.Array:
+    """Cross-entropy with targets float32 [N, K] that sum to one: log sum_k exp(z_k) - sum_k t_k z_k, float32 [N]."""
+    return jax.nn.logsumexp(logits, axis=-1) - jnp.sum(target * logits, axis=-1)
+
+
+def double_softmax_cross_entropy(logits: jax.Array, label: jax.Array) -> jax.Array:
+    """Cross-entropy of softmax(softmax(logits)): what a softmax layer under a from-logits loss computes.
+
+    It cannot fall under log(1 + (K - 1)/e), 1.4612 for K = 10: the inner softmax gives at most 1.
+    """
+    return cross_entropy(jax.nn.softmax(logits, axis=-1), label)
+
+
+def categorical_cross_entropy_one_hot(logits: jax.Array, label: jax.Array) -> jax.Array:
+    """`categorical_cross_entropy` with the label as a one-hot target, as Keras' to_categorical makes it."""
+    return categorical_cross_entropy(logits, jax.nn.one_hot(label, logits.shape[-1]))
+
+
+LOSSES: dict[str, Loss] = {
+    "cross_entropy": cross_entropy,
+    "double_softmax": double_softmax_cross_entropy,
+    "categorical": categorical_cross_entropy_one_hot,
+}
+
+
+def sums(loss: jax.Array, logits: jax.Array, label: jax.Array, weight: jax.Array) -> Sums:
+    """The weighted sums of a batch; all arguments have a leading axis [N]."""
+    correct = (jnp.argmax(logits, axis=-1) == label).astype(jnp.float32)
+    return Sums(jnp.sum(weight * loss), jnp.sum(weight * correct), jnp.sum(weight))
+
+
+def means(total: Sums) -> tuple[jax.Array, jax.Array]:
+    """(mean loss, accuracy) of sums of any shape."""
+    return total.loss / total.count, total.correct / total.count
+
+
+def _one_hot(logits: jax.Array, label: jax.Array) -> jax.Array:
+    # A product with a one-hot row: indexing would put a scatter into the gradient.
+    return (label[:, None] == jnp.arange(logits.shape[-1])).astype(logits.dtype)

@@ -1,0 +1,181 @@
+"""One step of training and of evaluation: pure, bare functions of (state, batch)."""
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import linen as nn
+
+from mnistlab import losses, optim
+from mnistlab.batches import Batch
+from mnistlab.errors import UserError
+from mnistlab.losses import Loss, Sums
+
+
+class TrainState(NamedTuple):
+    """All that training carries from step to step; a pytree, so that seeds can be a vmapped axis of it."""
+
+    step: jax.Array  # int32 []
+    params: Any
+    model_state: dict[str, Any]  # the model's other collections: batch_stats, settings
+    opt_state: Any
+    rng: jax.Array  # one key, folded with the step
+
+
+TrainStep = Callable[[TrainState, Batch], tuple[TrainState, Sums]]
+EvalStep = Callable[[TrainState, Batch, jax.Array], Sums]
+
+
+def init_state(
+    model: nn.Module,
+    tx: optax.GradientTransformation,
+    seed: jax.Array,
+    image_shape: tuple[int, ...],
+    settings: Mapping[str, jax.Array] | None = None,
+) -> TrainState:
+    """The state before the first step.
+
+    Args:
+      seed: uint32 [].
+      image_shape: of one image, (H, W, C).
+      settings: sweepable settings (config.SWEEPABLE) that differ from those the model and `tx` were made with.
+
+    Raises:
+      UserError: a dropout rate is set for a model that has no dropout.
+    """
+    settings = settings or {}
+    rng = jax.random.key(seed)
+    init_rng, rng = jax.random.split(rng)
+    # A parameter's values do not depend on the image, so one image is enough.
+    variables = model.init({"params": init_rng, "dropout": init_rng}, jnp.zeros((1, *image_shape)))
+    model_state = {name: value for name, value in variables.items() if name != "params"}
+    params = variables["params"]
+    if "initial_scale" in settings:
+        params = jax.tree_util.tree_map_with_path(
+            lambda path, leaf: leaf * settings["initial_scale"] if path[-1].key == "kernel" else leaf, params
+        )
+    if "dropout_rate" in settings:
+        if not model_state.get("settings"):
+            raise UserError("dropout_rate is set, but the model has no dropout; use a model with mnistlab.layers.Dropout")
+        rate = jnp.asarray(settings["dropout_rate"], jnp.float32)
+        model_state = {**model_state, "settings": jax.tree.map(lambda _: rate, model_state["settings"])}
+    opt_state = tx.init(params)
+    opt_state = optim.with_settings(opt_state, settings)
+    return TrainState(jnp.zeros([], jnp.int32), params, model_state, opt_state, rng)
+
+
+def make_train_step(
+    model: nn.Module,
+    tx: optax.GradientTransformation,
+    loss: Loss,
+    axis_name: str | None = None,
+    *,
+    pixel_scale: float = 1 / 255,
+    reduction: str = "mean",
+    augment: Callable[[jax.Array, jax.Array], jax.Array] | None = None,
+) -> TrainStep:
+    """(state, batch) -> (state, sums of the loss and accuracy that the step saw, before its update).
+
+    The gradient is of sum_i w_i loss_i, divided by sum_i w_i where the reduction is "mean". With `axis_name` the batch is one
+    device's part: gradients, sums and batch statistics are taken over all parts.
+    """
+    apply = _apply(model)
+
+    def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Sums]:
+        rng = jax.random.fold_in(state.rng, state.step)
+        image = batch.image if augment is None else augment(rng, batch.image)
+        image = image.astype(jnp.float32) * pixel_scale
+        count = _sum_over(jnp.sum(batch.weight), axis_name)
+        divisor = count if reduction == "mean" else jnp.ones([])
+
+        def objective(params: Any) -> tuple[jax.Array, tuple[dict[str, Any], Sums]]:
+            logits, model_state = apply(
+                params, state.model_state, image, batch.weight, rng, train=True, mutable=["batch_stats"]
+            )
+            each = loss(logits, batch.label)
+            total = losses.sums(each, logits, batch.label, batch.weight)
+            return total.loss / divisor, (model_state, total)
+
+        params = state.params
+        if axis_name is not None:
+            # Without this, shard_map sums the gradients of replicated parameters by itself, and the sum below doubles them.
+            params = jax.tree.map(lambda leaf: jax.lax.pcast(leaf, axis_name, to="varying"), params)
+        gradient, (model_state, total) = jax.grad(objective, has_aux=True)(params)
+        gradient, total = _sum_over((gradient, total), axis_name)
+        updates, opt_state = tx.update(gradient, state.opt_state, state.params)
+        new = TrainState(
+            state.step + 1,
+            optax.apply_updates(state.params, updates),
+            {**state.model_state, **model_state},
+            opt_state,
+            state.rng,
+        )
+        return new, total
+
+    return train_step
+
+
+def make_eval_step(
+    model: nn.Module, loss: Loss, axis_name: str | None = None, *, pixel_scale: float = 1 / 255
+) -> EvalStep:
+    """(state, batch, batch number int32 []) -> sums, with the model in evaluation mode.
+
+    The batch number matters only to a model that drops out in evaluation too: it keys the mask.
+    """
+    apply = _apply(model)
+
+    def eval_step(state: TrainState, batch: Batch, number: jax.Array) -> Sums:
+        rng = jax.random.fold_in(jax.random.fold_in(state.rng, state.step), number + 1)
+        image = batch.image.astype(jnp.float32) * pixel_scale
+        logits, _ = apply(state.params, state.model_state, image, batch.weight, rng, train=False, mutable=[])
+        total = losses.sums(loss(logits, batch.label), logits, batch.label, batch.weight)
+        return _sum_over(total, axis_name)
+
+    return eval_step
+
+
+def make_predict(model: nn.Module, *, pixel_scale: float = 1 / 255) -> Callable[[TrainState, jax.Array], jax.Array]:
+    """(state, image uint8 [N, H, W, C]) -> logits float32 [N, K], in evaluation mode."""
+    apply = _apply(model)
+
+    def predict(state: TrainState, image: jax.Array) -> jax.Array:
+        scaled = image.astype(jnp.float32) * pixel_scale
+        rng = jax.random.fold_in(state.rng, state.step)
+        logits, _ = apply(state.params, state.model_state, scaled, None, rng, train=False, mutable=[])
+        return logits
+
+    return predict
+
+
+def takes_weight(model: nn.Module) -> bool:
+    """Whether the model's __call__ has `weight`, without which batch statistics would count padded examples."""
+    return "weight" in inspect.signature(model.__call__).parameters
+
+
+def _apply(model: nn.Module) -> Callable[..., tuple[jax.Array, dict[str, Any]]]:
+    """model.apply for any Linen module: `train` and `weight` are passed where its __call__ has them."""
+    accepted = inspect.signature(model.__call__).parameters
+
+    def apply(
+        params: Any,
+        model_state: dict[str, Any],
+        image: jax.Array,
+        weight: jax.Array | None,
+        rng: jax.Array,
+        *,
+        train: bool,
+        mutable: list[str],
+    ) -> tuple[jax.Array, dict[str, Any]]:
+        keywords = {"train": train, "weight": weight}
+        keywords = {name: value for name, value in keywords.items() if name in accepted}
+        variables = {"params": params, **model_state}
+        return model.apply(variables, image, rngs={"dropout": rng}, mutable=mutable, **keywords)  # type: ignore[return-value]
+
+    return apply
+
+
+def _sum_over(tree: Any, axis_name: str | None) -> Any:
+    return tree if axis_name is None else jax.lax.psum(tree, axis_name)

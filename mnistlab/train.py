@@ -1,0 +1,395 @@
+"""Training: the one place for jit, vmap and scan. One compiled program an epoch, many seeds in it."""
+
+import itertools
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+
+from mnistlab import batches, config, losses, models, optim, step
+from mnistlab.batches import Order, Parts, Pool
+from mnistlab.config import TrainConfig
+from mnistlab.datasets import Dataset
+from mnistlab.errors import UserError
+from mnistlab.losses import Sums
+from mnistlab.step import EvalStep, TrainState, TrainStep
+
+EVAL_BATCH_SIZE = 250  # divides every evaluation set here, so that nothing is padded
+
+
+class Record(NamedTuple):
+    """What one epoch showed."""
+
+    train_loss: jax.Array  # float32 []: running mean over the epoch's own steps, as Keras prints it
+    train_accuracy: jax.Array  # float32 []
+    val_loss: jax.Array  # float32 []: after the epoch, over every validation example
+    val_accuracy: jax.Array  # float32 []
+
+
+class Best(NamedTuple):
+    """The weights of the best validation epoch so far."""
+
+    params: Any
+    model_state: Any
+    epoch: jax.Array  # int32 []: counted from 1; 0 before the first
+    value: jax.Array  # float32 []: larger is better
+
+
+class Carry(NamedTuple):
+    """What one run (one seed, one set of settings) carries from epoch to epoch."""
+
+    state: TrainState
+    best: Best
+    active: jax.Array  # bool []: false once early stopping has ended the run; nothing changes after
+    num_stale: jax.Array  # int32 []: epochs since the best
+
+
+class Run(NamedTuple):
+    """One member of a crowd: a seed and the settings in which it differs from the config."""
+
+    seed: int
+    settings: dict[str, float]
+
+
+class Result(NamedTuple):
+    """What a crowd of R runs leaves; every array is a host array with the runs on its first axis."""
+
+    config: TrainConfig
+    runs: tuple[Run, ...]
+    state: TrainState  # the final weights: of the last epoch, or with early stopping the restored best; opt_state is ()
+    best: TrainState  # the weights of the best validation epoch
+    history: dict[str, np.ndarray]  # Record's fields, float32 [R, E]; NaN after a run has stopped
+    metrics: dict[str, np.ndarray]  # float64 [R]; see `final_metrics`
+    seconds: dict[str, float]  # compile_seconds, train_seconds, evaluate_seconds: wall time of the whole crowd
+    epoch_seconds: np.ndarray  # float64 [R, E]: wall seconds of the epoch divided by the runs trained in it
+
+
+class Epoch(NamedTuple):
+    """What a progress bar or a TensorBoard writer sees after an epoch."""
+
+    number: int  # counted from 1
+    runs: tuple[Run, ...]
+    record: dict[str, np.ndarray]  # Record's fields, float32 [runs]
+    carry: Carry
+    seconds: float
+
+
+class Keeper(Protocol):
+    """Where a crowd's carry survives the process; checkpoint.Keeper is one."""
+
+    def save(self, epoch: int, tree: Any) -> None:
+        """Keeps `tree` as what training carries after `epoch`."""
+
+    def restore(self, template: Any) -> tuple[int, Any] | None:
+        """The last kept (epoch, tree), in the structure of `template`; None when there is none."""
+
+
+def make_epoch(
+    train_step: TrainStep, eval_step: EvalStep, *, patience_epochs: int | None = None
+) -> Callable[[Carry, Pool, Order, Order], tuple[Carry, Record]]:
+    """(carry, pool, training order, validation order) -> (carry, record) of one run; the orders are [steps, B].
+
+    With `patience_epochs` the run stops after so many epochs in a row without a new lowest validation loss, and the best
+    is the lowest loss; without it the best is the highest validation accuracy.
+    """
+
+    def epoch(carry: Carry, pool: Pool, train_order: Order, val_order: Order) -> tuple[Carry, Record]:
+        def body(state: TrainState, batch_order: Order) -> tuple[TrainState, Sums]:
+            return train_step(state, batches.take(pool, *batch_order))
+
+        state, train_sums = jax.lax.scan(body, carry.state, train_order)
+        train_loss, train_accuracy = losses.means(_total(train_sums))
+        val_loss, val_accuracy = losses.means(_total(evaluate(eval_step, state, pool, val_order)))
+        record = Record(train_loss, train_accuracy, val_loss, val_accuracy)
+        return _advance(carry, state, record, patience_epochs)
+
+    return epoch
+
+
+def evaluate(eval_step: EvalStep, state: TrainState, pool: Pool, order: Order) -> Sums:
+    """The sums of every batch of `order` [steps, B]: float32 [steps]."""
+
+    def body(number: jax.Array, batch_order: Order) -> tuple[jax.Array, Sums]:
+        return number + 1, eval_step(state, batches.take(pool, *batch_order), number)
+
+    return jax.lax.scan(body, jnp.zeros([], jnp.int32), order)[1]
+
+
+def run(
+    train_config: TrainConfig,
+    dataset: Dataset,
+    seeds: Sequence[int] = (0,),
+    *,
+    model: nn.Module | None = None,
+    sweep: Mapping[str, Sequence[float]] | None = None,
+    crowd_size: int | None = None,
+    keeper: Callable[[str], Keeper] | None = None,
+    on_epoch: Callable[[Epoch], None] | None = None,
+) -> Result:
+    """Trains every seed (with `sweep`: every seed at every point of the grid) and evaluates the final weights.
+
+    Args:
+      model: any Linen module, image float32 [N, H, W, C] -> logits [N, K], in place of `train_config.model`. Its __call__
+        may take train= and weight=.
+      sweep: values of config.SWEEPABLE settings; the grid is their product.
+      crowd_size: how many runs share a program; None takes `default_crowd_size`.
+      keeper: name of a crowd -> where it is kept; a crowd that was kept is continued, with the same bits.
+      on_epoch: called after each epoch of each crowd.
+
+    Raises:
+      UserError: an impossible config, sweep or seed.
+    """
+    config.check(train_config)
+    sweep = {name: tuple(values) for name, values in (sweep or {}).items()}
+    config.check_sweep(sweep, train_config)
+    for seed in seeds:
+        config.check_seeds(seed, 1)
+    runs = _grid(train_config, seeds, sweep)
+    trainer = _Trainer(train_config, dataset, model)
+    size = crowd_size or default_crowd_size(len(runs))
+    crowds = [runs[start : start + size] for start in range(0, len(runs), size)]
+    results = []
+    for crowd in crowds:
+        crowd_keeper = keeper(crowd_name(crowd)) if keeper else None
+        results.append(trainer.train(crowd, crowd_keeper, on_epoch))
+    return _concatenate(train_config, runs, results)
+
+
+def default_crowd_size(num_runs: int) -> int:
+    """How many runs share a program on this backend: on a CPU 8, measured to cost no more a seed than fewer; else all."""
+    return min(num_runs, 8) if jax.default_backend() == "cpu" else num_runs
+
+
+def crowd_name(crowd: Sequence[Run]) -> str:
+    """A folder name for a crowd.
+
+    >>> crowd_name([Run(0, {}), Run(1, {})])
+    'seeds_0-1'
+    """
+    settings = sorted({f"{name}={value:g}" for member in crowd for name, value in member.settings.items()})
+    return "_".join([f"seeds_{crowd[0].seed}-{crowd[-1].seed}", *settings])
+
+
+def final_metrics(
+    total: Mapping[str, Sums], history: Mapping[str, np.ndarray], num_epochs: np.ndarray
+) -> dict[str, np.ndarray]:
+    """Metrics of R runs from the sums over each part with the final weights, and from the history after int [R] epochs.
+
+    train_loss and train_accuracy are the running means of the last epoch that was trained, as the sources report them;
+    final_train_loss and final_train_accuracy are measured on the final weights, like val_* and test_*;
+    overfitting_gap = final_train_accuracy - val_accuracy.
+    """
+    metrics = {}
+    for part, prefix in (("train", "final_train"), ("val", "val"), ("test", "test")):
+        metrics[f"{prefix}_loss"], metrics[f"{prefix}_accuracy"] = losses.means(total[part])
+    for name in ("train_loss", "train_accuracy"):
+        metrics[name] = history[name][np.arange(len(num_epochs)), num_epochs - 1].astype(np.float64)
+    metrics["overfitting_gap"] = metrics["final_train_accuracy"] - metrics["val_accuracy"]
+    metrics["num_epochs"] = num_epochs.astype(np.float64)
+    return metrics
+
+
+class _Trainer:
+    """The compiled programs of one config; crowds of one size share them."""
+
+    def __init__(self, train_config: TrainConfig, dataset: Dataset, model: nn.Module | None):
+        self.config = train_config
+        self.num_train, self.num_test = len(dataset.train.label), len(dataset.test.label)
+        self.image_shape = dataset.train.image.shape[1:]
+        self.model = model or models.make_model(train_config.model, **dict(train_config.model_options))
+        self.pool = jax.device_put(batches.make_pool(dataset))
+        parts = self._parts(0)
+        self.steps_per_epoch = -(-len(parts.train) // train_config.batch_size)
+        self.tx = optim.make_optimizer(train_config.optim, train_config.num_epochs, self.steps_per_epoch)
+        loss = losses.LOSSES[train_config.loss]
+        train_step = step.make_train_step(
+            self.model, self.tx, loss, pixel_scale=train_config.pixel_scale, reduction=train_config.loss_reduction
+        )
+        self.eval_step = step.make_eval_step(self.model, loss, pixel_scale=train_config.pixel_scale)
+        self.epoch = make_epoch(train_step, self.eval_step, patience_epochs=train_config.patience_epochs)
+        self.compiled: dict[Any, Any] = {}
+        self.compile_seconds = 0.0
+
+    def train(self, crowd: Sequence[Run], keeper: Keeper | None, on_epoch: Callable[[Epoch], None] | None) -> dict:
+        """Trains one crowd to its end and evaluates it."""
+        num_epochs = self.config.num_epochs
+        compiled_before = self.compile_seconds
+        parts = [self._parts(member.seed) for member in crowd]
+        carry = self._init(crowd)
+        history = {name: np.full((len(crowd), num_epochs), np.nan, np.float32) for name in Record._fields}
+        epoch_seconds = np.full((len(crowd), num_epochs), np.nan)
+        done = 0
+        if keeper is not None:
+            kept = keeper.restore({"carry": carry, "history": history, "epoch_seconds": epoch_seconds})
+            if kept is not None:
+                done, tree = kept
+                carry = jax.device_put(tree["carry"])
+                history = {name: np.array(values) for name, values in tree["history"].items()}
+                epoch_seconds = np.array(tree["epoch_seconds"])
+        val_order = self._shared_order([part.val for part in parts])
+        train_order = self._train_order(crowd, parts, done)
+        for number in range(done, num_epochs):
+            active = np.asarray(carry.active)
+            if not active.any():
+                break
+            program = self._program("epoch", _crowd_map(self.epoch, val_order), carry, self.pool, train_order, val_order)
+            start = time.perf_counter()
+            carry, record = program(carry, self.pool, train_order, val_order)
+            if number + 1 < num_epochs:  # made while the device works
+                train_order = self._train_order(crowd, parts, number + 1)
+            record = {name: np.asarray(value) for name, value in record._asdict().items()}
+            seconds = time.perf_counter() - start
+            for name, value in record.items():
+                history[name][active, number] = value[active]
+            epoch_seconds[active, number] = seconds / active.sum()
+            if keeper is not None:
+                keeper.save(number + 1, {"carry": carry, "history": history, "epoch_seconds": epoch_seconds})
+            if on_epoch is not None:
+                on_epoch(Epoch(number + 1, tuple(crowd), record, carry, seconds))
+        best = carry.state._replace(params=carry.best.params, model_state=carry.best.model_state)
+        final = carry.state if self.config.patience_epochs is None else best
+        start = time.perf_counter()
+        total = self._evaluate(final, parts)
+        num_trained = np.isfinite(epoch_seconds).sum(axis=1)
+        return {
+            "state": _host(final._replace(opt_state=())),
+            "best": _host(best._replace(opt_state=())),
+            "history": history,
+            "metrics": final_metrics(total, history, num_trained) | {"best_epoch": np.asarray(carry.best.epoch, np.float64)},
+            "epoch_seconds": epoch_seconds,
+            "compile_seconds": self.compile_seconds - compiled_before,
+            "evaluate_seconds": time.perf_counter() - start,
+        }
+
+    def _parts(self, seed: int) -> Parts:
+        return batches.split_parts(self.config, self.num_train, self.num_test, seed)
+
+    def _init(self, crowd: Sequence[Run]) -> Carry:
+        names = sorted(crowd[0].settings)
+        settings = {name: np.array([member.settings[name] for member in crowd], np.float32) for name in names}
+        seeds = np.array([member.seed for member in crowd], np.uint32)
+
+        def init(seed: jax.Array, settings: dict[str, jax.Array]) -> Carry:
+            state = step.init_state(self.model, self.tx, seed, self.image_shape, settings)
+            copy = jax.tree.map(jnp.copy, (state.params, state.model_state))
+            best = Best(*copy, jnp.zeros([], jnp.int32), jnp.full([], -jnp.inf))
+            return Carry(state, best, jnp.ones([], bool), jnp.zeros([], jnp.int32))
+
+        carry = self._program("init", jax.vmap(init), seeds, settings)(seeds, settings)
+        ragged = len(self._parts(0).train) % self.config.batch_size
+        if "batch_stats" in carry.state.model_state and ragged and not step.takes_weight(self.model):
+            raise UserError(
+                f"the model keeps batch statistics, its __call__ has no weight=, and {self.config.batch_size} does not divide "
+                "the training examples; take a batch size that does, or give __call__ a weight argument"
+            )
+        return carry
+
+    def _train_order(self, crowd: Sequence[Run], parts: Sequence[Parts], epoch: int) -> Order:
+        by_seed: dict[int, Order] = {}
+        for member, part in zip(crowd, parts, strict=True):
+            if member.seed not in by_seed:
+                by_seed[member.seed] = batches.epoch_order(part.train, self.config.batch_size, member.seed, epoch)
+        index = np.stack([by_seed[member.seed].index for member in crowd])
+        return Order(index, by_seed[crowd[0].seed].weight)
+
+    def _shared_order(self, indices: Sequence[np.ndarray]) -> Order:
+        """[steps, B] where all runs evaluate on the same examples (one gather serves them all), else [R, steps, B]."""
+        orders = [batches.padded_order(index, min(EVAL_BATCH_SIZE, len(index))) for index in indices]
+        if all(np.array_equal(indices[0], index) for index in indices[1:]):
+            return orders[0]
+        return Order(np.stack([order.index for order in orders]), orders[0].weight)
+
+    def _evaluate(self, state: TrainState, parts: Sequence[Parts]) -> dict[str, Sums]:
+        total = {}
+        for name in Parts._fields:
+            order = self._shared_order([getattr(part, name) for part in parts])
+
+            def one(state: TrainState, pool: Pool, order: Order) -> Sums:
+                return evaluate(self.eval_step, state, pool, order)
+
+            mapped = jax.vmap(one, in_axes=(0, None, _order_axes(order)))
+            sums = self._program("evaluate", mapped, state, self.pool, order)(state, self.pool, order)
+            total[name] = Sums(*(np.asarray(value, np.float64).sum(axis=1) for value in sums))
+        return total
+
+    def _program(self, name: str, function: Callable, *args: Any) -> Callable:
+        """`function` compiled for the shapes of `args`, once; the carry of an epoch is donated."""
+        shapes = tuple((np.shape(leaf), str(getattr(leaf, "dtype", ""))) for leaf in jax.tree.leaves(args))
+        key = (name, shapes)
+        if key not in self.compiled:
+            start = time.perf_counter()
+            donated = (0,) if name == "epoch" else ()
+            self.compiled[key] = jax.jit(function, donate_argnums=donated).lower(*args).compile()
+            self.compile_seconds += time.perf_counter() - start
+        return self.compiled[key]
+
+
+def _advance(
+    carry: Carry, state: TrainState, record: Record, patience_epochs: int | None
+) -> tuple[Carry, Record]:
+    """The carry after an epoch: the best so far, and whether the run goes on."""
+    value = record.val_accuracy if patience_epochs is None else -record.val_loss
+    value = jnp.where(jnp.isfinite(value), value, -jnp.inf)
+    improved = carry.active & (value > carry.best.value)
+    if patience_epochs is not None:
+        state = _where(carry.active, state, carry.state)
+    epoch = carry.best.epoch + carry.num_stale + 1
+    best = _where(improved, Best(state.params, state.model_state, epoch, value), carry.best)
+    num_stale = jnp.where(improved, 0, carry.num_stale + carry.active.astype(jnp.int32))
+    active = carry.active if patience_epochs is None else carry.active & (num_stale < patience_epochs)
+    return Carry(state, best, active, num_stale), record
+
+
+def _where(condition: jax.Array, yes: Any, no: Any) -> Any:
+    return jax.tree.map(lambda a, b: jnp.where(condition, a, b), yes, no)
+
+
+def _total(sums: Sums) -> Sums:
+    return Sums(*(jnp.sum(value) for value in sums))
+
+
+def _order_axes(order: Order) -> Order:
+    return Order(0 if np.ndim(order.index) == 3 else None, None)  # type: ignore[arg-type]
+
+
+def _crowd_map(epoch: Callable, val_order: Order) -> Callable:
+    return jax.vmap(epoch, in_axes=(0, None, Order(0, None), _order_axes(val_order)))  # type: ignore[arg-type]
+
+
+def _grid(train_config: TrainConfig, seeds: Sequence[int], sweep: Mapping[str, Sequence[float]]) -> tuple[Run, ...]:
+    fixed = {}
+    if train_config.dropout_rate is not None:
+        fixed["dropout_rate"] = train_config.dropout_rate
+    if train_config.initial_scale != 1.0:
+        fixed["initial_scale"] = train_config.initial_scale
+    points = [dict(zip(sweep, values, strict=True)) for values in itertools.product(*sweep.values())]
+    return tuple(Run(seed, {**fixed, **point}) for point in points for seed in seeds)
+
+
+def _host(tree: Any) -> Any:
+    return jax.device_get(tree)
+
+
+def _concatenate(train_config: TrainConfig, runs: tuple[Run, ...], results: Sequence[dict]) -> Result:
+    def join(*leaves: Any) -> Any:
+        if isinstance(leaves[0], jax.Array):  # keys
+            return jnp.concatenate(leaves)
+        return np.concatenate(leaves)
+
+    seconds = {name: float(sum(result[name] for result in results)) for name in ("compile_seconds", "evaluate_seconds")}
+    seconds["train_seconds"] = float(sum(np.nansum(result["epoch_seconds"]) for result in results))
+    history = jax.tree.map(join, *[result["history"] for result in results])
+    return Result(
+        train_config,
+        runs,
+        jax.tree.map(join, *[result["state"] for result in results]),
+        jax.tree.map(join, *[result["best"] for result in results]),
+        history,
+        jax.tree.map(join, *[result["metrics"] for result in results]),
+        seconds,
+        np.concatenate([result["epoch_seconds"] for result in results]),
+    )
