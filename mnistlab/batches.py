@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from mnistlab.config import TrainConfig
@@ -21,14 +22,14 @@ class Batch(NamedTuple):
 class Pool(NamedTuple):
     """All examples that an experiment reads: the training images, then the test images."""
 
-    image: jax.Array  # uint8 [N, H, W, C]
-    label: jax.Array  # int32 [N]
+    image: jax.Array | np.ndarray  # uint8 [N, H, W, C]
+    label: jax.Array | np.ndarray  # int32 [N]
 
 
 class Order(NamedTuple):
     """Which example of the pool stands where."""
 
-    index: np.ndarray  # int32 [..., steps, B]
+    example: np.ndarray  # int32 [..., steps, B]
     weight: np.ndarray  # float32 [..., steps, B]
 
 
@@ -58,7 +59,9 @@ def split_parts(config: TrainConfig, num_train: int, num_test: int, seed: int) -
       UserError: `limit_examples` leaves nothing to train or to validate on.
     """
     if config.limit_examples is not None and config.limit_examples > num_train:
-        raise UserError(f"limit_examples is {config.limit_examples}; expected at most the {num_train} training examples")
+        raise UserError(
+            f"limit_examples is {config.limit_examples}; expected at most the {num_train} training examples"
+        )
     train = np.arange(min(num_train, config.limit_examples or num_train), dtype=np.int32)
     test = np.arange(num_train, num_train + num_test, dtype=np.int32)
     half = num_test // 2
@@ -98,6 +101,7 @@ def padded_order(index: np.ndarray, batch_size: int) -> Order:
     return Order(np.concatenate([index, padding]).astype(np.int32).reshape(shape), weight.reshape(shape))
 
 
-def take(pool: Pool, index: jax.Array, weight: jax.Array) -> Batch:
-    """The batch at `index` int32 [B]."""
-    return Batch(pool.image[index], pool.label[index], weight)
+def take(pool: Pool, order: Order) -> Batch:
+    """The batch that one step's `order`, [B] each, names."""
+    image, label, weight = jnp.asarray(pool.image), jnp.asarray(pool.label), jnp.asarray(order.weight)
+    return Batch(image[order.example], label[order.example], weight)

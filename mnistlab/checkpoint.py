@@ -28,7 +28,9 @@ class Keeper:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise UserError(f"cannot write checkpoints to {folder}: {error.strerror}; choose another --workdir") from error
+            raise UserError(
+                f"cannot write checkpoints to {folder}: {error.strerror}; choose another --workdir"
+            ) from error
         self.manager = ocp.CheckpointManager(
             self.folder,
             options=ocp.CheckpointManagerOptions(
@@ -50,9 +52,13 @@ class Keeper:
         try:
             saved = self.manager.save(epoch, args=arguments)
         except (OSError, ValueError) as error:
-            raise UserError(f"cannot write a checkpoint to {self.folder}: {error}; free the space and resume") from error
+            raise UserError(
+                f"cannot write a checkpoint to {self.folder}: {error}; free the space and resume"
+            ) from error
         if not saved:
-            raise UserError(f"{self.folder} already holds epoch {epoch} or a later one; resume, or choose another --workdir")
+            raise UserError(
+                f"{self.folder} already holds epoch {epoch} or a later one; resume, or choose another --workdir"
+            )
 
     def restore(self, template: Any) -> tuple[int, Any] | None:
         """The last whole (epoch, tree), on the host; None when nothing was kept.
@@ -64,7 +70,7 @@ class Keeper:
         """
         self.wait()
         epochs = sorted(self.manager.all_steps(), reverse=True)
-        damaged = []
+        damaged: list[int] = []
         for epoch in epochs:
             tree = self._read(epoch, template)
             if tree is not None:
@@ -74,7 +80,9 @@ class Keeper:
             damaged.append(epoch)
             warnings.warn(f"the checkpoint {self.folder / str(epoch)} is damaged; trying the one before", stacklevel=2)
         if damaged:
-            raise UserError(f"every checkpoint in {self.folder} is damaged; delete that folder to train again from the start")
+            raise UserError(
+                f"every checkpoint in {self.folder} is damaged; delete that folder to train again from the start"
+            )
         return None
 
     def wait(self) -> None:

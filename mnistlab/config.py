@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 from mnistlab.errors import UserError
@@ -64,6 +64,16 @@ class TrainConfig:
     limit_examples: int | None = None  # first N training examples
 
 
+def optim_default(name: str) -> OptimConfig:
+    """Keras' defaults for the optimiser `name`.
+
+    Raises:
+      UserError: no such optimiser.
+    """
+    _one_of("optimizer", name, OPTIMIZERS)
+    return OPTIM_DEFAULTS[name]
+
+
 def check(config: TrainConfig) -> TrainConfig:
     """Returns `config` where every value is possible.
 
@@ -86,7 +96,9 @@ def check(config: TrainConfig) -> TrainConfig:
     if list(optim.decay_epochs) != sorted(set(optim.decay_epochs)):
         raise UserError(f"decay_epochs is {optim.decay_epochs}; expected increasing numbers of epochs")
     if optim.schedule == "exponential" and len(optim.decay_epochs) != 1:
-        raise UserError("schedule exponential needs one number in decay_epochs: the epochs in which the rate decays once")
+        raise UserError(
+            "schedule exponential needs one number in decay_epochs: the epochs in which the rate decays once"
+        )
     if optim.schedule == "piecewise" and not optim.decay_epochs:
         raise UserError("schedule piecewise needs decay_epochs: the epochs at which the rate drops")
     _integer("batch_size", config.batch_size, low=1)
@@ -106,7 +118,7 @@ def check(config: TrainConfig) -> TrainConfig:
     return config
 
 
-def check_sweep(sweep: Mapping[str, tuple[float, ...]], config: TrainConfig) -> None:
+def check_sweep(sweep: Mapping[str, Sequence[float]], config: TrainConfig) -> None:
     """Checks every swept value as if it stood in `config`.
 
     Raises:
@@ -120,15 +132,16 @@ def check_sweep(sweep: Mapping[str, tuple[float, ...]], config: TrainConfig) -> 
             check(with_setting(config, name, value))
 
 
-def with_setting(config: TrainConfig, name: str, value: float) -> TrainConfig:
-    """`config` with one sweepable setting replaced.
+def with_setting(config: TrainConfig, name: str, value: Any) -> TrainConfig:
+    """`config` with one field of it or of its optimiser replaced.
 
     >>> with_setting(TrainConfig("dense"), "learning_rate", 0.1).optim.learning_rate
     0.1
     """
+    change: dict[str, Any] = {name: value}
     if name in {field.name for field in dataclasses.fields(OptimConfig)}:
-        return dataclasses.replace(config, optim=dataclasses.replace(config.optim, **{name: value}))
-    return dataclasses.replace(config, **{name: value})
+        return dataclasses.replace(config, optim=dataclasses.replace(config.optim, **change))
+    return dataclasses.replace(config, **change)
 
 
 def check_seeds(first: int, count: int) -> tuple[int, ...]:

@@ -15,7 +15,7 @@ class Sums(NamedTuple):
 
     loss: jax.Array  # float32 []
     correct: jax.Array  # float32 []
-    count: jax.Array  # float32 []
+    num_examples: jax.Array  # float32 []
 
 
 def cross_entropy(logits: jax.Array, label: jax.Array) -> jax.Array:
@@ -60,7 +60,7 @@ def sums(loss: jax.Array, logits: jax.Array, label: jax.Array, weight: jax.Array
 
 def means(total: Sums) -> tuple[jax.Array, jax.Array]:
     """(mean loss, accuracy) of sums of any shape."""
-    return total.loss / total.count, total.correct / total.count
+    return total.loss / total.num_examples, total.correct / total.num_examples
 
 
 def _one_hot(logits: jax.Array, label: jax.Array) -> jax.Array:

@@ -76,7 +76,7 @@ def _direction(name: str, momentum: Any) -> optax.GradientTransformation:
 class ScaleByAdamState(NamedTuple):
     """Moments of the gradient."""
 
-    count: jax.Array  # int32 []
+    step: jax.Array  # int32 []
     mu: optax.Updates
     nu: optax.Updates
 
@@ -84,7 +84,7 @@ class ScaleByAdamState(NamedTuple):
 def scale_by_adam(b1: float = 0.9, b2: float = 0.999, epsilon: float = EPSILON) -> optax.GradientTransformation:
     """Adam with epsilon outside the bias correction, as Keras and the end of section 2 of arXiv:1412.6980 have it.
 
-    u_t = sqrt(1 - b2^t) / (1 - b1^t) * m_t / (sqrt(v_t) + epsilon). optax.adam adds epsilon after the correction instead.
+    u_t = sqrt(1 - b2^t) / (1 - b1^t) * m_t / (sqrt(v_t) + epsilon). optax.adam adds epsilon after the correction.
     """
 
     def init(params: optax.Params) -> ScaleByAdamState:
@@ -95,12 +95,12 @@ def scale_by_adam(b1: float = 0.9, b2: float = 0.999, epsilon: float = EPSILON) 
         updates: optax.Updates, state: ScaleByAdamState, params: optax.Params | None = None
     ) -> tuple[optax.Updates, ScaleByAdamState]:
         del params
-        count = state.count + 1
-        time = count.astype(jnp.float32)
+        step = state.step + 1
+        time = step.astype(jnp.float32)
         correction = jnp.sqrt(-jnp.expm1(time * math.log(b2))) / -jnp.expm1(time * math.log(b1))
         mu = jax.tree.map(lambda m, g: m + (1 - b1) * (g - m), state.mu, updates)
         nu = jax.tree.map(lambda v, g: v + (1 - b2) * (g * g - v), state.nu, updates)
         scaled = jax.tree.map(lambda m, v: correction * m / (jnp.sqrt(v) + epsilon), mu, nu)
-        return scaled, ScaleByAdamState(count, mu, nu)
+        return scaled, ScaleByAdamState(step, mu, nu)
 
     return optax.GradientTransformation(init, update)

@@ -25,8 +25,42 @@ class TrainState(NamedTuple):
     rng: jax.Array  # one key, folded with the step
 
 
+InitState = Callable[[jax.Array, tuple[int, ...], Mapping[str, jax.Array]], TrainState]
 TrainStep = Callable[[TrainState, Batch], tuple[TrainState, Sums]]
 EvalStep = Callable[[TrainState, Batch, jax.Array], Sums]
+Predict = Callable[[TrainState, jax.Array], jax.Array]
+
+
+class Program(NamedTuple):
+    """All that training needs to know of a model, its loss and its optimiser: four pure functions."""
+
+    init: InitState  # (seed uint32 [], image shape, settings) -> state
+    train_step: TrainStep
+    eval_step: EvalStep
+    predict: Predict  # (state, image uint8 [N, H, W, C]) -> logits float32 [N, K]
+    needs_full_batches: bool = False  # a padded batch would be counted wrongly: batch statistics without weights
+
+
+def make_program(
+    model: nn.Module,
+    tx: optax.GradientTransformation,
+    loss: Loss,
+    *,
+    pixel_scale: float = 1 / 255,
+    reduction: str = "mean",
+) -> Program:
+    """The program of a Linen module: image float32 [N, H, W, C] -> logits [N, K]; __call__ may take train=, weight=."""
+
+    def init(seed: jax.Array, image_shape: tuple[int, ...], settings: Mapping[str, jax.Array]) -> TrainState:
+        return init_state(model, tx, seed, image_shape, settings)
+
+    return Program(
+        init,
+        make_train_step(model, tx, loss, pixel_scale=pixel_scale, reduction=reduction),
+        make_eval_step(model, loss, pixel_scale=pixel_scale),
+        make_predict(model, pixel_scale=pixel_scale),
+        needs_full_batches=not takes_weight(model),
+    )
 
 
 def init_state(
@@ -59,7 +93,9 @@ def init_state(
         )
     if "dropout_rate" in settings:
         if not model_state.get("settings"):
-            raise UserError("dropout_rate is set, but the model has no dropout; use a model with mnistlab.layers.Dropout")
+            raise UserError(
+                "dropout_rate is set, but the model has no dropout; use a model with mnistlab.layers.Dropout"
+            )
         rate = jnp.asarray(settings["dropout_rate"], jnp.float32)
         model_state = {**model_state, "settings": jax.tree.map(lambda _: rate, model_state["settings"])}
     opt_state = tx.init(params)
@@ -79,8 +115,8 @@ def make_train_step(
 ) -> TrainStep:
     """(state, batch) -> (state, sums of the loss and accuracy that the step saw, before its update).
 
-    The gradient is of sum_i w_i loss_i, divided by sum_i w_i where the reduction is "mean". With `axis_name` the batch is one
-    device's part: gradients, sums and batch statistics are taken over all parts.
+    The gradient is of sum_i w_i loss_i, divided by sum_i w_i where the reduction is "mean". With `axis_name` the batch
+    is one device's part: gradients, sums and batch statistics are taken over all parts.
     """
     apply = _apply(model)
 
@@ -101,7 +137,7 @@ def make_train_step(
 
         params = state.params
         if axis_name is not None:
-            # Without this, shard_map sums the gradients of replicated parameters by itself, and the sum below doubles them.
+            # Else shard_map sums the gradients of replicated parameters by itself, and the sum below counts them again.
             params = jax.tree.map(lambda leaf: jax.lax.pcast(leaf, axis_name, to="varying"), params)
         gradient, (model_state, total) = jax.grad(objective, has_aux=True)(params)
         gradient, total = _sum_over((gradient, total), axis_name)
@@ -137,7 +173,7 @@ def make_eval_step(
     return eval_step
 
 
-def make_predict(model: nn.Module, *, pixel_scale: float = 1 / 255) -> Callable[[TrainState, jax.Array], jax.Array]:
+def make_predict(model: nn.Module, *, pixel_scale: float = 1 / 255) -> Predict:
     """(state, image uint8 [N, H, W, C]) -> logits float32 [N, K], in evaluation mode."""
     apply = _apply(model)
 
@@ -169,7 +205,7 @@ def _apply(model: nn.Module) -> Callable[..., tuple[jax.Array, dict[str, Any]]]:
         train: bool,
         mutable: list[str],
     ) -> tuple[jax.Array, dict[str, Any]]:
-        keywords = {"train": train, "weight": weight}
+        keywords: dict[str, Any] = {"train": train, "weight": weight}
         keywords = {name: value for name, value in keywords.items() if name in accepted}
         variables = {"params": params, **model_state}
         return model.apply(variables, image, rngs={"dropout": rng}, mutable=mutable, **keywords)  # type: ignore[return-value]

@@ -16,7 +16,7 @@ from mnistlab.config import TrainConfig
 from mnistlab.datasets import Dataset
 from mnistlab.errors import UserError
 from mnistlab.losses import Sums
-from mnistlab.step import EvalStep, TrainState, TrainStep
+from mnistlab.step import EvalStep, Program, TrainState, TrainStep
 
 EVAL_BATCH_SIZE = 250  # divides every evaluation set here, so that nothing is padded
 
@@ -93,13 +93,13 @@ def make_epoch(
 ) -> Callable[[Carry, Pool, Order, Order], tuple[Carry, Record]]:
     """(carry, pool, training order, validation order) -> (carry, record) of one run; the orders are [steps, B].
 
-    With `patience_epochs` the run stops after so many epochs in a row without a new lowest validation loss, and the best
-    is the lowest loss; without it the best is the highest validation accuracy.
+    With `patience_epochs` the run stops after so many epochs in a row without a new lowest validation loss, and the
+    best is the lowest loss; without it the best is the highest validation accuracy.
     """
 
     def epoch(carry: Carry, pool: Pool, train_order: Order, val_order: Order) -> tuple[Carry, Record]:
-        def body(state: TrainState, batch_order: Order) -> tuple[TrainState, Sums]:
-            return train_step(state, batches.take(pool, *batch_order))
+        def body(state: TrainState, order: Order) -> tuple[TrainState, Sums]:
+            return train_step(state, batches.take(pool, order))
 
         state, train_sums = jax.lax.scan(body, carry.state, train_order)
         train_loss, train_accuracy = losses.means(_total(train_sums))
@@ -113,8 +113,8 @@ def make_epoch(
 def evaluate(eval_step: EvalStep, state: TrainState, pool: Pool, order: Order) -> Sums:
     """The sums of every batch of `order` [steps, B]: float32 [steps]."""
 
-    def body(number: jax.Array, batch_order: Order) -> tuple[jax.Array, Sums]:
-        return number + 1, eval_step(state, batches.take(pool, *batch_order), number)
+    def body(number: jax.Array, step_order: Order) -> tuple[jax.Array, Sums]:
+        return number + 1, eval_step(state, batches.take(pool, step_order), number)
 
     return jax.lax.scan(body, jnp.zeros([], jnp.int32), order)[1]
 
@@ -125,6 +125,7 @@ def run(
     seeds: Sequence[int] = (0,),
     *,
     model: nn.Module | None = None,
+    program: Program | None = None,
     sweep: Mapping[str, Sequence[float]] | None = None,
     crowd_size: int | None = None,
     keeper: Callable[[str], Keeper] | None = None,
@@ -133,8 +134,9 @@ def run(
     """Trains every seed (with `sweep`: every seed at every point of the grid) and evaluates the final weights.
 
     Args:
-      model: any Linen module, image float32 [N, H, W, C] -> logits [N, K], in place of `train_config.model`. Its __call__
-        may take train= and weight=.
+      model: any Linen module, image float32 [N, H, W, C] -> logits [N, K], in place of `train_config.model`. Its
+        __call__ may take train= and weight=.
+      program: in place of the model, the loss and the optimiser that `train_config` names.
       sweep: values of config.SWEEPABLE settings; the grid is their product.
       crowd_size: how many runs share a program; None takes `default_crowd_size`.
       keeper: name of a crowd -> where it is kept; a crowd that was kept is continued, with the same bits.
@@ -149,7 +151,7 @@ def run(
     for seed in seeds:
         config.check_seeds(seed, 1)
     runs = _grid(train_config, seeds, sweep)
-    trainer = _Trainer(train_config, dataset, model)
+    trainer = _Trainer(train_config, dataset, program or program_of(train_config, dataset, model))
     size = crowd_size or default_crowd_size(len(runs))
     crowds = [runs[start : start + size] for start in range(0, len(runs), size)]
     results = []
@@ -159,8 +161,22 @@ def run(
     return _concatenate(train_config, runs, results)
 
 
+def program_of(train_config: TrainConfig, dataset: Dataset, model: nn.Module | None = None) -> Program:
+    """The program that `train_config` names, for a dataset of this size; `model` stands in for the named one."""
+    model = model or models.make_model(train_config.model, **dict(train_config.model_options))
+    parts = batches.split_parts(train_config, len(dataset.train.label), len(dataset.test.label), seed=0)
+    steps_per_epoch = -(-len(parts.train) // train_config.batch_size)
+    return step.make_program(
+        model,
+        optim.make_optimizer(train_config.optim, train_config.num_epochs, steps_per_epoch),
+        losses.LOSSES[train_config.loss],
+        pixel_scale=train_config.pixel_scale,
+        reduction=train_config.loss_reduction,
+    )
+
+
 def default_crowd_size(num_runs: int) -> int:
-    """How many runs share a program on this backend: on a CPU 8, measured to cost no more a seed than fewer; else all."""
+    """How many runs share a program on this backend: 8 on a CPU, where more cost no less a run; else all."""
     return min(num_runs, 8) if jax.default_backend() == "cpu" else num_runs
 
 
@@ -183,9 +199,10 @@ def final_metrics(
     final_train_loss and final_train_accuracy are measured on the final weights, like val_* and test_*;
     overfitting_gap = final_train_accuracy - val_accuracy.
     """
-    metrics = {}
+    metrics: dict[str, np.ndarray] = {}
     for part, prefix in (("train", "final_train"), ("val", "val"), ("test", "test")):
-        metrics[f"{prefix}_loss"], metrics[f"{prefix}_accuracy"] = losses.means(total[part])
+        loss, accuracy = losses.means(total[part])
+        metrics |= {f"{prefix}_loss": np.asarray(loss), f"{prefix}_accuracy": np.asarray(accuracy)}
     for name in ("train_loss", "train_accuracy"):
         metrics[name] = history[name][np.arange(len(num_epochs)), num_epochs - 1].astype(np.float64)
     metrics["overfitting_gap"] = metrics["final_train_accuracy"] - metrics["val_accuracy"]
@@ -193,25 +210,34 @@ def final_metrics(
     return metrics
 
 
+def select(result: Result, numbers: Sequence[int]) -> Result:
+    """The runs of a result at `numbers`."""
+    index = np.asarray(numbers)
+
+    def pick(leaf: Any) -> Any:
+        return leaf[index]
+
+    return result._replace(
+        runs=tuple(result.runs[number] for number in numbers),
+        state=jax.tree.map(pick, result.state),
+        best=jax.tree.map(pick, result.best),
+        history=jax.tree.map(pick, result.history),
+        metrics=jax.tree.map(pick, result.metrics),
+        epoch_seconds=pick(result.epoch_seconds),
+    )
+
+
 class _Trainer:
     """The compiled programs of one config; crowds of one size share them."""
 
-    def __init__(self, train_config: TrainConfig, dataset: Dataset, model: nn.Module | None):
+    def __init__(self, train_config: TrainConfig, dataset: Dataset, program: Program):
         self.config = train_config
         self.num_train, self.num_test = len(dataset.train.label), len(dataset.test.label)
         self.image_shape = dataset.train.image.shape[1:]
-        self.model = model or models.make_model(train_config.model, **dict(train_config.model_options))
+        self.program = program
         self.pool = jax.device_put(batches.make_pool(dataset))
-        parts = self._parts(0)
-        self.steps_per_epoch = -(-len(parts.train) // train_config.batch_size)
-        self.tx = optim.make_optimizer(train_config.optim, train_config.num_epochs, self.steps_per_epoch)
-        loss = losses.LOSSES[train_config.loss]
-        train_step = step.make_train_step(
-            self.model, self.tx, loss, pixel_scale=train_config.pixel_scale, reduction=train_config.loss_reduction
-        )
-        self.eval_step = step.make_eval_step(self.model, loss, pixel_scale=train_config.pixel_scale)
-        self.epoch = make_epoch(train_step, self.eval_step, patience_epochs=train_config.patience_epochs)
-        self.compiled: dict[Any, Any] = {}
+        self.epoch = make_epoch(program.train_step, program.eval_step, patience_epochs=train_config.patience_epochs)
+        self.programs: dict[Any, Any] = {}
         self.compile_seconds = 0.0
 
     def train(self, crowd: Sequence[Run], keeper: Keeper | None, on_epoch: Callable[[Epoch], None] | None) -> dict:
@@ -236,9 +262,9 @@ class _Trainer:
             active = np.asarray(carry.active)
             if not active.any():
                 break
-            program = self._program("epoch", _crowd_map(self.epoch, val_order), carry, self.pool, train_order, val_order)
+            epoch = self._compiled("epoch", _crowd_map(self.epoch, val_order), carry, self.pool, train_order, val_order)
             start = time.perf_counter()
-            carry, record = program(carry, self.pool, train_order, val_order)
+            carry, record = epoch(carry, self.pool, train_order, val_order)
             if number + 1 < num_epochs:  # made while the device works
                 train_order = self._train_order(crowd, parts, number + 1)
             record = {name: np.asarray(value) for name, value in record._asdict().items()}
@@ -259,7 +285,8 @@ class _Trainer:
             "state": _host(final._replace(opt_state=())),
             "best": _host(best._replace(opt_state=())),
             "history": history,
-            "metrics": final_metrics(total, history, num_trained) | {"best_epoch": np.asarray(carry.best.epoch, np.float64)},
+            "metrics": final_metrics(total, history, num_trained)
+            | {"best_epoch": np.asarray(carry.best.epoch, np.float64)},
             "epoch_seconds": epoch_seconds,
             "compile_seconds": self.compile_seconds - compiled_before,
             "evaluate_seconds": time.perf_counter() - start,
@@ -274,17 +301,17 @@ class _Trainer:
         seeds = np.array([member.seed for member in crowd], np.uint32)
 
         def init(seed: jax.Array, settings: dict[str, jax.Array]) -> Carry:
-            state = step.init_state(self.model, self.tx, seed, self.image_shape, settings)
-            copy = jax.tree.map(jnp.copy, (state.params, state.model_state))
-            best = Best(*copy, jnp.zeros([], jnp.int32), jnp.full([], -jnp.inf))
+            state = self.program.init(seed, self.image_shape, settings)
+            params, model_state = jax.tree.map(jnp.copy, (state.params, state.model_state))
+            best = Best(params, model_state, jnp.zeros([], jnp.int32), jnp.full([], -jnp.inf))
             return Carry(state, best, jnp.ones([], bool), jnp.zeros([], jnp.int32))
 
-        carry = self._program("init", jax.vmap(init), seeds, settings)(seeds, settings)
+        carry = self._compiled("init", jax.vmap(init), seeds, settings)(seeds, settings)
         ragged = len(self._parts(0).train) % self.config.batch_size
-        if "batch_stats" in carry.state.model_state and ragged and not step.takes_weight(self.model):
+        if "batch_stats" in carry.state.model_state and ragged and self.program.needs_full_batches:
             raise UserError(
-                f"the model keeps batch statistics, its __call__ has no weight=, and {self.config.batch_size} does not divide "
-                "the training examples; take a batch size that does, or give __call__ a weight argument"
+                f"the model keeps batch statistics, its __call__ has no weight=, and {self.config.batch_size} does not "
+                "divide the training examples; take a batch size that does, or give __call__ a weight argument"
             )
         return carry
 
@@ -293,7 +320,7 @@ class _Trainer:
         for member, part in zip(crowd, parts, strict=True):
             if member.seed not in by_seed:
                 by_seed[member.seed] = batches.epoch_order(part.train, self.config.batch_size, member.seed, epoch)
-        index = np.stack([by_seed[member.seed].index for member in crowd])
+        index = np.stack([by_seed[member.seed].example for member in crowd])
         return Order(index, by_seed[crowd[0].seed].weight)
 
     def _shared_order(self, indices: Sequence[np.ndarray]) -> Order:
@@ -301,7 +328,7 @@ class _Trainer:
         orders = [batches.padded_order(index, min(EVAL_BATCH_SIZE, len(index))) for index in indices]
         if all(np.array_equal(indices[0], index) for index in indices[1:]):
             return orders[0]
-        return Order(np.stack([order.index for order in orders]), orders[0].weight)
+        return Order(np.stack([order.example for order in orders]), orders[0].weight)
 
     def _evaluate(self, state: TrainState, parts: Sequence[Parts]) -> dict[str, Sums]:
         total = {}
@@ -309,28 +336,26 @@ class _Trainer:
             order = self._shared_order([getattr(part, name) for part in parts])
 
             def one(state: TrainState, pool: Pool, order: Order) -> Sums:
-                return evaluate(self.eval_step, state, pool, order)
+                return evaluate(self.program.eval_step, state, pool, order)
 
             mapped = jax.vmap(one, in_axes=(0, None, _order_axes(order)))
-            sums = self._program("evaluate", mapped, state, self.pool, order)(state, self.pool, order)
-            total[name] = Sums(*(np.asarray(value, np.float64).sum(axis=1) for value in sums))
+            batch_sums = self._compiled("evaluate", mapped, state, self.pool, order)(state, self.pool, order)
+            total[name] = Sums(*(np.asarray(value, np.float64).sum(axis=1) for value in batch_sums))
         return total
 
-    def _program(self, name: str, function: Callable, *args: Any) -> Callable:
+    def _compiled(self, name: str, function: Callable, *args: Any) -> Callable:
         """`function` compiled for the shapes of `args`, once; the carry of an epoch is donated."""
         shapes = tuple((np.shape(leaf), str(getattr(leaf, "dtype", ""))) for leaf in jax.tree.leaves(args))
         key = (name, shapes)
-        if key not in self.compiled:
+        if key not in self.programs:
             start = time.perf_counter()
             donated = (0,) if name == "epoch" else ()
-            self.compiled[key] = jax.jit(function, donate_argnums=donated).lower(*args).compile()
+            self.programs[key] = jax.jit(function, donate_argnums=donated).lower(*args).compile()
             self.compile_seconds += time.perf_counter() - start
-        return self.compiled[key]
+        return self.programs[key]
 
 
-def _advance(
-    carry: Carry, state: TrainState, record: Record, patience_epochs: int | None
-) -> tuple[Carry, Record]:
+def _advance(carry: Carry, state: TrainState, record: Record, patience_epochs: int | None) -> tuple[Carry, Record]:
     """The carry after an epoch: the best so far, and whether the run goes on."""
     value = record.val_accuracy if patience_epochs is None else -record.val_loss
     value = jnp.where(jnp.isfinite(value), value, -jnp.inf)
@@ -353,7 +378,7 @@ def _total(sums: Sums) -> Sums:
 
 
 def _order_axes(order: Order) -> Order:
-    return Order(0 if np.ndim(order.index) == 3 else None, None)  # type: ignore[arg-type]
+    return Order(0 if np.ndim(order.example) == 3 else None, None)  # type: ignore[arg-type]
 
 
 def _crowd_map(epoch: Callable, val_order: Order) -> Callable:

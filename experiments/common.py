@@ -1,0 +1,248 @@
+"""The door: flags common to all experiments, progress on the terminal, errors as one line with exit status 2."""
+
+import importlib
+import os
+import pkgutil
+import shlex
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from absl import app, flags, logging
+
+from mnistlab.errors import UserError
+
+if TYPE_CHECKING:
+    from mnistlab.experiment import Display, Experiment, Options
+    from mnistlab.train import Epoch
+
+FLAGS = flags.FLAGS
+
+
+def define_run_flags() -> None:
+    """Flags of every entry point."""
+    flags.DEFINE_string("workdir", None, "Folder for what the run leaves; default results/<experiment>.")
+    flags.DEFINE_string("data_dir", None, "TFDS data folder; default ~/.cache/mnistlab/datasets.")
+    flags.DEFINE_enum("progress", "auto", ["auto", "bar", "lines", "none"], "How progress is shown.")
+    flags.DEFINE_bool("preallocate", False, "Let JAX take the GPU's memory at the start instead of as needed.")
+    flags.DEFINE_enum(
+        "matmul_precision", "default", ["default", "float32", "tensorfloat32", "bfloat16"], "Precision of products."
+    )
+    flags.DEFINE_string(
+        "compile_cache", None, "Folder of compiled programs, or 'off'; default ~/.cache/mnistlab/programs."
+    )
+
+
+def define_training_flags() -> None:
+    """Flags of the experiments that train."""
+    flags.DEFINE_integer("seeds", 1, "How many seeds.")
+    flags.DEFINE_integer("seed", 0, "The first seed.")
+    flags.DEFINE_enum("protocol", "reported", ["reported", "controlled"], "As the source did it, or asked fairly.")
+    flags.DEFINE_list("variants", [], "Which variants; 'all' adds those that run only when named.")
+    flags.DEFINE_integer("epochs", None, "Epochs, in place of each variant's own.")
+    flags.DEFINE_integer("batch_size", None, "Examples a step, in place of each variant's own.")
+    flags.DEFINE_string("optimizer", None, "adam, adamw, sgd, rmsprop or adadelta, with Keras' defaults.")
+    flags.DEFINE_float("learning_rate", None, "Learning rate (the schedule's peak), in place of each variant's own.")
+    flags.DEFINE_float("momentum", None, "Momentum of sgd.")
+    flags.DEFINE_float("weight_decay", None, "Decoupled weight decay of adamw.")
+    flags.DEFINE_string("schedule", None, "constant, warmup_cosine, exponential, piecewise or one_cycle.")
+    flags.DEFINE_float("warmup_epochs", None, "warmup_cosine, one_cycle: epochs of linear rise.")
+    flags.DEFINE_float("decay_factor", None, "exponential, piecewise: what the rate is multiplied by.")
+    flags.DEFINE_list("decay_epochs", None, "exponential: epochs of one decay; piecewise: epochs at which it drops.")
+    flags.DEFINE_float("dropout_rate", None, "In place of every dropout rate of the model.")
+    flags.DEFINE_float("initial_scale", None, "Multiplies every initial kernel.")
+    flags.DEFINE_integer("patience_epochs", None, "Early stopping on validation loss.")
+    flags.DEFINE_integer("limit_examples", None, "Train on the first N training images, for a quick look.")
+    flags.DEFINE_multi_string("sweep", [], "setting=value,value,...: train the grid; may be repeated.")
+    flags.DEFINE_integer("crowd_size", None, "How many runs share a compiled program.")
+    flags.DEFINE_bool("resume", True, "Continue what --workdir holds; --noresume replaces it.")
+    flags.DEFINE_bool("tensorboard", False, "Write TensorBoard events to <workdir>/tb.")
+
+
+def main(experiment: "Experiment") -> None:
+    """The entry point of a training experiment."""
+    define_run_flags()
+    define_training_flags()
+    enter(lambda: _run(experiment))
+
+
+def enter(body: Callable[[], Any]) -> None:
+    """Parses the flags, sets the process up and runs `body`; bad input is one line on stderr and exit status 2."""
+
+    def start(argv: Sequence[str]) -> None:
+        del argv
+        try:
+            _set_up()
+            body()
+        except UserError as error:
+            _fail(str(error))
+        except KeyboardInterrupt:
+            print("\ninterrupted; the same command resumes after the last whole epoch", file=sys.stderr)
+            sys.exit(130)
+
+    app.run(start, flags_parser=_parse)
+
+
+def workdir(name: str) -> Path:
+    """--workdir, or results/<name>."""
+    return Path(FLAGS.workdir or Path("results") / name)
+
+
+def data_dir() -> Path | None:
+    """--data_dir."""
+    return Path(FLAGS.data_dir) if FLAGS.data_dir else None
+
+
+def command() -> str:
+    """This process's command line, as a user would type it."""
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    module = spec.name.removesuffix(".__main__") if spec else Path(sys.argv[0]).stem
+    return shlex.join(["python", "-m", module, *sys.argv[1:]])
+
+
+def _run(experiment: "Experiment") -> None:
+    from mnistlab import experiment as engine
+
+    options = _options(experiment)
+    engine.resolve(experiment, options)  # bad values end here, before the banner
+    print(f"{experiment.title}\n{experiment.question}\nprotocol {options.protocol}, {options.num_seeds} seed(s)")
+    engine.run(experiment, options, display(FLAGS.progress))
+
+
+def _options(experiment: "Experiment") -> "Options":
+    from mnistlab.experiment import Options
+
+    names = {
+        "num_epochs": "epochs", "batch_size": "batch_size", "optimizer": "optimizer", "learning_rate": "learning_rate",
+        "momentum": "momentum", "weight_decay": "weight_decay", "schedule": "schedule",
+        "warmup_epochs": "warmup_epochs",
+        "decay_factor": "decay_factor", "dropout_rate": "dropout_rate", "initial_scale": "initial_scale",
+        "patience_epochs": "patience_epochs", "limit_examples": "limit_examples",
+    }  # fmt: skip
+    overrides = {field: getattr(FLAGS, flag) for field, flag in names.items() if getattr(FLAGS, flag) is not None}
+    if FLAGS.decay_epochs is not None:
+        overrides["decay_epochs"] = _numbers("decay_epochs", FLAGS.decay_epochs)
+    if FLAGS.crowd_size is not None and FLAGS.crowd_size < 1:
+        raise UserError(f"crowd_size is {FLAGS.crowd_size}; expected a whole number of at least 1")
+    suffix = "" if FLAGS.protocol == "reported" else f"_{FLAGS.protocol}"
+    return Options(
+        workdir=workdir(experiment.name + suffix),
+        protocol=FLAGS.protocol,
+        num_seeds=FLAGS.seeds,
+        first_seed=FLAGS.seed,
+        variants=tuple(FLAGS.variants),
+        overrides=overrides,
+        sweep=dict(_sweep(text) for text in FLAGS.sweep),
+        data_dir=data_dir(),
+        resume=FLAGS.resume,
+        tensorboard=FLAGS.tensorboard,
+        crowd_size=FLAGS.crowd_size,
+        command=command(),
+    )
+
+
+def _sweep(text: str) -> tuple[str, tuple[float, ...]]:
+    name, equals, values = text.partition("=")
+    if not equals:
+        raise UserError(f"sweep is {text!r}; expected setting=value,value,... such as learning_rate=1e-4,1e-3")
+    return name, _numbers("sweep", values.split(","))
+
+
+def _numbers(what: str, texts: Sequence[str]) -> tuple[float, ...]:
+    try:
+        return tuple(float(text) for text in texts)
+    except ValueError as error:
+        raise UserError(f"{what} has {','.join(texts)!r}; expected numbers separated by commas") from error
+
+
+def display(progress: str = "auto") -> "Display":
+    """Progress as a bar where stderr is a terminal, else as plain lines."""
+    from mnistlab.experiment import Display
+
+    bar = progress == "bar" or (progress == "auto" and sys.stderr.isatty())
+    state: dict[str, Any] = {}
+
+    def line(text: str) -> None:
+        print(text, flush=True)
+
+    def begin(variant: str, num_epochs: int) -> None:
+        state.update(variant=variant, num_epochs=num_epochs)
+
+    def epoch(variant: str, epoch: "Epoch") -> None:
+        if progress == "none":
+            return
+        values = {name: float(_mean(values)) for name, values in epoch.record.items()}
+        crowd = f"{variant} seeds {epoch.runs[0].seed}-{epoch.runs[-1].seed}" if len(epoch.runs) > 1 else variant
+        if not bar:
+            shown = " - ".join(f"{name}: {value:.4f}" for name, value in values.items())
+            line(f"{crowd} epoch {epoch.number}/{state['num_epochs']} - {epoch.seconds:.1f}s - {shown}")
+            return
+        from tqdm import tqdm
+
+        if state.get("crowd") != crowd:
+            end()
+            state.update(
+                crowd=crowd, bar=tqdm(total=state["num_epochs"], desc=crowd, unit="epoch", initial=epoch.number - 1)
+            )
+        state["bar"].set_postfix({name.replace("accuracy", "acc"): f"{value:.4f}" for name, value in values.items()})
+        state["bar"].update()
+
+    def end() -> None:
+        if state.get("bar") is not None:
+            state["bar"].close()
+        state.update(bar=None, crowd=None)
+
+    return Display(line, begin, epoch, end)
+
+
+def _mean(values: Any) -> float:
+    import numpy as np
+
+    finite = values[np.isfinite(values)]
+    return finite.mean() if len(finite) else float("nan")
+
+
+def _parse(argv: Sequence[str]) -> list[str]:
+    try:
+        rest = flags.FLAGS(list(argv))
+    except flags.Error as error:
+        _fail(str(error).split("\n")[0])
+    if len(rest) > 1:
+        _fail(f"unexpected argument {rest[1]!r}; flags start with --, see --help")
+    return rest
+
+
+def _set_up() -> None:
+    """Environment and JAX settings, before a device is touched."""
+    logging.set_verbosity(logging.ERROR)  # TFDS and orbax tell much that is no news
+    warnings.showwarning = lambda message, *_, **__: print(f"warning: {message}", file=sys.stderr)
+    warnings.filterwarnings("ignore", category=DeprecationWarning)
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "true" if FLAGS.preallocate else "false")
+    import jax
+
+    if FLAGS.matmul_precision != "default":
+        jax.config.update("jax_default_matmul_precision", FLAGS.matmul_precision)
+    if FLAGS.compile_cache != "off":
+        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mnistlab" / "programs"
+        jax.config.update("jax_compilation_cache_dir", str(FLAGS.compile_cache or cache))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+
+
+def _fail(text: str) -> None:
+    print(f"error: {text}", file=sys.stderr)
+    sys.exit(2)
+
+
+def names() -> list[str]:
+    """The modules of this package that are entry points."""
+    folder = Path(__file__).parent
+    others = {"common", "__main__"}
+    return sorted(module.name for module in pkgutil.iter_modules([str(folder)]) if module.name not in others)
+
+
+def summary_line(name: str) -> str:
+    """The first line of an entry point's docstring."""
+    text = importlib.import_module(f"experiments.{name}").__doc__ or ""
+    return text.strip().split("\n")[0]

@@ -1,0 +1,16 @@
+#!/usr/bin/env bash
+# Runs one experiment on this machine; installs what it needs into .venv first.
+#   launch/local.sh EXPERIMENT [--flag=value ...]      launch/local.sh lenet_vs_dense --seeds=8
+# EXTRAS names accelerators: EXTRAS=cuda12 launch/local.sh ...
+set -euo pipefail
+cd "$(dirname "$0")/.."
+# shellcheck source=launch/setup.sh
+. launch/setup.sh
+# shellcheck disable=SC2086  # EXTRAS is a list of words
+setup ${EXTRAS:-}
+if [ $# -eq 0 ]; then
+  exec .venv/bin/python -m experiments
+fi
+experiment=$1
+shift
+exec .venv/bin/python -m "experiments.$experiment" "$@"

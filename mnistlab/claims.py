@@ -1,0 +1,101 @@
+"""Claims as data: who says what of which metric, and what the seeds say of it."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from mnistlab import history, stats
+from mnistlab.train import Result
+
+
+@dataclasses.dataclass(frozen=True)
+class Claim:
+    """A statement about one metric of one variant, against another variant or a number.
+
+    direction: ">" or "<"; "about": within `tolerance` of it; "same": no difference, which seeds can only refute.
+    """
+
+    id: str
+    text: str  # the source's words in short
+    metric: str  # a name that history.metric knows
+    left: str  # a variant
+    direction: str
+    right: str | float  # a variant, or a number
+    tolerance: float = 0.0
+    ours: bool = False  # our own question, not the source's claim
+
+
+class Checked(NamedTuple):
+    """A claim with what was measured; `comparison` is None when it could not be measured."""
+
+    claim: Claim
+    comparison: stats.Comparison | None
+    verdict: str
+    sentence: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """For summary.json."""
+        comparison = self.comparison.to_dict() if self.comparison else {}
+        return {
+            "id": self.claim.id,
+            "text": self.claim.text,
+            "ours": self.claim.ours,
+            "metric": self.claim.metric,
+            "left": self.claim.left,
+            "direction": self.claim.direction,
+            "right": self.claim.right,
+            "verdict": self.verdict,
+            "delta": comparison.get("difference"),
+            "ci95": comparison.get("bca_interval"),
+            "p": comparison.get("p_holm"),
+            "n": comparison.get("n", 0),
+            "sentence": self.sentence,
+            "comparison": comparison,
+        }
+
+
+def check(claims: Sequence[Claim], results: Mapping[str, Result]) -> list[Checked]:
+    """Measures every claim on the variants that were run; runs are paired by seed, Holm is over all claims."""
+    measured: list[stats.Comparison | None] = []
+    for claim in claims:
+        wanted = [claim.left] + ([claim.right] if isinstance(claim.right, str) else [])
+        measured.append(_compare(claim, results) if all(name in results for name in wanted) else None)
+    judged = iter(stats.judge([comparison for comparison in measured if comparison is not None]))
+    checked = []
+    for claim, comparison in zip(claims, measured, strict=True):
+        if comparison is None:
+            checked.append(
+                Checked(claim, None, "not measured", "Not measured: a variant or an epoch of it was not run.")
+            )
+            continue
+        comparison = next(judged)
+        verdict = comparison.verdict
+        if claim.direction == "same":
+            verdict = "reversed (they differ)" if comparison.outcome in ("holds", "reversed") else "not resolved"
+        right = claim.right if isinstance(claim.right, str) else f"{claim.right:g}"
+        sentence = stats.sentence(comparison, claim.left, right, claim.metric.replace("_", " "))
+        if claim.direction == "about":
+            sentence = f"Within {claim.tolerance:g} of {right}, by the nearer bound: {sentence}"
+        checked.append(Checked(claim, comparison, verdict, sentence))
+    return checked
+
+
+def _compare(claim: Claim, results: Mapping[str, Result]) -> stats.Comparison | None:
+    left = history.metric(results[claim.left], claim.metric)
+    if isinstance(claim.right, str):
+        right = history.metric(results[claim.right], claim.metric)
+    else:
+        right = np.full(len(left), float(claim.right))
+    if claim.metric not in results[claim.left].metrics and not np.isfinite(left).any():
+        return None  # fewer epochs than the claim speaks of
+    direction = claim.direction
+    if direction == "same":
+        direction = ">"
+    elif direction == "about":
+        # An intersection-union test: the nearer bound decides.
+        below = np.nanmean(left - right) <= 0
+        right = right - claim.tolerance if below else right + claim.tolerance
+        direction = ">" if below else "<"
+    return stats.compare(left, right, direction=direction)

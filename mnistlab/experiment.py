@@ -1,0 +1,667 @@
+"""What is common to all comparisons: train the variants, check the claims, leave the files."""
+
+import contextlib
+import dataclasses
+import fcntl
+import importlib.metadata
+import json
+import platform
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from mnistlab import (
+    batches,
+    checkpoint,
+    claims,
+    config,
+    datasets,
+    history,
+    models,
+    report,
+    reported,
+    step,
+    tensorboard,
+    train,
+)
+from mnistlab.claims import Checked, Claim
+from mnistlab.config import TrainConfig
+from mnistlab.datasets import Dataset
+from mnistlab.errors import UserError
+from mnistlab.files import write_atomic
+from mnistlab.step import Program
+from mnistlab.train import Epoch, Result
+
+PROTOCOLS = ("reported", "controlled")
+
+
+@dataclasses.dataclass(frozen=True)
+class Variant:
+    """One row of a comparison."""
+
+    config: TrainConfig
+    description: str = ""
+    curve: str | None = None  # the reported curve drawn behind ours, a file in source_numbers/
+    program: Callable[[TrainConfig], Program] | None = None  # in place of what the config names
+    learning_rates: tuple[float, ...] = ()  # the one with the best mean validation accuracy is taken
+    beside: bool = False  # run only when named, or with variants=("all",)
+
+
+class Outcome(NamedTuple):
+    """What an experiment's own figures and tables are made of."""
+
+    results: dict[str, Result]  # variant -> runs; a swept variant once for each point of the grid
+    searched: dict[str, dict[float, Result]]  # variant -> learning rate -> runs, where one was chosen
+    dataset: Dataset
+    predictions: dict[str, np.ndarray]  # variant -> int [test examples], of the first seed
+
+
+Extra = Callable[["Experiment", "Options", Outcome], tuple[list[report.Block], dict[str, Any]]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+    """A comparison of trained networks: two protocols, the claims, and what it shows beyond what all show."""
+
+    name: str
+    title: str
+    source: str
+    question: str  # what is asked, in a sentence or two
+    quirks: str  # what "reported" keeps of the source and "controlled" mends
+    reported: Mapping[str, Variant]
+    controlled: Mapping[str, Variant]
+    claims: tuple[Claim, ...]
+    extra: Extra | None = None  # more blocks for the page and more entries for summary.json
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """What a caller may ask of an experiment; None keeps the experiment's own value."""
+
+    workdir: Path
+    protocol: str = "reported"
+    num_seeds: int = 1
+    first_seed: int = 0
+    variants: tuple[str, ...] = ()  # empty: all
+    overrides: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # fields of TrainConfig and OptimConfig
+    sweep: Mapping[str, tuple[float, ...]] = dataclasses.field(default_factory=dict)
+    data_dir: Path | None = None
+    resume: bool = True
+    tensorboard: bool = False
+    crowd_size: int | None = None
+    command: str = ""  # how to repeat it
+
+
+class Display(NamedTuple):
+    """Where progress goes."""
+
+    line: Callable[[str], None]
+    begin: Callable[[str, int], None]  # variant, number of epochs to come
+    epoch: Callable[[str, Epoch], None]
+    end: Callable[[], None]
+
+
+SILENT = Display(lambda line: None, lambda variant, num_epochs: None, lambda variant, epoch: None, lambda: None)
+
+
+def run(experiment: Experiment, options: Options, display: Display = SILENT) -> dict[str, Any]:
+    """Runs an experiment, or what is missing of it, and returns what summary.json holds.
+
+    Raises:
+      UserError: an impossible option (before any data is loaded), a workdir that holds another run, damaged files.
+    """
+    variants = resolve(experiment, options)
+    seeds = config.check_seeds(options.first_seed, options.num_seeds)
+    with locked(options.workdir):
+        identity = {
+            "experiment": experiment.name,
+            "protocol": options.protocol,
+            "seeds": list(seeds),
+            "sweep": {name: list(values) for name, values in options.sweep.items()},
+            "variants": {name: _identity(variant) for name, variant in variants.items()},
+        }
+        claim_workdir(options.workdir, identity, options.resume)
+        dataset = _load(variants, options.data_dir)
+        write_config(options.workdir, identity, options.command, dataset)
+        _say_layers(variants, dataset, display)
+        outcome = _train(variants, seeds, options, dataset, display)
+        return _leave(experiment, variants, options, outcome, display)
+
+
+def _identity(variant: Variant) -> dict[str, Any]:
+    return {"config": dataclasses.asdict(variant.config), "learning_rates": variant.learning_rates}
+
+
+def leave(
+    workdir: Path,
+    *,
+    identity: Mapping[str, Any],
+    command: str,
+    title: str,
+    blocks: Sequence[report.Block],
+    summary: Mapping[str, Any],
+    dataset: Dataset | None = None,
+) -> None:
+    """Writes config.json, summary.json and report.html: what every experiment leaves, one that trains nothing too.
+
+    Raises:
+      UserError: the folder cannot be written, or another run holds it.
+    """
+    write_config(workdir, identity, command, dataset)
+    write_atomic(workdir / "summary.json", json.dumps(summary, indent=2) + "\n")
+    write_atomic(workdir / "report.html", report.html_page(title, blocks, _footer()))
+
+
+def _footer() -> str:
+    about = provenance()
+    versions = ", ".join(f"{name} {version}" for name, version in about["versions"].items())
+    device = about["device"]
+    return f"{versions}; {device['count']} × {device['kind']} ({device['platform']}); revision {about['git_revision']}"
+
+
+def resolve(experiment: Experiment, options: Options) -> dict[str, Variant]:
+    """The variants to run, with the options' overrides in them.
+
+    Raises:
+      UserError: an unknown protocol, variant or setting, or an impossible value.
+    """
+    if options.protocol not in PROTOCOLS:
+        raise UserError(f"protocol is {options.protocol!r}; expected one of {', '.join(PROTOCOLS)}")
+    known = experiment.reported if options.protocol == "reported" else experiment.controlled
+    names = options.variants or tuple(name for name, variant in known.items() if not variant.beside)
+    names = tuple(known) if names == ("all",) else names
+    resolved = {}
+    for name in names:
+        if name not in known:
+            raise UserError(
+                f"unknown variant {name!r} (protocol {options.protocol}); expected some of {', '.join(known)}"
+            )
+        variant = known[name]
+        train_config = override(variant.config, options.overrides)
+        rates = (
+            () if "learning_rate" in options.overrides or "learning_rate" in options.sweep else variant.learning_rates
+        )
+        config.check_sweep(options.sweep, config.check(train_config))
+        resolved[name] = dataclasses.replace(variant, config=train_config, learning_rates=rates)
+    return resolved
+
+
+def override(train_config: TrainConfig, overrides: Mapping[str, Any]) -> TrainConfig:
+    """`train_config` with fields of it or of its optimiser replaced."""
+    for name, value in overrides.items():
+        if name == "optimizer":
+            train_config = dataclasses.replace(train_config, optim=config.optim_default(value))
+    for name, value in overrides.items():
+        if name != "optimizer":
+            train_config = config.with_setting(train_config, name, value)
+    return train_config
+
+
+@contextlib.contextmanager
+def locked(workdir: Path) -> Iterator[None]:
+    """Holds `workdir`, making it if need be, so that a second run in it is refused.
+
+    Raises:
+      UserError: the folder cannot be written, or another process holds it.
+    """
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        lock = (workdir / ".lock").open("w")
+    except OSError as error:
+        raise UserError(f"cannot write to {workdir}: {error.strerror}; choose another --workdir") from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise UserError(f"another run is writing to {workdir}; wait for it, or choose another --workdir") from error
+        yield
+
+
+def claim_workdir(workdir: Path, identity: Mapping[str, Any], resume: bool) -> None:
+    """Makes sure that what lies in `workdir` is this run, or nothing.
+
+    Raises:
+      UserError: it holds another run.
+    """
+    path = workdir / "config.json"
+    if not path.exists():
+        return
+    if not resume:
+        for name in ("config.json", "history.csv", "summary.json", "report.html"):
+            (workdir / name).unlink(missing_ok=True)
+        for name in ("checkpoints", "figures", "tb"):
+            shutil.rmtree(workdir / name, ignore_errors=True)
+        return
+    try:
+        earlier = json.loads(path.read_text())["run"]
+    except (json.JSONDecodeError, KeyError, OSError) as error:
+        raise UserError(f"{path} is damaged ({error}); use --noresume to start again, or another --workdir") from error
+    differing = [key for key, value in _jsonable(identity).items() if earlier.get(key) != value]
+    if differing:
+        raise UserError(
+            f"{workdir} holds another run (its {', '.join(differing)} differ); "
+            "use another --workdir, or --noresume to replace it"
+        )
+
+
+def write_config(workdir: Path, identity: Mapping[str, Any], command: str, dataset: Dataset | None) -> None:
+    """config.json: what was resolved, and on what it runs."""
+    data = (
+        None
+        if dataset is None
+        else {"name": dataset.name, "version": dataset.version, "fingerprint": dataset.fingerprint}
+    )
+    content = {"run": _jsonable(identity), "command": command, "data": data, **provenance()}
+    write_atomic(workdir / "config.json", json.dumps(content, indent=2) + "\n")
+
+
+def provenance() -> dict[str, Any]:
+    """Versions, device, precision and code revision."""
+    packages = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "tensorflow-datasets", "numpy", "mnistlab")
+    device = jax.devices()[0]
+    revision = None
+    with contextlib.suppress(OSError, subprocess.SubprocessError):
+        folder = Path(__file__).parent
+        described = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=12"],
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            timeout=10,
+        )
+        revision = described.stdout.strip() or None
+    return {
+        "versions": {
+            "python": platform.python_version(),
+            **{name: importlib.metadata.version(name) for name in packages},
+        },
+        "device": {"platform": device.platform, "kind": device.device_kind, "count": jax.device_count()},
+        "matmul_precision": str(jax.config.values["jax_default_matmul_precision"] or "backend's default"),
+        "git_revision": revision,
+    }
+
+
+def _jsonable(value: Any) -> Any:
+    return json.loads(json.dumps(value))
+
+
+def _load(variants: Mapping[str, Variant], data_dir: Path | None) -> Dataset:
+    wanted = {(variant.config.dataset, variant.config.order) for variant in variants.values()}
+    if len(wanted) != 1:
+        raise UserError("the variants of a comparison must share a dataset and its order")
+    name, order = wanted.pop()
+    return datasets.load(name, data_dir=data_dir, order=order)
+
+
+def _say_layers(variants: Mapping[str, Variant], dataset: Dataset, display: Display) -> None:
+    for table in layer_tables(variants, dataset).values():
+        display.line(f"\n{table.caption}")
+        display.line(report.text_table(table.header, table.rows))
+
+
+def layer_tables(variants: Mapping[str, Variant], dataset: Dataset) -> dict[str, report.Table]:
+    """One table for each different network, captioned with the variants that use it."""
+    tables: dict[str, report.Table] = {}
+    users: dict[Any, list[str]] = {}
+    for name, variant in variants.items():
+        users.setdefault((variant.config.model, variant.config.model_options), []).append(name)
+    for (model, options), names in users.items():
+        network = models.make_model(model, **dict(options))
+        rows = models.layer_table(network, dataset.train.image.shape[1:])
+        total = sum(row.parameters for row in rows)
+        lines = [(row.name, row.layer, "×".join(map(str, row.output_shape)), row.parameters) for row in rows]
+        caption = f"{', '.join(names)}: the network {model}, {total:,} parameters"
+        tables[names[0]] = report.Table(("name", "layer", "output shape", "parameters"), lines, caption)
+    return tables
+
+
+def _train(
+    variants: Mapping[str, Variant], seeds: Sequence[int], options: Options, dataset: Dataset, display: Display
+) -> Outcome:
+    results: dict[str, Result] = {}
+    searched: dict[str, dict[float, Result]] = {}
+    predictions = {}
+    for name, variant in variants.items():
+        sweep = {**options.sweep, **({"learning_rate": variant.learning_rates} if variant.learning_rates else {})}
+        result = _train_variant(name, variant, seeds, sweep, options, dataset, display)
+        if variant.learning_rates:
+            by_rate = _by_learning_rate(result)
+            searched[name] = by_rate
+            rate = best_learning_rate(by_rate)
+            result = by_rate[rate]._replace(seconds=result.seconds)
+            display.line(
+                f"{name}: learning rate {rate:g} chosen by mean validation accuracy from {variant.learning_rates}"
+            )
+        for label, part in history.by_settings(name, result).items():
+            results[label] = part
+            predictions[label] = _predict(part, variant, dataset)
+        write_atomic(options.workdir / "history.csv", history.to_csv(results))
+    return Outcome(results, searched, dataset, predictions)
+
+
+def _train_variant(
+    name: str,
+    variant: Variant,
+    seeds: Sequence[int],
+    sweep: Mapping[str, Sequence[float]],
+    options: Options,
+    dataset: Dataset,
+    display: Display,
+) -> Result:
+    folder = options.workdir / "checkpoints" / name
+    keepers: list[checkpoint.Keeper] = []
+    events = tensorboard.EventWriter(options.workdir / "tb" / name) if options.tensorboard else None
+
+    def keeper(crowd: str) -> checkpoint.Keeper:
+        keepers.append(checkpoint.Keeper(folder / "training" / crowd))
+        return keepers[-1]
+
+    def on_epoch(epoch: Epoch) -> None:
+        display.epoch(name, epoch)
+        if events is not None:
+            events.epoch(epoch)
+
+    display.begin(name, variant.config.num_epochs)
+    try:
+        result = train.run(
+            variant.config,
+            dataset,
+            seeds,
+            program=_program(variant, dataset),
+            sweep=sweep,
+            crowd_size=options.crowd_size,
+            keeper=keeper,
+            on_epoch=on_epoch,
+        )
+    finally:
+        for opened in keepers:
+            opened.close()
+        display.end()
+    for kind, state in (("last", result.state), ("best", result.best)):
+        checkpoint.save_once(folder / kind, _weights(state))
+    if events is not None:
+        # The source's picture: nine test images with the truth and what the reloaded network says.
+        figure = _predictions_figure(result, variant, dataset, restore_weights(folder / "last", result.state))
+        events.image("predictions", report.pixels(figure), variant.config.num_epochs)
+        events.close()
+    return result
+
+
+def _program(variant: Variant, dataset: Dataset) -> Program:
+    return variant.program(variant.config) if variant.program else train.program_of(variant.config, dataset)
+
+
+def _weights(state: step.TrainState) -> dict[str, Any]:
+    return {"params": state.params, "model_state": state.model_state, "rng": state.rng, "step": state.step}
+
+
+def restore_weights(folder: Path, like: step.TrainState) -> step.TrainState:
+    """The state that an experiment left in `checkpoints/<variant>/last` or `best`, every run on the first axis."""
+    return like._replace(**checkpoint.restore_once(folder, _weights(like)))
+
+
+def _by_learning_rate(result: Result) -> dict[float, Result]:
+    rates = [run.settings["learning_rate"] for run in result.runs]
+    return {
+        rate: train.select(result, [n for n, other in enumerate(rates) if other == rate])
+        for rate in dict.fromkeys(rates)
+    }
+
+
+def best_learning_rate(by_rate: Mapping[float, Result]) -> float:
+    """The rate with the highest mean validation accuracy of the final weights; a diverged run counts as 0."""
+    means = {rate: np.nan_to_num(result.metrics["val_accuracy"]).mean() for rate, result in by_rate.items()}
+    return max(means, key=lambda rate: means[rate])
+
+
+def _predict(result: Result, variant: Variant, dataset: Dataset, state: step.TrainState | None = None) -> np.ndarray:
+    """Predictions of the first run on its test examples, int [n]."""
+    predict = jax.jit(_program(variant, dataset).predict)
+    image, _ = test_examples(result, dataset)
+    first = jax.tree.map(lambda leaf: leaf[0], state or result.state)
+    size = train.EVAL_BATCH_SIZE
+    parts = [np.argmax(predict(first, image[start : start + size]), axis=-1) for start in range(0, len(image), size)]
+    return np.concatenate(parts)
+
+
+def test_examples(result: Result, dataset: Dataset) -> tuple[np.ndarray, np.ndarray]:
+    """(image, label) of the test examples of the first run."""
+    num_train, num_test = len(dataset.train.label), len(dataset.test.label)
+    part = batches.split_parts(result.config, num_train, num_test, result.runs[0].seed).test - num_train
+    return dataset.test.image[part], dataset.test.label[part]
+
+
+def _predictions_figure(
+    result: Result, variant: Variant, dataset: Dataset, state: step.TrainState | None = None, *, side: int = 3
+) -> Any:
+    image, label = test_examples(result, dataset)
+    predicted = _predict(result, variant, dataset, state)
+    return report.figure_predictions(image, label, predicted, dataset.class_names, side, side)
+
+
+def _leave(
+    experiment: Experiment, variants: Mapping[str, Variant], options: Options, outcome: Outcome, display: Display
+) -> dict[str, Any]:
+    """Writes summary.json, figures and report.html; says the tables."""
+    checked = claims.check(experiment.claims, outcome.results)
+    extra_blocks, extra_summary = experiment.extra(experiment, options, outcome) if experiment.extra else ([], {})
+    summary = summarize(experiment, options, outcome, checked) | extra_summary
+    table = result_table(experiment, outcome)
+    display.line("\n" + table.caption)
+    display.line(report.text_table(table.header, table.rows))
+    display.line("\nClaims")
+    for item in checked:
+        display.line(f"({item.claim.id}) {item.claim.text}\n    {item.sentence}")
+    blocks = _page(experiment, variants, options, outcome, checked, table, extra_blocks)
+    write_atomic(options.workdir / "summary.json", json.dumps(summary, indent=2) + "\n")
+    write_atomic(options.workdir / "report.html", report.html_page(experiment.title, blocks, _footer()))
+    display.line(f"\nreport: {options.workdir / 'report.html'}")
+    return summary
+
+
+def summarize(experiment: Experiment, options: Options, outcome: Outcome, checked: Sequence[Checked]) -> dict[str, Any]:
+    """What summary.json holds."""
+    entries = {}
+    for name, result in outcome.results.items():
+        metrics = {metric: history.summarize(history.metric(result, metric)) for metric in history.METRICS}
+        one = jax.tree.map(lambda leaf: leaf[0], result.state.params)
+        entries[name] = {"params": models.count_parameters(one), "metrics": metrics}
+        if name in outcome.searched:
+            entries[name]["learning_rate"] = result.runs[0].settings["learning_rate"]
+    device = jax.devices()[0]
+    limit = {result.config.limit_examples for result in outcome.results.values()}.pop()
+    return {
+        "experiment": experiment.name,
+        "protocol": options.protocol,
+        "data": {"name": outcome.dataset.name, "fingerprint": outcome.dataset.fingerprint, "limit_examples": limit},
+        "device": f"{device.platform}: {device.device_kind}",
+        "n_seeds": options.num_seeds,
+        "variants": entries,
+        "claims": [item.to_dict() for item in checked],
+        "seconds": {name: result.seconds for name, result in outcome.results.items()},
+    }
+
+
+def result_table(experiment: Experiment, outcome: Outcome) -> report.Table:
+    """Reported beside ours: a row for each variant and metric."""
+    theirs = reported.results(experiment.name)
+    rows = []
+    for name, result in outcome.results.items():
+        shown = dict.fromkeys(("test_accuracy", "test_loss", "val_accuracy", "train_accuracy", "final_train_accuracy"))
+        shown |= dict.fromkeys(metric for metric in theirs.get(name, {}) if metric in history.METRICS)
+        shown |= dict.fromkeys(("overfitting_gap", "train_seconds"))
+        for metric in shown:
+            summary = history.summarize(history.metric(result, metric))
+            number = theirs.get(name, {}).get(metric)
+            ours = report.MISSING
+            if summary["mean"] is not None:
+                ours = report.format_mean_sd(
+                    summary["mean"], summary["sd"] if summary["sd"] is not None else np.nan, summary["n"]
+                )
+            if summary["n"] == 1 or metric.endswith("seconds"):
+                ours = report.format_value(metric, summary["mean"])
+            if summary["num_failed"]:
+                ours += f", {summary['num_failed']} not finite"
+            rows.append((name, metric.replace("_", " "), report.format_value(metric, number), ours))
+    n = max(len(result.runs) for result in outcome.results.values())
+    caption = (
+        f"Results: reported, and ours (mean ± standard deviation over {n} seeds)"
+        if n > 1
+        else "Results: reported, and ours (one seed)"
+    )
+    return report.Table(("variant", "metric", "reported", "ours"), rows, caption)
+
+
+def _page(
+    experiment: Experiment,
+    variants: Mapping[str, Variant],
+    options: Options,
+    outcome: Outcome,
+    checked: Sequence[Checked],
+    table: report.Table,
+    extra: Sequence[report.Block],
+) -> list[report.Block]:
+    folder = options.workdir / "figures"
+
+    def picture(figure: Any, name: str, caption: str, alt: str) -> report.Picture:
+        svg, _ = report.save_figure(figure, folder, name)
+        return report.Picture(svg, caption, alt)
+
+    limits = {result.config.limit_examples for result in outcome.results.values()} - {None}
+    subset = [report.Text(f"Quick look: trained on the first {limits.pop():,} examples only.")] if limits else []
+    blocks: list[report.Block] = [
+        report.Text(experiment.question),
+        report.Text(f"Protocol `{options.protocol}`. {experiment.quirks} Source: {experiment.source}."),
+        *subset,
+        report.Heading("Claims"),
+        _claims_table(checked),
+        report.Text("\n\n".join(item.sentence for item in checked)),
+        report.Heading("Results"),
+        table,
+    ]
+    curves = {name: reported.curve(variant.curve) for name, variant in variants.items() if variant.curve}
+    blocks.append(report.Heading("Learning curves"))
+    for name, result in outcome.results.items():
+        caption = f"{name}: training (running mean of the epoch) and validation; broken lines: as reported."
+        figure = report.figure_history({name: result.history}, {name: curves[name]} if name in curves else None)
+        blocks.append(picture(figure, f"history_{_file_name(name)}", caption, f"loss and accuracy of {name} by epoch"))
+        if name in curves:
+            deviation, epoch = history.largest_deviation(result, curves[name], "val_accuracy")
+            blocks.append(
+                report.Text(
+                    f"Largest deviation of the mean validation accuracy from the reported curve: {deviation:.4f}, "
+                    f"at epoch {epoch}."
+                )
+            )
+    if any(len(result.runs) > 1 for result in outcome.results.values()):
+        blocks += _seed_blocks(experiment, outcome, checked, picture)
+    for name, by_rate in outcome.searched.items():
+        rates = sorted(by_rate)
+        values = {"validation accuracy": np.stack([by_rate[rate].metrics["val_accuracy"] for rate in rates])}
+        figure = report.figure_sweep(rates, values, "learning rate", "validation accuracy")
+        caption = (
+            f"{name}: validation accuracy by learning rate; the best mean was chosen, {best_learning_rate(by_rate):g}."
+        )
+        blocks.append(picture(figure, f"learning_rate_{_file_name(name)}", caption, caption))
+    blocks.append(report.Heading("Predictions"))
+    for name, result in outcome.results.items():
+        if name in variants:
+            folder_last = options.workdir / "checkpoints" / name / "last"
+            reloaded = result.state
+            if name not in outcome.searched and not options.sweep:
+                reloaded = restore_weights(folder_last, result.state)
+                same = np.array_equal(
+                    _predict(result, variants[name], outcome.dataset, reloaded), outcome.predictions[name]
+                )
+                if not same:
+                    raise UserError(
+                        f"the model reloaded from {folder_last} predicts differently; this is a bug, please report it"
+                    )
+            figure = _predictions_figure(result, variants[name], outcome.dataset, reloaded)
+            caption = f"{name}: the first nine test images, predicted by the model reloaded from its checkpoint."
+            blocks.append(picture(figure, f"predictions_{_file_name(name)}", caption, caption))
+    blocks += extra
+    blocks.append(report.Heading("Networks"))
+    for name, layers in layer_tables(variants, outcome.dataset).items():
+        figure = report.figure_layer_table(layers.rows, layers.caption)  # type: ignore[arg-type]
+        report.save_figure(figure, folder, f"layers_{_file_name(name)}")
+        blocks.append(layers)
+    seconds = [
+        (name, *(result.seconds[key] for key in ("compile_seconds", "train_seconds", "evaluate_seconds")))
+        for name, result in outcome.results.items()
+    ]
+    blocks += [
+        report.Heading("How to repeat it"),
+        report.Command(options.command or f"python -m experiments.{experiment.name}"),
+        report.Table(
+            ("variant", "compiling, s", "training, s", "evaluating, s"),
+            [(row[0], *(f"{value:.1f}" for value in row[1:])) for row in seconds],
+            "Wall time on this machine",
+        ),
+    ]
+    return blocks
+
+
+def _claims_table(checked: Sequence[Checked]) -> report.Table:
+    rows = []
+    for item in checked:
+        c = item.comparison
+        who = "ours" if item.claim.ours else "source"
+        if c is None:
+            rows.append((item.claim.id, item.claim.text, who, item.verdict, *(report.MISSING,) * 4))
+            continue
+        low, high = c.bca_interval
+        interval = report.format_interval(c.difference, low, high, signed=True)
+        p = report.format_p(c.p_holm) if np.isfinite(c.p_holm) else report.MISSING
+        rows.append((item.claim.id, item.claim.text, who, item.verdict, interval, p, f"{c.probability:.2f}", str(c.n)))
+    header = ("", "claim", "whose", "verdict", "difference [95 %]", "p (Holm)", "P(claim)", "n")
+    return report.Table(header, rows, "Claims, checked on runs paired by seed")
+
+
+def _seed_blocks(
+    experiment: Experiment, outcome: Outcome, checked: Sequence[Checked], picture: Callable[..., report.Picture]
+) -> list[report.Block]:
+    theirs = reported.results(experiment.name)
+    blocks: list[report.Block] = [report.Heading("Seeds")]
+    for metric in ("test_accuracy", "test_loss"):
+        values = {name: history.metric(result, metric) for name, result in outcome.results.items()}
+        numbers = {name: theirs[name][metric] for name in values if metric in theirs.get(name, {})}
+        label = metric.replace("_", " ")
+        figure = report.figure_seeds(values, label, numbers)
+        blocks.append(
+            picture(
+                figure, f"seeds_{metric}", f"{label.capitalize()} of every seed.", f"{label} of every seed by variant"
+            )
+        )
+    pairs = [
+        item
+        for item in checked
+        if item.comparison and isinstance(item.claim.right, str) and item.claim.metric.endswith("accuracy")
+    ]
+    if pairs:
+        differences, intervals = {}, {}
+        for item in pairs:
+            claim = item.claim
+            label = f"({claim.id}) {claim.left} − {claim.right}, {claim.metric.replace('_', ' ')}"
+            left = history.metric(outcome.results[claim.left], claim.metric)
+            differences[label] = left - history.metric(outcome.results[str(claim.right)], claim.metric)
+            intervals[label] = item.comparison.bca_interval if item.comparison else (np.nan, np.nan)
+        figure = report.figure_differences(differences, intervals, "difference in accuracy")
+        blocks.append(
+            picture(
+                figure,
+                "differences",
+                "Paired differences, a dot a seed, with BCa intervals.",
+                "paired differences by claim",
+            )
+        )
+    return blocks
+
+
+def _file_name(variant: str) -> str:
+    return variant.replace(" ", "_").replace("=", "_")

@@ -1,0 +1,161 @@
+"""Results as rows: history.csv in long form, metrics by name, summaries of seeds."""
+
+import csv
+import io
+import math
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mnistlab import stats
+from mnistlab.errors import UserError
+from mnistlab.train import Record, Result, select
+
+HEADER = ("variant", "seed", "epoch", *Record._fields, "seconds")
+
+
+def to_csv(results: Mapping[str, Result]) -> str:
+    """Every trained epoch of every run: HEADER, then a row each; `seconds` is wall time by runs trained together."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(HEADER)
+    for variant, result in results.items():
+        for number, run in enumerate(result.runs):
+            for epoch in range(result.epoch_seconds.shape[1]):
+                seconds = result.epoch_seconds[number, epoch]
+                if math.isfinite(seconds):
+                    values = [f"{result.history[name][number, epoch]:.7g}" for name in Record._fields]
+                    writer.writerow([variant, run.seed, epoch + 1, *values, f"{seconds:.4g}"])
+    return text.getvalue()
+
+
+def from_csv(path: Path) -> dict[str, dict[str, np.ndarray]]:
+    """variant -> metric -> float64 [seeds, epochs] of a history.csv, NaN where a run was not trained.
+
+    Raises:
+      UserError: the file is missing, cut off or not a history.
+    """
+    try:
+        rows = list(csv.DictReader(io.StringIO(path.read_text())))
+        table: dict[str, dict[int, dict[int, list[float]]]] = {}
+        for row in rows:
+            values = [float(row[name]) for name in HEADER[3:]]
+            table.setdefault(row["variant"], {}).setdefault(int(row["seed"]), {})[int(row["epoch"])] = values
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        raise UserError(
+            f"{path} is not a whole history.csv ({error}); run the experiment again with --resume"
+        ) from error
+    histories = {}
+    for variant, seeds in table.items():
+        num_epochs = max(max(epochs) for epochs in seeds.values())
+        array = np.full((len(HEADER) - 3, len(seeds), num_epochs), np.nan)
+        for number, epochs in enumerate(seeds.values()):
+            for epoch, values in epochs.items():
+                array[:, number, epoch - 1] = values
+        histories[variant] = dict(zip(HEADER[3:], array, strict=True))
+    return histories
+
+
+def by_settings(variant: str, result: Result) -> dict[str, Result]:
+    """A swept result as one result a point of the grid: "dense learning_rate=0.001" -> its runs."""
+    groups: dict[str, list[int]] = {}
+    for number, run in enumerate(result.runs):
+        words = [variant, *(f"{name}={value:g}" for name, value in run.settings.items())]
+        groups.setdefault(" ".join(words), []).append(number)
+    if len(groups) == 1:
+        return {variant: result}
+    return {name: select(result, numbers) for name, numbers in groups.items()}
+
+
+def metric(result: Result, name: str) -> np.ndarray:
+    """A metric of every run, float64 [R], by name; NaN where a run has no such epoch.
+
+    final metrics          test_accuracy, overfitting_gap, ... (train.final_metrics), train_seconds, epoch_seconds
+    of the history         val_accuracy@1 (after epoch 1), lowest_epoch:val_loss (the epoch at which it is lowest),
+                           range_after_20:val_accuracy (largest minus smallest after epoch 20),
+                           change_after_20:train_accuracy (last minus that after epoch 20)
+
+    Raises:
+      UserError: no such metric.
+    """
+    if name in result.metrics:
+        return np.asarray(result.metrics[name], np.float64)
+    if name == "train_seconds":
+        return np.nansum(result.epoch_seconds, axis=1)
+    if name == "epoch_seconds":
+        return np.nanmedian(result.epoch_seconds, axis=1)
+    if match := re.fullmatch(r"(\w+)@(\d+)", name):
+        values = _history(result, match[1])
+        epoch = int(match[2])
+        return values[:, epoch - 1] if 1 <= epoch <= values.shape[1] else np.full(len(values), np.nan)
+    if match := re.fullmatch(r"lowest_epoch:(\w+)", name):
+        values = _history(result, match[1])
+        return np.argmin(np.where(np.isfinite(values), values, np.inf), axis=1) + 1.0
+    if match := re.fullmatch(r"(range|change)_after_(\d+):(\w+)", name):
+        values, epoch = _history(result, match[3]), int(match[2])
+        if values.shape[1] <= epoch:
+            return np.full(len(values), np.nan)
+        if match[1] == "range":
+            return np.nanmax(values[:, epoch:], axis=1) - np.nanmin(values[:, epoch:], axis=1)
+        return values[:, -1] - values[:, epoch - 1]
+    raise UserError(
+        f"unknown metric {name!r}; expected one of {', '.join(result.metrics)}, train_seconds, epoch_seconds"
+    )
+
+
+def _history(result: Result, name: str) -> np.ndarray:
+    if name not in result.history:
+        raise UserError(f"unknown metric {name!r}; expected one of {', '.join(result.history)}")
+    return np.asarray(result.history[name], np.float64)
+
+
+def summarize(values: np.ndarray) -> dict[str, Any]:
+    """{"mean", "sd", "ci95", "n", "values", "num_failed"} of the finite values; numbers that do not exist are None.
+
+    >>> summarize(np.array([1.0, 3.0, np.nan]))["num_failed"]
+    1
+    """
+    finite = values[np.isfinite(values)]
+    interval = stats.mean_interval(finite) if len(finite) > 1 else (math.nan, math.nan)
+    return {
+        "mean": plain(np.mean(finite)) if len(finite) else None,
+        "sd": plain(np.std(finite, ddof=1)) if len(finite) > 1 else None,
+        "ci95": [plain(bound) for bound in interval],
+        "n": len(finite),
+        "num_failed": int(len(values) - len(finite)),
+        "values": [plain(value) for value in values],
+    }
+
+
+def plain(value: Any) -> float | None:
+    """A JSON number, None for what JSON has no number for."""
+    return float(value) if math.isfinite(value) else None
+
+
+def largest_deviation(result: Result, reported: Mapping[str, np.ndarray], name: str) -> tuple[float, int]:
+    """(largest |mean over runs - reported|, its epoch) of a metric of the history, over the epochs both have."""
+    ours = np.nanmean(_history(result, name), axis=0)
+    length = min(len(ours), len(reported[name]))
+    deviation = np.abs(ours[:length] - reported[name][:length])
+    return float(np.max(deviation)), int(np.argmax(deviation)) + 1
+
+
+METRICS: Sequence[str] = (
+    "test_accuracy",
+    "test_loss",
+    "val_accuracy",
+    "val_loss",
+    "train_accuracy",
+    "train_loss",
+    "final_train_accuracy",
+    "final_train_loss",
+    "overfitting_gap",
+    "num_epochs",
+    "best_epoch",
+    "train_seconds",
+    "epoch_seconds",
+)
+"""What every summary.json holds of a variant."""

@@ -1,0 +1,47 @@
+"""TensorBoard events without TensorFlow."""
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from mnistlab.train import Epoch
+
+
+class EventWriter:
+    """Writes one run's scalars and weight histograms under `folder`, a sub-folder a seed."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.writers: dict[str, Any] = {}
+
+    def epoch(self, epoch: Epoch) -> None:
+        """The scalars of an epoch and a histogram of every parameter."""
+        params = jax.device_get(epoch.carry.state.params)
+        for number, run in enumerate(epoch.runs):
+            words = [f"seed_{run.seed}", *(f"{name}={value:g}" for name, value in run.settings.items())]
+            writer = self._writer("_".join(words))
+            for name, values in epoch.record.items():
+                writer.add_scalar(name, float(values[number]), epoch.number)
+            for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+                name = "/".join(str(key.key) for key in path)
+                values = np.asarray(leaf[number])
+                if np.isfinite(values).all():
+                    writer.add_histogram(name, values, epoch.number)
+
+    def image(self, name: str, pixels: np.ndarray, epoch: int) -> None:
+        """A picture, uint8 [H, W, 3], beside the seeds."""
+        self._writer("figures").add_image(name, pixels, epoch, dataformats="HWC")
+
+    def close(self) -> None:
+        """Flushes everything to disk."""
+        for writer in self.writers.values():
+            writer.close()
+
+    def _writer(self, name: str) -> Any:
+        from tensorboardX import SummaryWriter
+
+        if name not in self.writers:
+            self.writers[name] = SummaryWriter(str(self.folder / name))
+        return self.writers[name]
