@@ -53,7 +53,7 @@ def split_parts(config: TrainConfig, num_train: int, num_test: int, seed: int) -
 
     test_halves: the first half of the test set is the test, the second half the validation set;
     test_halves_swapped: the other way round; test_is_validation: both are the whole test set;
-    random_80_20: a seeded random fifth of the training set is the validation set.
+    random_80_20, random_55_5: a seeded random part of the training set, a fifth or a twelfth, is the validation set.
 
     Raises:
       UserError: `limit_examples` leaves nothing to train or to validate on.
@@ -71,8 +71,8 @@ def split_parts(config: TrainConfig, num_train: int, num_test: int, seed: int) -
         return Parts(train, val=test[:half], test=test[half:])
     if config.split == "test_is_validation":
         return Parts(train, val=test, test=test)
-    if config.split == "random_80_20":
-        fit, rest = random_split(len(train), 0.8, seed)
+    if config.split in ("random_80_20", "random_55_5"):
+        fit, rest = random_split(len(train), 0.8 if config.split == "random_80_20" else 55 / 60, seed)
         return Parts(train[fit], train[rest], test)
     raise ValueError(f"unknown split {config.split}")
 

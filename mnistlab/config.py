@@ -10,7 +10,7 @@ from mnistlab.errors import UserError
 
 OPTIMIZERS = ("adam", "adamw", "sgd", "rmsprop", "adadelta")
 SCHEDULES = ("constant", "warmup_cosine", "exponential", "piecewise", "one_cycle")
-SPLITS = ("test_halves", "test_halves_swapped", "test_is_validation", "random_80_20")
+SPLITS = ("test_halves", "test_halves_swapped", "test_is_validation", "random_80_20", "random_55_5")
 ORDERS = ("tfds", "file")
 SWEEPABLE = ("learning_rate", "momentum", "weight_decay", "dropout_rate", "initial_scale")
 """Settings that change numbers but not the program: they can be a vmapped axis."""

@@ -61,7 +61,10 @@ class Outcome(NamedTuple):
     predictions: dict[str, np.ndarray]  # variant -> int [test examples], of the first seed
 
 
-Extra = Callable[["Experiment", "Options", Outcome], tuple[list[report.Block], dict[str, Any]]]
+Draw = Callable[..., report.Picture]
+"""(figure, file name, caption) -> the saved figure as a block of the page."""
+Extra = Callable[[Outcome, Draw], tuple[list[report.Block], dict[str, Any]]]
+"""An experiment's own blocks for the page and entries for summary.json."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -449,7 +452,8 @@ def _leave(
 ) -> dict[str, Any]:
     """Writes summary.json, figures and report.html; says the tables."""
     checked = claims.check(experiment.claims, outcome.results)
-    extra_blocks, extra_summary = experiment.extra(experiment, options, outcome) if experiment.extra else ([], {})
+    draw = _draw_into(options.workdir / "figures")
+    extra_blocks, extra_summary = experiment.extra(outcome, draw) if experiment.extra else ([], {})
     summary = summarize(experiment, options, outcome, checked) | extra_summary
     table = result_table(experiment, outcome)
     display.line("\n" + table.caption)
@@ -457,7 +461,11 @@ def _leave(
     display.line("\nClaims")
     for item in checked:
         display.line(f"({item.claim.id}) {item.claim.text}\n    {item.sentence}")
-    blocks = _page(experiment, variants, options, outcome, checked, table, extra_blocks)
+    for block in extra_blocks:
+        if isinstance(block, report.Table):
+            display.line("\n" + block.caption)
+            display.line(report.text_table(block.header, block.rows))
+    blocks = _page(experiment, variants, options, outcome, checked, table, extra_blocks, draw)
     write_atomic(options.workdir / "summary.json", json.dumps(summary, indent=2) + "\n")
     write_atomic(options.workdir / "report.html", report.html_page(experiment.title, blocks, _footer()))
     display.line(f"\nreport: {options.workdir / 'report.html'}")
@@ -525,13 +533,8 @@ def _page(
     checked: Sequence[Checked],
     table: report.Table,
     extra: Sequence[report.Block],
+    picture: Draw,
 ) -> list[report.Block]:
-    folder = options.workdir / "figures"
-
-    def picture(figure: Any, name: str, caption: str, alt: str) -> report.Picture:
-        svg, _ = report.save_figure(figure, folder, name)
-        return report.Picture(svg, caption, alt)
-
     limits = {result.config.limit_examples for result in outcome.results.values()} - {None}
     subset = [report.Text(f"Quick look: trained on the first {limits.pop():,} examples only.")] if limits else []
     blocks: list[report.Block] = [
@@ -589,7 +592,7 @@ def _page(
     blocks.append(report.Heading("Networks"))
     for name, layers in layer_tables(variants, outcome.dataset).items():
         figure = report.figure_layer_table(layers.rows, layers.caption)  # type: ignore[arg-type]
-        report.save_figure(figure, folder, f"layers_{_file_name(name)}")
+        picture(figure, f"layers_{_file_name(name)}", layers.caption)
         blocks.append(layers)
     seconds = [
         (name, *(result.seconds[key] for key in ("compile_seconds", "train_seconds", "evaluate_seconds")))
@@ -605,6 +608,32 @@ def _page(
         ),
     ]
     return blocks
+
+
+def _draw_into(folder: Path) -> Draw:
+    def draw(figure: Any, name: str, caption: str, alt: str | None = None) -> report.Picture:
+        svg, _ = report.save_figure(figure, folder, _file_name(name))
+        return report.Picture(svg, caption, alt or caption)
+
+    return draw
+
+
+def class_pictures(name: str, outcome: Outcome, draw: Draw) -> list[report.Block]:
+    """The confusion matrix of a variant's first seed on its test examples, and 25 of them with truth and prediction."""
+    image, label = test_examples(outcome.results[name], outcome.dataset)
+    predicted, class_names = outcome.predictions[name], outcome.dataset.class_names
+    counts = np.zeros((len(class_names), len(class_names)), np.int64)
+    np.add.at(counts, (label, predicted), 1)
+    confusion = report.figure_confusion(counts, class_names)
+    predictions = report.figure_predictions(image, label, predicted, class_names, 5, 5)
+    return [
+        draw(
+            confusion,
+            f"confusion_{name}",
+            f"{name}: confusion matrix of the first seed over {len(label):,} test images.",
+        ),
+        draw(predictions, f"test_images_{name}", f"{name}: 25 test images with truth and prediction."),
+    ]
 
 
 def _claims_table(checked: Sequence[Checked]) -> report.Table:
@@ -624,7 +653,7 @@ def _claims_table(checked: Sequence[Checked]) -> report.Table:
 
 
 def _seed_blocks(
-    experiment: Experiment, outcome: Outcome, checked: Sequence[Checked], picture: Callable[..., report.Picture]
+    experiment: Experiment, outcome: Outcome, checked: Sequence[Checked], picture: Draw
 ) -> list[report.Block]:
     theirs = reported.results(experiment.name)
     blocks: list[report.Block] = [report.Heading("Seeds")]

@@ -40,7 +40,9 @@ def write_atomic_with(path: Path, write: Callable[[Path], object]) -> None:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
         reason = error.strerror or str(error)
-        raise UserError(f"cannot write {path}: {reason}; free the space or choose a folder that can be written") from error
+        raise UserError(
+            f"cannot write {path}: {reason}; free the space or choose a folder that can be written"
+        ) from error
 
 
 def sha256(data: bytes) -> str:

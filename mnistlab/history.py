@@ -77,10 +77,14 @@ def metric(result: Result, name: str) -> np.ndarray:
     of the history         val_accuracy@1 (after epoch 1), lowest_epoch:val_loss (the epoch at which it is lowest),
                            range_after_20:val_accuracy (largest minus smallest after epoch 20),
                            change_after_20:train_accuracy (last minus that after epoch 20)
+    differences            test_accuracy - val_accuracy
 
     Raises:
       UserError: no such metric.
     """
+    if " - " in name:
+        left, right = name.split(" - ", 1)
+        return metric(result, left) - metric(result, right)
     if name in result.metrics:
         return np.asarray(result.metrics[name], np.float64)
     if name == "train_seconds":

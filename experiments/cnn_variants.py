@@ -1,0 +1,115 @@
+"""Five small CNNs on MNIST, A to E: dropout at the end, local response normalisation, depth, inception.
+
+python -m experiments.cnn_variants [--seeds=8] [--variants=A,D] [--protocol=controlled]
+"""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from experiments import common
+from mnistlab import history, report, reported, stats
+from mnistlab.claims import Claim
+from mnistlab.config import OptimConfig, TrainConfig
+from mnistlab.experiment import Draw, Experiment, Outcome, Variant
+
+A = TrainConfig(
+    model="cnn_a",
+    dataset="mnist",
+    order="file",
+    split="test_halves_swapped",  # the first 5,000 test images validate, the last 5,000 test
+    optim=OptimConfig("rmsprop", 1e-3),
+    batch_size=32,
+    num_epochs=100,
+    patience_epochs=10,
+    pixel_scale=1.0,  # the source never divides by 255
+)
+DESCRIPTIONS = {
+    "A": "similar to LeNet",
+    "B": "A with dropout 0.45 in the last layers",
+    "C": "A with local response normalisation after the pools",
+    "D": "more layers",
+    "E": "D with inception blocks (the network around them is ours)",
+}
+
+REPORTED = {name: Variant(replace(A, model=f"cnn_{name.lower()}"), text) for name, text in DESCRIPTIONS.items()}
+CONTROLLED = {
+    name: replace(variant, config=replace(variant.config, pixel_scale=1 / 255)) for name, variant in REPORTED.items()
+}
+
+CLAIMS = (
+    Claim("a", "more layers help: D > A", "test_accuracy", "D", ">", "A"),
+    Claim("b", "local response normalisation does not help: A > C", "test_accuracy", "A", ">", "C"),
+    Claim("c", "normalisation beats dropout: C > B", "test_accuracy", "C", ">", "B"),
+    Claim("d", "dropout at the end hurts: A > B", "test_accuracy", "A", ">", "B"),
+    Claim("e", "inception blocks help: E > D", "test_accuracy", "E", ">", "D", ours=True),
+    Claim("f", "the last 5,000 test images are easier", "test_accuracy - val_accuracy", "A", ">", 0.0, ours=True),
+)
+
+
+def source_table(outcome: Outcome, draw: Draw) -> tuple[list[report.Block], dict[str, Any]]:
+    """The source's table (model, description, loss, accuracy) with ours beside it, and the two halves of the test set."""
+    del draw
+    theirs = reported.results("cnn_variants")
+    rows, halves, summary = [], [], {}
+    for name, result in outcome.results.items():
+        number = theirs.get(name, {})
+        loss, accuracy = (
+            history.summarize(history.metric(result, metric)) for metric in ("test_loss", "test_accuracy")
+        )
+        rows.append(
+            (
+                name,
+                DESCRIPTIONS.get(name, name),
+                report.format_value("loss", number.get("test_loss")),
+                report.format_value("loss", loss["mean"]),
+                report.format_value("accuracy", number.get("test_accuracy")),
+                report.format_value("accuracy", accuracy["mean"]),
+            )
+        )
+        gap = history.metric(result, "test_accuracy - val_accuracy")
+        interval = stats.mean_interval(gap)
+        halves.append(
+            (
+                name,
+                report.format_value("accuracy", result.metrics["val_accuracy"].mean()),
+                report.format_value("accuracy", result.metrics["test_accuracy"].mean()),
+                report.format_interval(float(gap.mean()), *interval, signed=True),
+            )
+        )
+        summary[name] = {"mean": history.plain(np.mean(gap)), "ci95": [history.plain(bound) for bound in interval]}
+    header = ("model", "description", "loss, reported", "loss, ours", "accuracy, reported", "accuracy, ours")
+    return [
+        report.Heading("The source's table"),
+        report.Table(header, rows, "Test loss and accuracy as the source prints them, and ours (mean over seeds)"),
+        report.Heading("The two halves of the test set"),
+        report.Text(
+            "The test images stand in their original order. The first 5,000 come from other writers than the last 5,000, "
+            "and the source validates on the former and tests on the latter: the difference below is one of data, not of networks."
+        ),
+        report.Table(
+            ("model", "accuracy, first 5,000", "accuracy, last 5,000", "difference [95 %]"),
+            halves,
+            "One network, two halves",
+        ),
+    ], {"test_halves": summary}
+
+
+EXPERIMENT = Experiment(
+    name="cnn_variants",
+    title="CNN variants A to E on MNIST",
+    source="an exercise on building a CNN from scratch (document 003)",
+    question="Which of five small CNNs is most accurate, and what do dropout, local response normalisation and depth contribute?",
+    quirks=(
+        "The source feeds raw pixels 0..255; `reported` does too, `controlled` divides by 255. Both train at most 100 epochs "
+        "and stop after 10 without a new lowest validation loss, the best weights restored."
+    ),
+    reported=REPORTED,
+    controlled=CONTROLLED,
+    claims=CLAIMS,
+    extra=source_table,
+)
+
+if __name__ == "__main__":
+    common.main(EXPERIMENT)
