@@ -59,6 +59,7 @@ class Outcome(NamedTuple):
     searched: dict[str, dict[float, Result]]  # variant -> learning rate -> runs, where one was chosen
     dataset: Dataset
     predictions: dict[str, np.ndarray]  # variant -> int [test examples], of the first seed
+    seconds: dict[str, dict[str, float]]  # trained variant -> wall seconds of compiling, training, evaluating
 
 
 Draw = Callable[..., report.Picture]
@@ -328,15 +329,16 @@ def _train(
 ) -> Outcome:
     results: dict[str, Result] = {}
     searched: dict[str, dict[float, Result]] = {}
-    predictions = {}
+    predictions, seconds = {}, {}
     for name, variant in variants.items():
         sweep = {**options.sweep, **({"learning_rate": variant.learning_rates} if variant.learning_rates else {})}
         result = _train_variant(name, variant, seeds, sweep, options, dataset, display)
+        seconds[name] = result.seconds
         if variant.learning_rates:
             by_rate = _by_learning_rate(result)
             searched[name] = by_rate
             rate = best_learning_rate(by_rate)
-            result = by_rate[rate]._replace(seconds=result.seconds)
+            result = by_rate[rate]
             display.line(
                 f"{name}: learning rate {rate:g} chosen by mean validation accuracy from {variant.learning_rates}"
             )
@@ -344,7 +346,7 @@ def _train(
             results[label] = part
             predictions[label] = _predict(part, variant, dataset)
         write_atomic(options.workdir / "history.csv", history.to_csv(results))
-    return Outcome(results, searched, dataset, predictions)
+    return Outcome(results, searched, dataset, predictions, seconds)
 
 
 def _train_variant(
@@ -491,7 +493,7 @@ def summarize(experiment: Experiment, options: Options, outcome: Outcome, checke
         "n_seeds": options.num_seeds,
         "variants": entries,
         "claims": [item.to_dict() for item in checked],
-        "seconds": {name: result.seconds for name, result in outcome.results.items()},
+        "seconds": outcome.seconds,
     }
 
 
@@ -504,25 +506,46 @@ def result_table(experiment: Experiment, outcome: Outcome) -> report.Table:
         shown |= dict.fromkeys(metric for metric in theirs.get(name, {}) if metric in history.METRICS)
         shown |= dict.fromkeys(("overfitting_gap", "train_seconds"))
         for metric in shown:
-            summary = history.summarize(history.metric(result, metric))
-            number = theirs.get(name, {}).get(metric)
-            ours = report.MISSING
-            if summary["mean"] is not None:
-                ours = report.format_mean_sd(
-                    summary["mean"], summary["sd"] if summary["sd"] is not None else np.nan, summary["n"]
-                )
-            if summary["n"] == 1 or metric.endswith("seconds"):
-                ours = report.format_value(metric, summary["mean"])
-            if summary["num_failed"]:
-                ours += f", {summary['num_failed']} not finite"
-            rows.append((name, metric.replace("_", " "), report.format_value(metric, number), ours))
-    n = max(len(result.runs) for result in outcome.results.values())
-    caption = (
-        f"Results: reported, and ours (mean ± standard deviation over {n} seeds)"
-        if n > 1
-        else "Results: reported, and ours (one seed)"
+            number = report.format_value(metric, theirs.get(name, {}).get(metric))
+            rows.append((name, metric.replace("_", " "), number, _ours(result, metric)))
+    return report.Table(("variant", "metric", "reported", "ours"), rows, f"Reported, and ours ({_seeds(outcome)})")
+
+
+def overview_table(experiment: Experiment, variants: Mapping[str, Variant], outcome: Outcome) -> report.Table:
+    """Reported beside ours: a row for each variant, test accuracy and loss."""
+    theirs = reported.results(experiment.name)
+    rows = []
+    for name, result in outcome.results.items():
+        cells = [name, variants[name].description if name in variants else ""]
+        for metric in ("test_accuracy", "test_loss"):
+            cells += [report.format_value(metric, theirs.get(name, {}).get(metric)), _ours(result, metric)]
+        rows.append((*cells, _ours(result, "overfitting_gap")))
+    header = (
+        "variant",
+        "what it is",
+        "test accuracy, reported",
+        "ours",
+        "test loss, reported",
+        "ours",
+        "overfitting gap",
     )
-    return report.Table(("variant", "metric", "reported", "ours"), rows, caption)
+    caption = (
+        f"Reported, and ours ({_seeds(outcome)}); overfitting gap: training minus validation accuracy, final weights"
+    )
+    return report.Table(header, rows, caption)
+
+
+def _seeds(outcome: Outcome) -> str:
+    n = max(len(result.runs) for result in outcome.results.values())
+    return f"mean ± standard deviation over {n} seeds" if n > 1 else "one seed"
+
+
+def _ours(result: Result, metric: str) -> str:
+    summary = history.summarize(history.metric(result, metric))
+    text = report.format_value(metric, summary["mean"])
+    if summary["n"] > 1 and not metric.endswith("seconds"):
+        text = report.format_mean_sd(summary["mean"], summary["sd"], summary["n"])
+    return f"{text}, {summary['num_failed']} not finite" if summary["num_failed"] else text
 
 
 def _page(
@@ -545,12 +568,14 @@ def _page(
         _claims_table(checked),
         report.Text("\n\n".join(item.sentence for item in checked)),
         report.Heading("Results"),
-        table,
+        overview_table(experiment, variants, outcome),
+        report.Details("All metrics", [table]),
     ]
     curves = {name: reported.curve(variant.curve) for name, variant in variants.items() if variant.curve}
     blocks.append(report.Heading("Learning curves"))
     for name, result in outcome.results.items():
-        caption = f"{name}: training (running mean of the epoch) and validation; broken lines: as reported."
+        caption = f"{name}: training (running mean of the epoch) and validation"
+        caption += "; broken lines: as reported." if name in curves else "."
         figure = report.figure_history({name: result.history}, {name: curves[name]} if name in curves else None)
         blocks.append(picture(figure, f"history_{_file_name(name)}", caption, f"loss and accuracy of {name} by epoch"))
         if name in curves:
@@ -594,18 +619,11 @@ def _page(
         figure = report.figure_layer_table(layers.rows, layers.caption)  # type: ignore[arg-type]
         picture(figure, f"layers_{_file_name(name)}", layers.caption)
         blocks.append(layers)
-    seconds = [
-        (name, *(result.seconds[key] for key in ("compile_seconds", "train_seconds", "evaluate_seconds")))
-        for name, result in outcome.results.items()
-    ]
+    seconds = [(name, *(f"{value:.1f}" for value in times.values())) for name, times in outcome.seconds.items()]
     blocks += [
         report.Heading("How to repeat it"),
         report.Command(options.command or f"python -m experiments.{experiment.name}"),
-        report.Table(
-            ("variant", "compiling, s", "training, s", "evaluating, s"),
-            [(row[0], *(f"{value:.1f}" for value in row[1:])) for row in seconds],
-            "Wall time on this machine",
-        ),
+        report.Table(("variant", *next(iter(outcome.seconds.values()))), seconds, "Wall time on this machine"),
     ]
     return blocks
 

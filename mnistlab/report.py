@@ -149,6 +149,20 @@ def _table_cells(header: Sequence[str], rows: Sequence[Sequence[object]]) -> tup
     return cells, _numeric_columns(cells, len(header))
 
 
+def markdown_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """A table in Markdown; columns of numbers go right.
+
+    >>> print(markdown_table(("variant", "n"), [("dense", 8)]))
+    | variant | n |
+    | :-- | --: |
+    | dense | 8 |
+    """
+    cells, numeric = _table_cells(header, rows)
+    rule = ["--:" if right else ":--" for right in numeric]
+    lines = [[cell.replace("|", "\\|") for cell in line] for line in (list(header), rule, *cells)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
 def text_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     """A table for the terminal: two spaces between columns, columns of numbers to the right.
 

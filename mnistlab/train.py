@@ -278,8 +278,9 @@ class _Trainer:
                 on_epoch(Epoch(number + 1, tuple(crowd), record, carry, seconds))
         best = carry.state._replace(params=carry.best.params, model_state=carry.best.model_state)
         final = carry.state if self.config.patience_epochs is None else best
-        start = time.perf_counter()
+        start, compiled = time.perf_counter(), self.compile_seconds
         total = self._evaluate(final, parts)
+        evaluate_seconds = time.perf_counter() - start - (self.compile_seconds - compiled)
         num_trained = np.isfinite(epoch_seconds).sum(axis=1)
         return {
             "state": _host(final._replace(opt_state=())),
@@ -289,7 +290,7 @@ class _Trainer:
             | {"best_epoch": np.asarray(carry.best.epoch, np.float64)},
             "epoch_seconds": epoch_seconds,
             "compile_seconds": self.compile_seconds - compiled_before,
-            "evaluate_seconds": time.perf_counter() - start,
+            "evaluate_seconds": evaluate_seconds,
         }
 
     def _parts(self, seed: int) -> Parts:
@@ -325,23 +326,27 @@ class _Trainer:
 
     def _shared_order(self, indices: Sequence[np.ndarray]) -> Order:
         """[steps, B] where all runs evaluate on the same examples (one gather serves them all), else [R, steps, B]."""
-        orders = [batches.padded_order(index, min(EVAL_BATCH_SIZE, len(index))) for index in indices]
+        orders = [batches.padded_order(index, EVAL_BATCH_SIZE) for index in indices]
         if all(np.array_equal(indices[0], index) for index in indices[1:]):
             return orders[0]
         return Order(np.stack([order.example for order in orders]), orders[0].weight)
 
     def _evaluate(self, state: TrainState, parts: Sequence[Parts]) -> dict[str, Sums]:
-        total = {}
-        for name in Parts._fields:
-            order = self._shared_order([getattr(part, name) for part in parts])
+        """The sums over each part, float64 [R], from one program that goes through all parts in a row."""
+        orders = [self._shared_order([getattr(part, name) for part in parts]) for name in Parts._fields]
+        per_run = any(np.ndim(order.example) == 3 for order in orders)
+        examples = [_per_run(order.example, len(parts)) if per_run else order.example for order in orders]
+        weights = np.concatenate([order.weight for order in orders])
+        order = Order(np.concatenate(examples, axis=-2), weights)
 
-            def one(state: TrainState, pool: Pool, order: Order) -> Sums:
-                return evaluate(self.program.eval_step, state, pool, order)
+        def one(state: TrainState, pool: Pool, order: Order) -> Sums:
+            return evaluate(self.program.eval_step, state, pool, order)
 
-            mapped = jax.vmap(one, in_axes=(0, None, _order_axes(order)))
-            batch_sums = self._compiled("evaluate", mapped, state, self.pool, order)(state, self.pool, order)
-            total[name] = Sums(*(np.asarray(value, np.float64).sum(axis=1) for value in batch_sums))
-        return total
+        mapped = jax.vmap(one, in_axes=(0, None, _order_axes(order)))
+        batch_sums = self._compiled("evaluate", mapped, state, self.pool, order)(state, self.pool, order)
+        ends = np.cumsum([len(order.weight) for order in orders])[:-1]
+        split = [np.split(np.asarray(value, np.float64), ends, axis=1) for value in batch_sums]
+        return {name: Sums(*(value[n].sum(axis=1) for value in split)) for n, name in enumerate(Parts._fields)}
 
     def _compiled(self, name: str, function: Callable, *args: Any) -> Callable:
         """`function` compiled for the shapes of `args`, once; the carry of an epoch is donated."""
@@ -379,6 +384,10 @@ def _total(sums: Sums) -> Sums:
 
 def _order_axes(order: Order) -> Order:
     return Order(0 if np.ndim(order.example) == 3 else None, None)  # type: ignore[arg-type]
+
+
+def _per_run(example: np.ndarray, num_runs: int) -> np.ndarray:
+    return example if example.ndim == 3 else np.broadcast_to(example, (num_runs, *example.shape))
 
 
 def _crowd_map(epoch: Callable, val_order: Order) -> Callable:

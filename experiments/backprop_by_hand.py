@@ -1,0 +1,396 @@
+"""Backpropagation by hand in NumPy against automatic differentiation, digit by digit.
+
+python -m experiments.backprop_by_hand [--epochs=1000] [--learning_rate=1.0]
+
+A network 2-3-1 of sigmoids on 1,000 random points, loss 1/(2N) sum (y - t)^2. A step sees every point, so --epochs is the
+number of steps. --seed is NumPy's seed (the source's is 0), --limit_examples keeps the first points; what was reported
+is compared only when both are the source's. The two protocols do the same.
+"""
+
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import flags
+from jax.flatten_util import ravel_pytree
+
+from experiments import common
+from mnistlab import config, history, report, reported
+from mnistlab import experiment as engine
+from mnistlab.claims import Checked, Claim
+from mnistlab.errors import UserError
+from mnistlab.experiment import Options
+
+FLAGS = flags.FLAGS
+NAME = "backprop_by_hand"
+TITLE = "Backpropagation by hand against automatic differentiation"
+NUM_POINTS = 1000
+NUM_STEPS = 1000
+LEARNING_RATE = 1.0
+TOLERANCE = 1e-12  # by hand against jax.grad, both in float64: gradients, and losses of every step
+
+
+class Weights(NamedTuple):
+    """The network's weights, or the gradient of its loss by them: float [3, 2], [3], [3] and []."""
+
+    W1: Any
+    b1: Any
+    W2: Any
+    b2: Any
+
+
+REPORTED = Weights(  # the source shows the gradient by W1 transposed, [2, 3]
+    W1=np.array([[0.00244596, -0.00030765, -0.00034768], [0.00262019, -0.00024188, -0.000372]]).T,
+    b1=np.array([0.00492577, -0.00058023, -0.00065977]),
+    W2=np.array([0.02216011, 0.02433097, 0.01797174]),
+    b2=0.029249230265318685,
+)
+PRINTED_DECIMALS = 8  # of arrays; the loss and the gradient by b2 are printed in full
+
+# ---------------------------------------------------------------------------------------------------------------------
+# By hand: NumPy alone.
+
+
+def draw(seed: int = 0) -> tuple[Weights, np.ndarray, np.ndarray]:
+    """Weights, points float64 [1000, 2] and targets int [1000], drawn in the source's order.
+
+    >>> draw()[0].W2.round(4).tolist()
+    [0.9501, -0.1514, -0.1032]
+    """
+    stream = np.random.RandomState(seed)  # what np.random draws after np.random.seed(seed)
+    weights = Weights(W1=stream.randn(3, 2), b1=np.zeros(3), W2=stream.randn(3), b2=0.0)
+    points = stream.rand(NUM_POINTS, 2)
+    return weights, points, stream.randint(low=0, high=2, size=(NUM_POINTS,))
+
+
+def sigmoid(z: np.ndarray) -> np.ndarray:
+    """1 / (1 + e^-z)."""
+    return 1 / (1 + np.exp(-z))
+
+
+def forward(weights: Weights, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """h = sigmoid(x W1' + b1) [N, 3] and y = sigmoid(h W2 + b2) [N]."""
+    hidden = sigmoid(points @ weights.W1.T + weights.b1)
+    return hidden, sigmoid(hidden @ weights.W2 + weights.b2)
+
+
+def loss_by_hand(weights: Weights, points: np.ndarray, targets: np.ndarray) -> np.floating:
+    """L = 1/(2N) sum (y - t)^2."""
+    return 1 / (2 * len(points)) * np.sum(np.square(forward(weights, points)[1] - targets))
+
+
+def backward(weights: Weights, points: np.ndarray, targets: np.ndarray) -> Weights:
+    """The gradient of L by every weight: the chain rule from the loss back, with sigmoid' = s (1 - s)."""
+    hidden, output = forward(weights, points)
+    by_output = (output - targets) / len(points)
+    by_z2 = by_output * output * (1 - output)
+    by_hidden = np.outer(by_z2, weights.W2)
+    by_z1 = by_hidden * hidden * (1 - hidden)
+    return Weights(W1=by_z1.T @ points, b1=by_z1.sum(axis=0), W2=hidden.T @ by_z2, b2=by_z2.sum())
+
+
+def train_by_hand(
+    weights: Weights, points: np.ndarray, targets: np.ndarray, learning_rate: float, num_steps: int
+) -> np.ndarray:
+    """Gradient descent over all points; the loss before the first step and after each, float64 [num_steps + 1]."""
+    losses = [loss_by_hand(weights, points, targets)]
+    for _ in range(num_steps):
+        gradient = backward(weights, points, targets)
+        weights = Weights(*(w - learning_rate * g for w, g in zip(weights, gradient, strict=True)))
+        losses.append(loss_by_hand(weights, points, targets))
+    return np.array(losses)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The same by JAX, and by central differences.
+
+
+def loss(weights: Weights, points: jax.Array, targets: jax.Array) -> jax.Array:
+    """L, for `jax.grad`."""
+    hidden = jax.nn.sigmoid(points @ weights.W1.T + weights.b1)
+    output = jax.nn.sigmoid(hidden @ weights.W2 + weights.b2)
+    return jnp.mean(jnp.square(output - targets)) / 2
+
+
+def by_jax(weights: Weights, points: np.ndarray, targets: np.ndarray, dtype: Any) -> tuple[np.ndarray, Weights]:
+    """Loss and gradient by `jax.value_and_grad`, computed in `dtype`."""
+    with jax.enable_x64(True):
+        arrays = jax.tree.map(lambda array: jnp.asarray(array, dtype), (weights, points, targets))
+        return jax.device_get(jax.jit(jax.value_and_grad(loss))(*arrays))
+
+
+def by_central_differences(
+    function: Callable[[Weights], Any], weights: Weights, step: float = np.finfo(np.float64).eps ** (1 / 3)
+) -> Weights:
+    """(L(w + h) - L(w - h)) / 2h for every weight; h balances truncation h^2 against rounding eps/h."""
+    with jax.enable_x64(True):
+        flat, unravel = ravel_pytree(weights)
+        moves = np.eye(len(flat)) * step
+        values = [(function(unravel(flat + move)) - function(unravel(flat - move))) / (2 * step) for move in moves]
+        return jax.tree.map(np.asarray, unravel(jnp.asarray(values)))
+
+
+def train_by_jax(
+    weights: Weights, points: np.ndarray, targets: np.ndarray, learning_rate: float, num_steps: int
+) -> np.ndarray:
+    """As `train_by_hand`, one compiled `lax.scan` in float64."""
+
+    def train(weights: Weights, points: jax.Array, targets: jax.Array) -> jax.Array:
+        def step(weights: Weights, _: None) -> tuple[Weights, jax.Array]:
+            value, gradient = jax.value_and_grad(loss)(weights, points, targets)
+            return jax.tree.map(lambda w, g: w - learning_rate * g, weights, gradient), value
+
+        last, losses = jax.lax.scan(step, weights, None, length=num_steps)
+        return jnp.append(losses, loss(last, points, targets))
+
+    with jax.enable_x64(True):
+        arrays = jax.tree.map(lambda array: jnp.asarray(array, jnp.float64), (weights, points, targets))
+        return np.asarray(jax.jit(train)(*arrays))
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The experiment.
+
+
+def largest_difference(a: Weights, b: Weights) -> float:
+    """max |a - b| over all weights."""
+    return max(float(np.max(np.abs(np.subtract(x, y)))) for x, y in zip(a, b, strict=True))
+
+
+def reproduces(value: Any, gradient: Weights) -> bool:
+    """Whether a loss and a gradient print as the source printed them, every digit."""
+    full = value == reported.results(NAME)["mlp_2_3_1"]["loss"] and gradient.b2 == REPORTED.b2
+    arrays = zip(gradient[:3], REPORTED[:3], strict=True)
+    return bool(full) and all(np.array_equal(np.round(ours, PRINTED_DECIMALS), theirs) for ours, theirs in arrays)
+
+
+def run(options: Options, learning_rate: float = LEARNING_RATE, display: engine.Display = engine.SILENT) -> dict:
+    """Runs the experiment in options.workdir and returns what summary.json holds.
+
+    Raises:
+      UserError: an impossible option, a workdir that holds another run.
+    """
+    num_steps = options.overrides.get("num_epochs", NUM_STEPS)
+    num_points = options.overrides.get("limit_examples", NUM_POINTS)
+    _check(num_steps, num_points, learning_rate)
+    config.check_seeds(options.first_seed, 1)
+    identity = {
+        "experiment": NAME,
+        "protocol": options.protocol,
+        "seeds": [options.first_seed],
+        "num_steps": num_steps,
+        "num_points": min(num_points, NUM_POINTS),
+        "learning_rate": learning_rate,
+    }
+    with engine.locked(options.workdir):
+        engine.claim_workdir(options.workdir, identity, options.resume)
+        weights, points, targets = draw(options.first_seed)
+        points, targets = points[:num_points], targets[:num_points]
+        of_source = options.first_seed == 0 and len(points) == NUM_POINTS
+        return _measure(options, identity, weights, points, targets, of_source, display)
+
+
+def _check(num_steps: int, num_points: int, learning_rate: float) -> None:
+    if num_steps < 1:
+        raise UserError(f"epochs is {num_steps}; expected a whole number of steps of at least 1")
+    if num_points < 2:
+        raise UserError(f"limit_examples is {num_points}; expected at least 2 points")
+    if not 0 < learning_rate < np.inf:
+        raise UserError(f"learning_rate is {learning_rate}; expected a number of more than 0")
+
+
+def _measure(
+    options: Options,
+    identity: dict[str, Any],
+    weights: Weights,
+    points: np.ndarray,
+    targets: np.ndarray,
+    of_source: bool,
+    display: engine.Display,
+) -> dict[str, Any]:
+    num_steps, learning_rate = identity["num_steps"], identity["learning_rate"]
+    start = time.perf_counter()
+    by_hand = loss_by_hand(weights, points, targets), backward(weights, points, targets)
+    methods: dict[str, tuple[Any, Weights]] = {"by hand, float64": by_hand}
+    if of_source:
+        methods["reported"] = (reported.results(NAME)["mlp_2_3_1"]["loss"], REPORTED)
+    methods |= {
+        "jax.grad, float64": by_jax(weights, points, targets, jnp.float64),
+        "jax.grad, float32": by_jax(weights, points, targets, jnp.float32),
+        "central differences, float64": (
+            by_hand[0],
+            by_central_differences(lambda w: loss_by_hand(w, points, targets), weights),
+        ),
+    }
+    grad_seconds = time.perf_counter() - start
+
+    curves, seconds = {}, {"gradients": grad_seconds}
+    for name, train in (("by hand", train_by_hand), ("jax", train_by_jax)):
+        start = time.perf_counter()
+        curves[name] = train(weights, points, targets, learning_rate, num_steps)
+        seconds[f"{name.replace(' ', '_')}_training"] = time.perf_counter() - start
+
+    difference = {name: largest_difference(gradient, by_hand[1]) for name, (_, gradient) in methods.items()}
+    curve_difference = float(np.max(np.abs(curves["by hand"] - curves["jax"])))
+    checked = _claims(by_hand, difference["jax.grad, float64"], curve_difference, num_steps, of_source)
+    tables = [_gradient_table(methods), _difference_table(methods, difference)]
+    for table in (*tables, _claim_table(checked)):
+        display.line(f"\n{table.caption}\n{report.text_table(table.header, table.rows)}")
+
+    names = {"by hand": "by hand, NumPy", "jax": "jax.grad in lax.scan"}
+    lines = {names[name]: (curve[1:],) * 3 for name, curve in curves.items()}
+    figure = report.figure_lines(np.arange(1, num_steps + 1), lines, "gradient steps", "loss L", log_x=True)
+    svg, _ = report.save_figure(figure, options.workdir / "figures", "training")
+    first, last = curves["by hand"][0], curves["by hand"][-1]
+    blocks: list[report.Block] = [
+        report.Text(
+            "Do derivatives worked out by hand with the chain rule, written in NumPy alone, give the numbers of "
+            "automatic differentiation? A network 2-3-1 with sigmoids at its hidden units and its output, "
+            f"{len(points):,} points, L = 1/(2N) Σ (y − t)². Source: homework 4 of a computer vision course (document "
+            "004), part 1. Both protocols do the same here."
+        ),
+        *([] if of_source else [report.Text("Other points than the source's: nothing reported to compare with.")]),
+        report.Heading("Claims"),
+        _claim_table(checked),
+        report.Heading("Gradients"),
+        report.Text(
+            "Below L stand its derivatives; indices are those of the weights: `W1[unit,input]`. The source prints the gradient "
+            f"by W1 transposed, inputs first. Arrays are printed to {PRINTED_DECIMALS} decimals there, the loss and the gradient by b2 in full."
+        ),
+        *tables,
+        report.Text(
+            "float32 keeps 24 bits of a number, about 7 digits. Central differences lose a third of float64's 16 digits: a "
+            "smaller step would trade truncation for rounding. They share the loss with the derivation by hand and "
+            "none of its derivatives, so they check what a mistake in both others would not show."
+        ),
+        report.Heading("Training"),
+        report.Text(
+            f"Gradient descent from the same weights, every step over all points, learning rate {learning_rate:g}: the "
+            f"loss goes from {first:.6f} to {last:.6f} in {num_steps:,} steps. The targets are coin tosses, so there is little to "
+            f"learn: L = 1/8 is what the constant output 1/2 costs. The two curves differ by {curve_difference:.1e} at "
+            f"most. By hand it took {seconds['by_hand_training']:.2f} s; by JAX {seconds['jax_training']:.2f} s, "
+            "compilation included."
+        ),
+        report.Picture(
+            svg, "The loss by step, by hand and by JAX: one curve.", "two falling curves that lie on each other"
+        ),
+        report.Heading("How to repeat it"),
+        report.Command(options.command or f"python -m experiments.{NAME}"),
+    ]
+    metrics = {
+        "loss": by_hand[0],
+        "gradient_difference_float64": difference["jax.grad, float64"],
+        "gradient_difference_float32": difference["jax.grad, float32"],
+        "gradient_difference_central": difference["central differences, float64"],
+        "curve_difference": curve_difference,
+        "final_train_loss": last,
+    }
+    summary = {
+        "experiment": NAME,
+        "protocol": options.protocol,
+        "data": None,
+        "device": f"{jax.devices()[0].platform}: {jax.devices()[0].device_kind}",
+        "n_seeds": 1,
+        "variants": {
+            "mlp_2_3_1": {
+                "params": sum(np.size(array) for array in weights),
+                "metrics": {name: history.summarize(np.array([value])) for name, value in metrics.items()},
+            }
+        },
+        "claims": checked,
+        "seconds": seconds,
+    }
+    engine.leave(
+        options.workdir, identity=identity, command=options.command, title=TITLE, blocks=blocks, summary=summary
+    )
+    display.line(f"\nreport: {options.workdir / 'report.html'}")
+    return summary
+
+
+def _claims(
+    by_hand: tuple[Any, Weights], gradient_difference: float, curve_difference: float, num_steps: int, of_source: bool
+) -> list[dict[str, Any]]:
+    """The claims for summary.json; each is one deterministic comparison, so none has an interval."""
+    agrees = "by hand and jax.grad agree within 1e-12 in float64"
+    same = f"trained for {num_steps:,} steps, both give the same curve within 1e-12"
+    checked = []
+    if of_source:
+        printed = float(by_hand[0]) - reported.results(NAME)["mlp_2_3_1"]["loss"]
+        verdict = "holds" if reproduces(*by_hand) else "reversed"
+        largest = f"{largest_difference(by_hand[1], REPORTED):.1e}"
+        sentence = (
+            f"{verdict}: the arrays, printed to 1e-8, differ by {largest} at most; L and the gradient by b2 by 0."
+        )
+        if verdict == "reversed":
+            sentence = f"{verdict}: the largest difference of a gradient is {largest}."
+    else:
+        printed, verdict = None, "not measured"
+        sentence = "Not measured: other points than the source's."
+    claim = Claim("a", "float64 by hand reproduces every printed digit", "loss", "by hand", "same", "reported")
+    checked.append(Checked(claim, None, verdict, sentence).to_dict() | {"delta": printed, "n": 1})
+    for id, text, delta in (("b", agrees, gradient_difference), ("c", same, curve_difference)):
+        claim = Claim(id, text, "largest difference", "by hand", "about", "jax", TOLERANCE, ours=True)
+        verdict = "holds" if delta <= TOLERANCE else "reversed"
+        sentence = f"{verdict}: the largest difference is {delta:.1e}."
+        checked.append(Checked(claim, None, verdict, sentence).to_dict() | {"delta": delta, "n": 1})
+    return checked
+
+
+def _claim_table(checked: list[dict[str, Any]]) -> report.Table:
+    rows = [
+        (c["id"], c["text"], "ours" if c["ours"] else "source", c["verdict"], c["sentence"].partition(": ")[2])
+        for c in checked
+    ]
+    return report.Table(("", "claim", "whose", "verdict", "measured"), rows, "Claims, each one exact comparison")
+
+
+def _gradient_table(methods: dict[str, tuple[Any, Weights]]) -> report.Table:
+    rows: list[tuple[str, ...]] = [("L", *(_digits(value) for value, _ in methods.values()))]
+    for field in Weights._fields:
+        arrays = [np.asarray(getattr(gradient, field)) for _, gradient in methods.values()]
+        for index in np.ndindex(arrays[0].shape):
+            label = field + (f"[{','.join(map(str, index))}]" if index else "")
+            rows.append((label, *(_digits(array[index]) for array in arrays)))
+    return report.Table(("quantity", *methods), rows, "The loss and its gradient, by method")
+
+
+def _digits(value: Any) -> str:
+    """All digits that tell `value` from its neighbours in its own precision."""
+    return str(np.asarray(value)[()]).replace("-", "−")
+
+
+def _difference_table(methods: dict[str, tuple[Any, Weights]], difference: dict[str, float]) -> report.Table:
+    by_hand = methods["by hand, float64"][0]
+    rows = [
+        (
+            name,
+            f"{abs(float(value) - float(by_hand)):.1e}".replace("-", "−"),
+            f"{difference[name]:.1e}".replace("-", "−"),
+        )
+        for name, (value, _) in methods.items()
+        if not name.startswith("by hand")
+    ]
+    return report.Table(("method", "of the loss", "of the gradient"), rows, "Largest absolute difference to by hand")
+
+
+def _main() -> None:
+    names = {"epochs": "num_epochs", "limit_examples": "limit_examples"}
+    options = Options(
+        workdir=common.workdir(NAME if FLAGS.protocol == "reported" else f"{NAME}_{FLAGS.protocol}"),
+        protocol=FLAGS.protocol,
+        first_seed=FLAGS.seed,
+        overrides={field: getattr(FLAGS, flag) for flag, field in names.items() if getattr(FLAGS, flag) is not None},
+        resume=FLAGS.resume,
+        command=common.command(),
+    )
+    learning_rate = LEARNING_RATE if FLAGS.learning_rate is None else FLAGS.learning_rate
+    run(options, learning_rate, common.display(FLAGS.progress))
+
+
+if __name__ == "__main__":
+    common.define_run_flags()
+    common.define_training_flags()
+    common.enter(_main)

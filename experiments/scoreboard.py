@@ -1,0 +1,211 @@
+"""All comparisons at a glance: reported against ours, inside or outside, and the verdict on every claim.
+
+python -m experiments.scoreboard [--seeds=8] [--quick] [--norun]
+
+Reads what lies in results/<experiment> and results/<experiment>_controlled, runs what is missing there, and writes one
+page and one table.
+"""
+
+import json
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from absl import flags
+
+from experiments import common
+from mnistlab import experiment as engine
+from mnistlab import report, reported, stats
+from mnistlab.errors import UserError
+
+EXPERIMENTS = {
+    "lenet_vs_dense": ("--variants=all",),
+    "keras_vs_scratch": (),
+    "matmul_devices": (),
+    "jacobian_eigen": (),
+    "lenet5_adadelta": (),
+    "cnn_variants": (),
+    "backprop_by_hand": (),
+    "fashion_mlp": (),
+    "fashion_lenet_regularizers": (),
+}
+"""name -> flags of its full run."""
+QUICK = ("--limit_examples=2000", "--epochs=2", "--seeds=2")
+METRICS = ("test_accuracy", "test_loss")
+
+_FLAGS = ("seeds", "seed", "data_dir", "compile_cache", "limit_examples", "epochs")
+
+
+def main() -> None:
+    """Runs what is missing, then writes the board."""
+    quick = flags.FLAGS.quick
+    folder = common.workdir("quick/scoreboard" if quick else "scoreboard")
+    runs = Path(flags.FLAGS.runs or folder.parent)
+    with engine.locked(folder):
+        summaries, failures = {}, []
+        for name, own in EXPERIMENTS.items():
+            for protocol in engine.PROTOCOLS:
+                workdir = runs / (name if protocol == "reported" else f"{name}_{protocol}")
+                if not (workdir / "summary.json").exists() and flags.FLAGS.run:
+                    failures += _run(name, protocol, workdir, (*own, *(QUICK if quick else ())))
+                summary = _read(workdir / "summary.json")
+                if summary is not None:
+                    summaries[name, protocol] = summary
+        if not summaries:
+            raise UserError(f"nothing was run yet in {runs}; leave --norun out, or point --runs at the folder of runs")
+        _write(folder, summaries, failures)
+
+
+def _run(name: str, protocol: str, workdir: Path, extra: tuple[str, ...]) -> list[str]:
+    passed = [f"--{flag}={flags.FLAGS[flag].value}" for flag in _FLAGS if flags.FLAGS[flag].present]
+    given = {flag.split("=")[0] for flag in passed}
+    command = [sys.executable, "-m", f"experiments.{name}", f"--protocol={protocol}", f"--workdir={workdir}", *passed]
+    command += [flag for flag in extra if flag.split("=")[0] not in given]
+    print(f"\n== {name}, {protocol}: {' '.join(command[1:])}", flush=True)
+    status = subprocess.run(command, check=False).returncode
+    return [] if status == 0 else [f"{name} ({protocol}) ended with status {status}"]
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    if not path.exists():
+        return None
+    try:
+        return json.loads(path.read_text())
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path} is damaged ({error}); delete it and run again") from error
+
+
+def _write(folder: Path, summaries: Mapping[tuple[str, str], dict[str, Any]], failures: list[str]) -> None:
+    values, forest = _values(summaries)
+    verdicts = _verdicts(summaries)
+    seconds = [
+        (name, protocol, summary["n_seeds"], f"{_seconds(summary):.0f}", summary["device"])
+        for (name, protocol), summary in summaries.items()
+    ]
+    subset = any((summary.get("data") or {}).get("limit_examples") for summary in summaries.values())
+    blocks: list[report.Block] = []
+    if subset:
+        blocks.append(
+            report.Text("QUICK LOOK: trained on a subset, so that nothing here can be compared with the sources.")
+        )
+    if failures:
+        blocks.append(report.Text("Not complete: " + "; ".join(failures) + "."))
+    blocks += [
+        report.Text(
+            "`inside`: the source's one number lies in the 95 % prediction interval of a single run of ours (Student's t)."
+        ),
+        report.Heading("Reported and ours"),
+        values,
+        report.Heading("Claims"),
+        verdicts,
+        report.Heading("Time"),
+        report.Table(("experiment", "protocol", "seeds", "wall time, s", "device"), seconds, "What each run took"),
+    ]
+    for metric, rows in forest.items():
+        if rows:
+            label = metric.replace("_", " ")
+            svg, _ = report.save_figure(report.figure_forest(rows, label), folder / "figures", f"forest_{metric}")
+            blocks.insert(-4, report.Picture(svg, f"Reported and ours: {label}.", f"{label}, reported and ours"))
+    markdown = []
+    for table in (values, verdicts):
+        print(f"\n{table.caption}\n{report.text_table(table.header, table.rows)}")
+        markdown.append(f"{table.caption}\n\n{report.markdown_table(table.header, table.rows)}\n")
+    engine.write_atomic(folder / "scoreboard.md", "\n".join(markdown))
+    summary = {
+        "experiment": "scoreboard",
+        "protocol": "both",
+        "data": None,
+        "device": sorted({summary["device"] for summary in summaries.values()}),
+        "n_seeds": max(summary["n_seeds"] for summary in summaries.values()),
+        "variants": {f"{n}/{p}/{v}": e for (n, p), s in summaries.items() for v, e in s["variants"].items()},
+        "claims": [
+            {"experiment": n, "protocol": p, **claim} for (n, p), s in summaries.items() for claim in s["claims"]
+        ],
+        "seconds": {f"{n}/{p}": _seconds(s) for (n, p), s in summaries.items()},
+        "failures": failures,
+    }
+    identity = {"experiment": "scoreboard", "runs": sorted("/".join(key) for key in summaries)}
+    title = "Scoreboard: five homeworks, reproduced and asked again"
+    engine.leave(folder, identity=identity, command=common.command(), title=title, blocks=blocks, summary=summary)
+    print(f"\nreport: {folder / 'report.html'}")
+    if failures:
+        raise UserError("; ".join(failures))
+
+
+def _values(
+    summaries: Mapping[tuple[str, str], dict[str, Any]],
+) -> tuple[report.Table, dict[str, list[report.ForestRow]]]:
+    rows = []
+    forest: dict[str, list[report.ForestRow]] = {metric: [] for metric in METRICS}
+    for (name, protocol), summary in summaries.items():
+        theirs = reported.results(name)
+        for variant, entry in summary["variants"].items():
+            for metric in METRICS:
+                ours = entry["metrics"].get(metric)
+                if ours is None or ours["mean"] is None:
+                    continue
+                low, high = (np.nan if bound is None else bound for bound in ours["ci95"])
+                number = theirs.get(variant, {}).get(metric) if protocol == "reported" else None
+                runs = np.array([np.nan if value is None else value for value in ours["values"]])
+                where = report.MISSING
+                if number is not None:
+                    inside = stats.inside(runs[np.isfinite(runs)], number)
+                    where = {True: "inside", False: "outside", None: report.MISSING}[inside]
+                label = metric.replace("_", " ")
+                cells = report.format_value(metric, number), report.format_interval(ours["mean"], low, high), ours["n"]
+                rows.append((name, protocol, variant, label, *cells, where))
+                if number is not None:
+                    run_interval = stats.prediction_interval(runs[np.isfinite(runs)])
+                    row = report.ForestRow(f"{name}: {variant}", ours["mean"], (low, high), run_interval, number)
+                    forest[metric].append(row)
+    header = ("experiment", "protocol", "variant", "metric", "reported", "ours: mean [95 %]", "n", "reported is")
+    return report.Table(header, rows, "Reported and ours"), forest
+
+
+def _verdicts(summaries: Mapping[tuple[str, str], dict[str, Any]]) -> report.Table:
+    rows: dict[tuple[str, str], dict[str, Any]] = {}
+    for (name, protocol), summary in summaries.items():
+        for claim in summary["claims"]:
+            row = rows.setdefault(
+                (name, claim["id"]), {"text": claim["text"], "whose": "ours" if claim.get("ours") else "source"}
+            )
+            row[protocol] = _verdict_cells(claim)
+    missing = (report.MISSING, report.MISSING)
+    lines = [
+        (name, id_, row["text"], row["whose"], *row.get("reported", missing), *row.get("controlled", missing))
+        for (name, id_), row in rows.items()
+    ]
+    header = ("experiment", "", "claim", "whose", "reported", "difference [95 %]", "controlled", "difference [95 %]")
+    return report.Table(header, lines, "Claims and their verdicts under both protocols")
+
+
+def _verdict_cells(claim: Mapping[str, Any]) -> tuple[str, str]:
+    if claim.get("delta") is None or not claim.get("ci95") or None in claim["ci95"]:
+        return claim["verdict"], report.MISSING
+    return claim["verdict"], report.format_interval(claim["delta"], *claim["ci95"], signed=True)
+
+
+def _seconds(summary: Mapping[str, Any]) -> float:
+    """Wall seconds of a run: the sum of what its summary lists."""
+
+    def total(value: Any) -> float:
+        return sum(map(total, value.values())) if isinstance(value, dict) else float(value)
+
+    return total(summary["seconds"])
+
+
+def define_flags() -> None:
+    """Flags of this entry point beside the common ones."""
+    common.define_run_flags()
+    common.define_training_flags()
+    flags.DEFINE_bool("quick", False, "Everything on a subset, in a few minutes, labelled as such.")
+    flags.DEFINE_bool("run", True, "--norun only reads what is there.")
+    flags.DEFINE_string("runs", None, "Folder of the runs; default the folder around --workdir.")
+
+
+if __name__ == "__main__":
+    define_flags()
+    common.enter(main)

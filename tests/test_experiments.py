@@ -1,0 +1,162 @@
+"""Every entry point from its command line: the files of the contract, and one line for bad input."""
+
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from experiments import common
+
+ROOT = Path(__file__).parents[1]
+TRAINING = [
+    "cnn_variants",
+    "fashion_lenet_regularizers",
+    "fashion_mlp",
+    "keras_vs_scratch",
+    "lenet5_adadelta",
+    "lenet_vs_dense",
+]
+QUICK = ("--limit_examples=256", "--epochs=1", "--batch_size=64", "--progress=none")
+CHEAPEST = {
+    "cnn_variants": "A",
+    "fashion_lenet_regularizers": "baseline",
+    "fashion_mlp": "mlp_128_64",
+    "keras_vs_scratch": "scratch",
+    "lenet5_adadelta": "lenet5_dropout",
+    "lenet_vs_dense": "dense",
+}
+
+
+@pytest.fixture(scope="session")
+def run_main(tmp_path_factory):
+    """Runs `python -m experiments.<name>` with its data and programs in folders of this session."""
+    cache = tmp_path_factory.mktemp("cache")
+
+    def run(name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", f"experiments.{name}", *arguments],
+            cwd=ROOT,
+            env={"PATH": "/usr/bin:/bin", "HOME": str(cache), "XDG_CACHE_HOME": str(cache)},
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+
+    return run
+
+
+def test_lists_the_ten_entry_points_with_a_line_each(run_main):
+    done = subprocess.run([sys.executable, "-m", "experiments"], cwd=ROOT, capture_output=True, text=True, check=True)
+    lines = done.stdout.strip().splitlines()
+    assert [line.split()[0] for line in lines] == common.names()
+    assert all(len(line.split()) > 4 for line in lines)
+
+
+@pytest.mark.parametrize("name", TRAINING)
+def test_leaves_the_files_of_the_contract(run_main, tmp_path, name):
+    variant = CHEAPEST[name]
+    done = run_main(name, *QUICK, f"--variants={variant}", f"--workdir={tmp_path}", "--seeds=2")
+    assert done.returncode == 0, done.stderr
+    assert "report.html" in done.stdout.splitlines()[-1]
+
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert config["run"]["variants"][variant]["config"]["batch_size"] == 64
+    assert {"versions", "device", "data", "command", "git_revision"} <= set(config)
+    with (tmp_path / "history.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0]) == [
+        "variant", "seed", "epoch", "train_loss", "train_accuracy", "val_loss", "val_accuracy", "seconds",
+    ]  # fmt: skip
+    assert [(row["variant"], row["seed"], row["epoch"]) for row in rows] == [(variant, "0", "1"), (variant, "1", "1")]
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert {"experiment", "protocol", "data", "device", "n_seeds", "variants", "claims", "seconds"} <= set(summary)
+    metric = summary["variants"][variant]["metrics"]["test_accuracy"]
+    assert metric["n"] == 2 and len(metric["values"]) == 2 and metric["ci95"][0] <= metric["mean"] <= metric["ci95"][1]
+    for claim in summary["claims"]:
+        assert {"id", "text", "verdict", "delta", "ci95", "p", "n"} <= set(claim)
+        assert claim["verdict"].startswith(("not resolved", "not measured"))  # two seeds can resolve nothing
+    page = (tmp_path / "report.html").read_text()
+    assert page.count("<svg") >= 3 and "http" not in page.split("<footer>")[0]
+    figures = {path.name for path in (tmp_path / "figures").iterdir()}
+    assert f"history_{variant}.svg" in figures and f"history_{variant}.png" in figures
+    assert (tmp_path / "checkpoints" / variant / "last").is_dir()
+    assert (tmp_path / "checkpoints" / variant / "best").is_dir()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [
+        (["--variants=nonsense"], "nonsense"),
+        (["--learning_rate=-1"], "learning_rate"),
+        (["--seeds=0"], "seeds"),
+        (["--seed=-1"], "seed"),
+        (["--epochs=0"], "epochs"),
+        (["--batch_size=0"], "batch_size"),
+        (["--limit_examples=1"], "limit_examples"),
+        (["--schedule=wavy"], "schedule"),
+        (["--optimizer=magic"], "optimizer"),
+        (["--sweep=learning_rate"], "sweep"),
+        (["--sweep=batch_size=1,2"], "sweep"),
+        (["--seeds=many"], "seeds"),
+        (["--protocol=other"], "protocol"),
+        (["--no_such_flag"], "no_such_flag"),
+        (["stray"], "stray"),
+        (["--crowd_size=0"], "crowd_size"),
+    ],
+)
+def test_bad_input_is_one_line_and_status_2(run_main, tmp_path, arguments, word):
+    done = run_main("lenet_vs_dense", *arguments, f"--workdir={tmp_path / 'run'}")
+    assert done.returncode == 2
+    assert len(done.stderr.strip().splitlines()) == 1 and word in done.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_unwritable_workdir_is_one_line_and_status_2(run_main, tmp_path):
+    (tmp_path / "file").write_text("")
+    done = run_main("lenet_vs_dense", *QUICK, f"--workdir={tmp_path / 'file' / 'run'}")
+    assert done.returncode == 2 and len(done.stderr.strip().splitlines()) == 1
+
+
+@pytest.fixture(scope="module")
+def workdir(run_main, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run")
+    done = run_main("lenet_vs_dense", *QUICK[:1], "--epochs=3", "--variants=dense", f"--workdir={folder}")
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+class TestResume:
+    def run_again(self, run_main, workdir, *more):
+        return run_main("lenet_vs_dense", *QUICK[:1], "--epochs=3", "--variants=dense", f"--workdir={workdir}", *more)
+
+    def test_the_same_command_reads_what_is_there(self, run_main, workdir):
+        history = (workdir / "history.csv").read_text()
+        done = self.run_again(run_main, workdir)
+        assert done.returncode == 0, done.stderr
+        assert "epoch 1/3" not in done.stdout
+        assert (workdir / "history.csv").read_text() == history
+
+    def test_another_config_is_refused(self, run_main, workdir):
+        summary = (workdir / "summary.json").read_text()
+        done = self.run_again(run_main, workdir, "--learning_rate=0.1")
+        assert done.returncode == 2 and "--workdir" in done.stderr and len(done.stderr.strip().splitlines()) == 1
+        assert (workdir / "summary.json").read_text() == summary
+
+    def test_damaged_checkpoints_are_named(self, run_main, workdir):
+        for path in (workdir / "checkpoints" / "dense" / "training").rglob("*"):
+            if path.is_file() and path.stat().st_size > 1000:
+                data = bytearray(path.read_bytes())
+                data[len(data) // 2] ^= 0xFF
+                path.write_bytes(bytes(data))
+        history = (workdir / "history.csv").read_text()
+        done = self.run_again(run_main, workdir)
+        assert done.returncode == 2
+        assert "damaged" in done.stderr.strip().splitlines()[-1] and "Traceback" not in done.stderr
+        assert (workdir / "history.csv").read_text() == history
+
+    def test_noresume_replaces_it(self, run_main, workdir):
+        done = self.run_again(run_main, workdir, "--noresume")
+        assert done.returncode == 0 and "epoch 3/3" in done.stdout
