@@ -377,15 +377,7 @@ def _difference_table(methods: dict[str, tuple[Any, Weights]], difference: dict[
 
 
 def _main() -> None:
-    names = {"epochs": "num_epochs", "limit_examples": "limit_examples"}
-    options = Options(
-        workdir=common.workdir(NAME if FLAGS.protocol == "reported" else f"{NAME}_{FLAGS.protocol}"),
-        protocol=FLAGS.protocol,
-        first_seed=FLAGS.seed,
-        overrides={field: getattr(FLAGS, flag) for flag, field in names.items() if getattr(FLAGS, flag) is not None},
-        resume=FLAGS.resume,
-        command=common.command(),
-    )
+    options = common.options(NAME)
     learning_rate = LEARNING_RATE if FLAGS.learning_rate is None else FLAGS.learning_rate
     run(options, learning_rate, common.display(FLAGS.progress))
 

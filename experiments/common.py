@@ -105,13 +105,14 @@ def command() -> str:
 def _run(experiment: "Experiment") -> None:
     from mnistlab import experiment as engine
 
-    options = _options(experiment)
-    engine.resolve(experiment, options)  # bad values end here, before the banner
-    print(f"{experiment.title}\n{experiment.question}\nprotocol {options.protocol}, {options.num_seeds} seed(s)")
-    engine.run(experiment, options, display(FLAGS.progress))
+    asked = options(experiment.name)
+    engine.resolve(experiment, asked)  # bad values end here, before the banner
+    print(f"{experiment.title}\n{experiment.question}\nprotocol {asked.protocol}, {asked.num_seeds} seed(s)")
+    engine.run(experiment, asked, display(FLAGS.progress))
 
 
-def _options(experiment: "Experiment") -> "Options":
+def options(name: str) -> "Options":
+    """What the common flags ask of the experiment `name`."""
     from mnistlab.experiment import Options
 
     names = {
@@ -128,7 +129,7 @@ def _options(experiment: "Experiment") -> "Options":
         raise UserError(f"crowd_size is {FLAGS.crowd_size}; expected a whole number of at least 1")
     suffix = "" if FLAGS.protocol == "reported" else f"_{FLAGS.protocol}"
     return Options(
-        workdir=workdir(experiment.name + suffix),
+        workdir=workdir(name + suffix),
         protocol=FLAGS.protocol,
         num_seeds=FLAGS.seeds,
         first_seed=FLAGS.seed,

@@ -486,23 +486,7 @@ def _page(
 
 
 def _main() -> None:
-    names = {
-        "epochs": "num_epochs",
-        "limit_examples": "limit_examples",
-        "optimizer": "optimizer",
-        "batch_size": "batch_size",
-        "learning_rate": "learning_rate",
-    }
-    options = Options(
-        workdir=common.workdir(NAME if FLAGS.protocol == "reported" else f"{NAME}_{FLAGS.protocol}"),
-        protocol=FLAGS.protocol,
-        num_seeds=FLAGS.seeds,
-        first_seed=FLAGS.seed,
-        overrides={field: getattr(FLAGS, flag) for flag, field in names.items() if getattr(FLAGS, flag) is not None},
-        data_dir=common.data_dir(),
-        resume=FLAGS.resume,
-        command=common.command(),
-    )
+    options = common.options(NAME)
     run(options, common.display(FLAGS.progress))
 
 

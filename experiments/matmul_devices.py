@@ -558,14 +558,7 @@ def _main() -> None:
         sizes = [int(text) for text in FLAGS.sizes]
     except ValueError as error:
         raise UserError(f"sizes are {','.join(FLAGS.sizes)!r}; expected whole numbers, such as 500,1000") from error
-    options = Options(
-        workdir=common.workdir(NAME if FLAGS.protocol == "reported" else f"{NAME}_{FLAGS.protocol}"),
-        protocol=FLAGS.protocol,
-        first_seed=FLAGS.seed,
-        overrides={} if FLAGS.limit_examples is None else {"limit_examples": FLAGS.limit_examples},
-        resume=FLAGS.resume,
-        command=common.command(),
-    )
+    options = common.options(NAME)
     run(options, sizes, FLAGS.rounds, common.display(FLAGS.progress))
 
 
