@@ -73,6 +73,10 @@ def split_parts(config: TrainConfig, num_train: int, num_test: int, seed: int) -
         return Parts(train, val=test, test=test)
     if config.split in ("random_80_20", "random_55_5"):
         fit, rest = random_split(len(train), 0.8 if config.split == "random_80_20" else 55 / 60, seed)
+        if not len(fit) or not len(rest):
+            raise UserError(
+                f"limit_examples is {config.limit_examples}; too few to train and to validate on, take more"
+            )
         return Parts(train[fit], train[rest], test)
     raise ValueError(f"unknown split {config.split}")
 

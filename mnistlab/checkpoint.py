@@ -104,6 +104,8 @@ class Keeper:
                 return None
         except Exception:  # orbax raises bare Exceptions on truncated data
             return None
+        if jax.tree.map(np.shape, tree) != jax.tree.map(np.shape, target):
+            raise UserError(f"{self.folder} holds another model's checkpoint; choose another --workdir")
         return _data_to_keys(tree, template)
 
 
@@ -138,7 +140,7 @@ def digest(tree: Any) -> str:
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
         array = np.ascontiguousarray(leaf)
         value.update(f"{jax.tree_util.keystr(path)} {array.dtype} {np.shape(leaf)}".encode())
-        value.update(array.data)
+        value.update(array.reshape(-1).view(np.uint8).data)
     return value.hexdigest()
 
 
@@ -151,4 +153,8 @@ def _keys_to_data(tree: Any) -> Any:
 
 
 def _data_to_keys(tree: Any, template: Any) -> Any:
-    return jax.tree.map(lambda leaf, like: jax.random.wrap_key_data(leaf) if _is_key(like) else leaf, tree, template)
+    return jax.tree.map(
+        lambda leaf, like: jax.random.wrap_key_data(leaf, impl=jax.random.key_impl(like)) if _is_key(like) else leaf,
+        tree,
+        template,
+    )

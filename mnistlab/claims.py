@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mnistlab import history, stats
+from mnistlab.errors import UserError
 from mnistlab.train import Result
 
 
@@ -82,10 +83,25 @@ def check(claims: Sequence[Claim], results: Mapping[str, Result]) -> list[Checke
     return checked
 
 
+def paired(left: Result, right: Result, metric: str) -> np.ndarray:
+    """A metric of `right`, its runs in the order of the seeds of `left`.
+
+    Raises:
+      UserError: the two were not run with the same seeds, each once.
+    """
+    values = dict(zip((run.seed for run in right.runs), history.metric(right, metric), strict=True))
+    seeds = [run.seed for run in left.runs]
+    if sorted(seeds) != sorted(values) or len(right.runs) != len(seeds):
+        raise UserError(
+            "the runs do not pair: both sides need the same seeds, each once; run them with the same --seeds"
+        )
+    return np.array([values[seed] for seed in seeds])
+
+
 def _compare(claim: Claim, results: Mapping[str, Result]) -> stats.Comparison | None:
     left = history.metric(results[claim.left], claim.metric)
     if isinstance(claim.right, str):
-        right = history.metric(results[claim.right], claim.metric)
+        right = paired(results[claim.left], results[claim.right], claim.metric)
     else:
         right = np.full(len(left), float(claim.right))
     if claim.metric not in results[claim.left].metrics and not np.isfinite(left).any():

@@ -12,6 +12,7 @@ OPTIMIZERS = ("adam", "adamw", "sgd", "rmsprop", "adadelta")
 SCHEDULES = ("constant", "warmup_cosine", "exponential", "piecewise", "one_cycle")
 SPLITS = ("test_halves", "test_halves_swapped", "test_is_validation", "random_80_20", "random_55_5")
 ORDERS = ("tfds", "file")
+LOSSES = ("cross_entropy", "double_softmax", "categorical")
 SWEEPABLE = ("learning_rate", "momentum", "weight_decay", "dropout_rate", "initial_scale")
 """Settings that change numbers but not the program: they can be a vmapped axis."""
 
@@ -85,6 +86,7 @@ def check(config: TrainConfig) -> TrainConfig:
     _one_of("schedule", optim.schedule, SCHEDULES)
     _one_of("split", config.split, SPLITS)
     _one_of("order", config.order, ORDERS)
+    _one_of("loss", config.loss, LOSSES)
     _one_of("loss_reduction", config.loss_reduction, ("mean", "sum"))
     _number("learning_rate", optim.learning_rate, low=0.0, low_is_open=True)
     _number("momentum", optim.momentum, low=0.0, high=1.0)
@@ -184,6 +186,8 @@ def from_json(cls: type[T], text: str) -> T:
 
 def from_dict(cls: type[T], values: Mapping[str, Any]) -> T:
     """As `from_json`, from what the JSON parser returns."""
+    if not isinstance(values, Mapping):
+        raise UserError(f"config is {values!r}; expected a JSON object with fields of {cls.__name__}")
     fields = {field.name: field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
     unknown = sorted(set(values) - set(fields))
     if unknown:

@@ -695,8 +695,8 @@ def _seed_blocks(
         for item in pairs:
             claim = item.claim
             label = f"({claim.id}) {claim.left} − {claim.right}, {claim.metric.replace('_', ' ')}"
-            left = history.metric(outcome.results[claim.left], claim.metric)
-            differences[label] = left - history.metric(outcome.results[str(claim.right)], claim.metric)
+            left, right = outcome.results[claim.left], outcome.results[str(claim.right)]
+            differences[label] = history.metric(left, claim.metric) - claims.paired(left, right, claim.metric)
             intervals[label] = item.comparison.bca_interval if item.comparison else (np.nan, np.nan)
         figure = report.figure_differences(differences, intervals, "difference in accuracy")
         blocks.append(

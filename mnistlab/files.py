@@ -37,12 +37,13 @@ def write_atomic_with(path: Path, write: Callable[[Path], object]) -> None:
         temporary.chmod(0o644)
         temporary.replace(path)
     except OSError as error:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
         reason = error.strerror or str(error)
         raise UserError(
             f"cannot write {path}: {reason}; free the space or choose a folder that can be written"
         ) from error
+    finally:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
 
 
 def sha256(data: bytes) -> str:

@@ -39,12 +39,15 @@ def from_csv(path: Path) -> dict[str, dict[str, np.ndarray]]:
       UserError: the file is missing, cut off or not a history.
     """
     try:
-        rows = list(csv.DictReader(io.StringIO(path.read_text())))
+        reader = csv.DictReader(io.StringIO(path.read_text()))
+        if tuple(reader.fieldnames or ()) != HEADER:
+            raise ValueError("its header is another")
+        rows = list(reader)
         table: dict[str, dict[int, dict[int, list[float]]]] = {}
         for row in rows:
             values = [float(row[name]) for name in HEADER[3:]]
             table.setdefault(row["variant"], {}).setdefault(int(row["seed"]), {})[int(row["epoch"])] = values
-    except (OSError, KeyError, TypeError, ValueError) as error:
+    except (OSError, KeyError, TypeError, ValueError, csv.Error) as error:
         raise UserError(
             f"{path} is not a whole history.csv ({error}); run the experiment again with --resume"
         ) from error
@@ -63,7 +66,7 @@ def by_settings(variant: str, result: Result) -> dict[str, Result]:
     """A swept result as one result a point of the grid: "dense learning_rate=0.001" -> its runs."""
     groups: dict[str, list[int]] = {}
     for number, run in enumerate(result.runs):
-        words = [variant, *(f"{name}={value:g}" for name, value in run.settings.items())]
+        words = [variant, *(f"{name}={float(value)!r}" for name, value in run.settings.items())]
         groups.setdefault(" ".join(words), []).append(number)
     if len(groups) == 1:
         return {variant: result}
@@ -97,7 +100,8 @@ def metric(result: Result, name: str) -> np.ndarray:
         return values[:, epoch - 1] if 1 <= epoch <= values.shape[1] else np.full(len(values), np.nan)
     if match := re.fullmatch(r"lowest_epoch:(\w+)", name):
         values = _history(result, match[1])
-        return np.argmin(np.where(np.isfinite(values), values, np.inf), axis=1) + 1.0
+        lowest = np.argmin(np.where(np.isfinite(values), values, np.inf), axis=1) + 1.0
+        return np.where(np.isfinite(values).any(axis=1), lowest, np.nan)
     if match := re.fullmatch(r"(range|change)_after_(\d+):(\w+)", name):
         values, epoch = _history(result, match[3]), int(match[2])
         if values.shape[1] <= epoch:

@@ -65,4 +65,4 @@ def means(total: Sums) -> tuple[jax.Array, jax.Array]:
 
 def _one_hot(logits: jax.Array, label: jax.Array) -> jax.Array:
     # A product with a one-hot row: indexing would put a scatter into the gradient.
-    return (label[:, None] == jnp.arange(logits.shape[-1])).astype(logits.dtype)
+    return jax.nn.one_hot(label, logits.shape[-1], dtype=logits.dtype)

@@ -43,7 +43,7 @@ def with_settings(opt_state: Any, settings: Mapping[str, jax.Array]) -> Any:
 
 
 def make_schedule(config: OptimConfig, num_epochs: int, steps_per_epoch: int) -> optax.Schedule:
-    """step -> factor on the learning rate, in (0, 1]; epochs become steps here and nowhere else."""
+    """step -> factor on the learning rate, in [0, 1]; epochs become steps here and nowhere else."""
     total = max(num_epochs * steps_per_epoch, 1)
     warmup = min(round(config.warmup_epochs * steps_per_epoch), total - 1)
     decays = [max(round(epochs * steps_per_epoch), 1) for epochs in config.decay_epochs]
@@ -54,7 +54,7 @@ def make_schedule(config: OptimConfig, num_epochs: int, steps_per_epoch: int) ->
     if config.schedule == "exponential":
         return optax.exponential_decay(1.0, decays[0], config.decay_factor)
     if config.schedule == "piecewise":
-        return optax.piecewise_constant_schedule(1.0, dict.fromkeys(decays, config.decay_factor))
+        return optax.piecewise_constant_schedule(1.0, {at: config.decay_factor ** decays.count(at) for at in decays})
     if config.schedule == "one_cycle":
         fraction = warmup / total if warmup else 0.3
         return optax.cosine_onecycle_schedule(total, 1.0, pct_start=fraction)

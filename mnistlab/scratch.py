@@ -42,9 +42,10 @@ def glorot_uniform(key: jax.Array, num_in: int, num_out: int) -> jax.Array:
 
 
 def dropout(x: jax.Array, rate: jax.Array | float, key: jax.Array) -> jax.Array:
-    """x * mask / (1 - rate), float32 [N, K]; row i is masked by 16-bit draws keyed by i alone."""
+    """x * mask / (1 - rate), float32 [N, K], K even; row i is masked by 16-bit draws, two a word, keyed by i alone."""
     keys = jax.vmap(lambda row: jax.random.fold_in(key, row))(jnp.arange(len(x)))
-    bits = jax.vmap(lambda row_key: jax.random.bits(row_key, x.shape[1:], jnp.uint16))(keys)
+    words = jax.vmap(lambda row_key: jax.random.bits(row_key, (x.shape[1] // 2,)))(keys)
+    bits = jax.lax.bitcast_convert_type(words, jnp.uint16).reshape(x.shape)
     keep = bits >= jnp.round(rate * 65536).astype(jnp.uint32)
     return x * (keep / (1 - rate))
 
@@ -59,7 +60,7 @@ def softmax_cross_entropy(logits: jax.Array, label: jax.Array) -> jax.Array:
     """-log softmax(z)_label, float32 [N]; the largest logit is taken off first."""
     shifted = logits - logits.max(axis=1, keepdims=True)
     log_normaliser = jnp.log(jnp.exp(shifted).sum(axis=1))
-    picked = (shifted * (label[:, None] == jnp.arange(NUM_CLASSES))).sum(axis=1)
+    picked = (shifted * jnp.eye(NUM_CLASSES)[label]).sum(axis=1)
     return log_normaliser - picked
 
 

@@ -136,7 +136,7 @@ def make_train_step(
             return total.loss / divisor, (model_state, total)
 
         params = state.params
-        if axis_name is not None:
+        if axis_name is not None and _varies(axis_name):
             # Else shard_map sums the gradients of replicated parameters by itself, and the sum below counts them again.
             params = jax.tree.map(lambda leaf: jax.lax.pcast(leaf, axis_name, to="varying"), params)
         gradient, (model_state, total) = jax.grad(objective, has_aux=True)(params)
@@ -211,6 +211,11 @@ def _apply(model: nn.Module) -> Callable[..., tuple[jax.Array, dict[str, Any]]]:
         return model.apply(variables, image, rngs={"dropout": rng}, mutable=mutable, **keywords)  # type: ignore[return-value]
 
     return apply
+
+
+def _varies(axis_name: str) -> bool:
+    """Whether shard_map checks what varies over `axis_name`; under vmap and pmap nothing is checked."""
+    return axis_name in jax.typeof(jax.lax.axis_index(axis_name)).manual_axis_type.varying
 
 
 def _sum_over(tree: Any, axis_name: str | None) -> Any:

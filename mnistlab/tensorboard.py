@@ -20,7 +20,7 @@ class EventWriter:
         """The scalars of an epoch and a histogram of every parameter."""
         params = jax.device_get(epoch.carry.state.params)
         for number, run in enumerate(epoch.runs):
-            words = [f"seed_{run.seed}", *(f"{name}={value:g}" for name, value in run.settings.items())]
+            words = [f"seed_{run.seed}", *(f"{name}={float(value)!r}" for name, value in run.settings.items())]
             writer = self._writer("_".join(words))
             for name, values in epoch.record.items():
                 writer.add_scalar(name, float(values[number]), epoch.number)

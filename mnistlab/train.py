@@ -15,6 +15,7 @@ from mnistlab.batches import Order, Parts, Pool
 from mnistlab.config import TrainConfig
 from mnistlab.datasets import Dataset
 from mnistlab.errors import UserError
+from mnistlab.files import sha256
 from mnistlab.losses import Sums
 from mnistlab.step import EvalStep, Program, TrainState, TrainStep
 
@@ -148,8 +149,12 @@ def run(
     config.check(train_config)
     sweep = {name: tuple(values) for name, values in (sweep or {}).items()}
     config.check_sweep(sweep, train_config)
+    if not len(seeds):
+        raise UserError("no seeds; expected at least one")
     for seed in seeds:
-        config.check_seeds(seed, 1)
+        config.check_seeds(int(seed), 1)
+    if crowd_size is not None and crowd_size < 1:
+        raise UserError(f"crowd_size is {crowd_size}; expected a whole number of at least 1")
     runs = _grid(train_config, seeds, sweep)
     trainer = _Trainer(train_config, dataset, program or program_of(train_config, dataset, model))
     size = crowd_size or default_crowd_size(len(runs))
@@ -181,13 +186,14 @@ def default_crowd_size(num_runs: int) -> int:
 
 
 def crowd_name(crowd: Sequence[Run]) -> str:
-    """A folder name for a crowd.
+    """A folder name for a crowd, another for every other crowd.
 
     >>> crowd_name([Run(0, {}), Run(1, {})])
     'seeds_0-1'
     """
-    settings = sorted({f"{name}={value:g}" for member in crowd for name, value in member.settings.items()})
-    return "_".join([f"seeds_{crowd[0].seed}-{crowd[-1].seed}", *settings])
+    name = f"seeds_{crowd[0].seed}-{crowd[-1].seed}"
+    settings = repr([(member.seed, sorted(member.settings.items())) for member in crowd if member.settings])
+    return name if settings == "[]" else f"{name}_{sha256(settings.encode())[:12]}"
 
 
 def final_metrics(
@@ -401,7 +407,7 @@ def _grid(train_config: TrainConfig, seeds: Sequence[int], sweep: Mapping[str, S
     if train_config.initial_scale != 1.0:
         fixed["initial_scale"] = train_config.initial_scale
     points = [dict(zip(sweep, values, strict=True)) for values in itertools.product(*sweep.values())]
-    return tuple(Run(seed, {**fixed, **point}) for point in points for seed in seeds)
+    return tuple(Run(int(seed), {**fixed, **point}) for point in points for seed in seeds)
 
 
 def _host(tree: Any) -> Any:

@@ -1,0 +1,128 @@
+import numpy as np
+import pytest
+
+from mnistlab import claims
+from mnistlab.claims import Claim
+from mnistlab.config import TrainConfig
+from mnistlab.train import Record, Result, Run
+
+NOISE = np.array([0.001, -0.002, 0.0015, 0.0005, -0.001, 0.002, -0.0005, 0.001, -0.0015, 0.0])
+NUM_SEEDS = len(NOISE)
+
+
+def result_of(accuracy, seeds=None):
+    accuracy = np.asarray(accuracy, np.float64)
+    seeds = range(len(accuracy)) if seeds is None else seeds
+    history = {name: np.stack([accuracy - 0.1, accuracy], axis=1) for name in Record._fields}
+    runs = tuple(Run(seed, {}) for seed in seeds)
+    seconds = np.ones((len(accuracy), 2))
+    return Result(TrainConfig("dense"), runs, (), (), history, {"test_accuracy": accuracy}, {}, seconds)
+
+
+def claim(direction, right="low", left="high", metric="test_accuracy", **keywords):
+    return Claim("a", "in words", metric, left, direction, right, **keywords)
+
+
+RESULTS = {"high": result_of(0.95 + NOISE), "low": result_of(0.90 + NOISE[::-1])}
+
+
+def outcome(direction, right="low", results=RESULTS, **keywords):
+    (checked,) = claims.check([claim(direction, right, **keywords)], results)
+    return checked.verdict
+
+
+@pytest.mark.parametrize(
+    "direction, left, right, expected",
+    [
+        (">", "high", "low", "holds"),
+        ("<", "high", "low", "reversed"),
+        ("<", "low", "high", "holds"),
+        (">", "low", "high", "reversed"),
+        (">", "high", 0.93, "holds"),
+        ("<", "high", 0.93, "reversed"),
+        (">", "high", 0.95, "not resolved"),
+        (">", "high", "high", "not resolved"),
+        ("same", "high", "low", "reversed (they differ)"),
+        ("same", "low", "high", "reversed (they differ)"),
+        ("same", "high", "high", "not resolved"),  # never "holds": seeds cannot show that nothing differs
+    ],
+)
+def test_each_direction_where_the_answer_is_obvious(direction, left, right, expected):
+    assert outcome(direction, right, left=left) == expected
+
+
+@pytest.mark.parametrize(
+    "right, tolerance, expected",
+    [
+        (0.95, 0.01, "holds"),
+        (0.945, 0.01, "holds"),
+        (0.955, 0.01, "holds"),
+        (0.90, 0.01, "reversed"),  # above the upper bound
+        (1.00, 0.01, "reversed"),  # below the lower bound
+        (0.94, 0.01, "not resolved"),  # on the bound
+        ("low", 0.06, "holds"),
+        ("low", 0.04, "reversed"),
+    ],
+)
+def test_about_means_between_both_bounds(right, tolerance, expected):
+    assert outcome("about", right, tolerance=tolerance) == expected
+
+
+@pytest.mark.parametrize("num_seeds, expected", [(1, "not resolved"), (5, "not resolved"), (6, "holds")])
+def test_few_seeds_resolve_nothing(num_seeds, expected):
+    results = {name: result_of(result.metrics["test_accuracy"][:num_seeds]) for name, result in RESULTS.items()}
+    verdict = outcome(">", results=results)
+    assert verdict.split(" (")[0] == expected
+    assert ("n too small" in verdict) == (num_seeds < 6)
+
+
+def test_holm_is_over_all_claims_that_were_measured():
+    # Six pairs that agree have p = 1/32: enough alone, too little for one of two.
+    results = {name: result_of(result.metrics["test_accuracy"][:6]) for name, result in RESULTS.items()}
+    one = claim(">")
+    absent = claim(">", right="absent")
+    assert claims.check([one, absent], results)[0].verdict == "holds"
+    first, _ = claims.check([one, claim(">", "high", left="high")], results)
+    assert first.verdict.startswith("not resolved")
+    assert first.comparison.p_holm == pytest.approx(2 / 32)
+
+
+@pytest.mark.parametrize("left, right", [("high", "absent"), ("absent", "low"), ("absent", 0.9)])
+def test_a_missing_variant_is_not_measured(left, right):
+    (checked,) = claims.check([claim(">", right, left=left)], RESULTS)
+    assert (checked.verdict, checked.comparison) == ("not measured", None)
+    row = checked.to_dict()
+    assert (row["n"], row["p"], row["delta"], row["ci95"], row["verdict"]) == (0, None, None, None, "not measured")
+
+
+def test_an_epoch_that_was_not_trained_is_not_measured():
+    assert outcome(">", 0.5, metric="val_accuracy@2") == "holds"
+    assert outcome(">", 0.5, metric="val_accuracy@3") == "not measured"
+
+
+def test_a_diverged_seed_is_said():
+    accuracy = 0.95 + NOISE
+    accuracy[3] = np.nan
+    verdict = outcome(">", results={**RESULTS, "high": result_of(accuracy)})
+    assert verdict == f"holds (A diverged in 1 of {NUM_SEEDS} seeds)"
+
+
+def test_runs_are_paired_by_seed():
+    # Seeds differ much, the variants little but always: only the right pairing shows it.
+    base = np.linspace(0.5, 0.9, NUM_SEEDS)
+    high = result_of(base + 0.01 + NOISE)
+    paired = {"high": high, "low": result_of(base)}
+    assert outcome(">", results=paired) == "holds"
+    turned = {"high": high, "low": result_of(base[::-1], range(NUM_SEEDS)[::-1])}
+    assert outcome(">", results=turned) == "holds"
+
+
+def test_the_row_for_the_summary():
+    (checked,) = claims.check([claim(">", 0.93, ours=True)], RESULTS)
+    row = checked.to_dict()
+    assert row["delta"] == pytest.approx(0.02, abs=1e-3)
+    low, high = row["ci95"]
+    assert low < row["delta"] < high and low > 0
+    assert (row["n"], row["id"], row["ours"], row["right"]) == (NUM_SEEDS, "a", True, 0.93)
+    assert row["p"] == pytest.approx(2 / 2**NUM_SEEDS)
+    assert "high > 0.93" in row["sentence"] and "test accuracy" in row["sentence"]

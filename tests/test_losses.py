@@ -1,0 +1,101 @@
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hypothesis_numpy
+
+from mnistlab import losses
+
+FLOOR = math.log(1 + 9 / math.e)
+ROUNDING = 5e-7  # a few units in the last place of a float32 near 1.5
+
+logit_rows = hypothesis_numpy.arrays(np.float32, (4, 10), elements=st.floats(-1e4, 1e4, width=32))
+label_rows = hypothesis_numpy.arrays(np.int32, 4, elements=st.integers(0, 9))
+
+
+def softmax64(logits):
+    power = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    return power / power.sum(axis=-1, keepdims=True)
+
+
+def cross_entropy64(logits, label):
+    logits = np.asarray(logits, np.float64)
+    largest = logits.max(axis=-1)
+    log_sum = largest + np.log(np.exp(logits - largest[:, None]).sum(axis=-1))
+    return log_sum - logits[np.arange(len(label)), label]
+
+
+def double_softmax64(logits, label):
+    return cross_entropy64(softmax64(np.asarray(logits, np.float64)), label)
+
+
+@settings(max_examples=30, deadline=None)
+@given(logit_rows, label_rows)
+def test_cross_entropy_equals_float64(logits, label):
+    scale = 1 + np.abs(logits).max()
+    np.testing.assert_allclose(losses.cross_entropy(logits, label), cross_entropy64(logits, label), atol=1e-6 * scale)
+
+
+@settings(max_examples=30, deadline=None)
+@given(logit_rows, label_rows)
+def test_double_softmax_never_falls_under_its_floor(logits, label):
+    value = np.asarray(losses.double_softmax_cross_entropy(jnp.asarray(logits), label))
+    assert (value >= FLOOR - ROUNDING).all()
+    np.testing.assert_allclose(value, double_softmax64(logits, label), atol=2e-6)
+
+
+def test_double_softmax_comes_down_to_its_floor():
+    logits = 30.0 * jnp.eye(10)
+    value = losses.double_softmax_cross_entropy(logits, jnp.arange(10))
+    np.testing.assert_allclose(value, FLOOR, atol=ROUNDING)
+    assert math.isclose(FLOOR, 1.4612, abs_tol=5e-5)
+
+
+def test_double_softmax_gradient_equals_central_differences():
+    rng = np.random.default_rng(0)
+    logits, label = rng.normal(0, 2, (3, 10)), np.array([0, 4, 9])
+    step = 1e-5
+    expected = np.zeros_like(logits)
+    for place in np.ndindex(logits.shape):
+        change = np.zeros_like(logits)
+        change[place] = step
+        difference = double_softmax64(logits + change, label).sum() - double_softmax64(logits - change, label).sum()
+        expected[place] = difference / (2 * step)
+    got = jax.grad(lambda z: losses.double_softmax_cross_entropy(z, label).sum())(jnp.asarray(logits, jnp.float32))
+    np.testing.assert_allclose(got, expected, atol=1e-7)
+
+
+@settings(max_examples=30, deadline=None)
+@given(logit_rows, label_rows)
+def test_categorical_equals_integer_labels(logits, label):
+    one_hot = np.eye(10, dtype=np.float32)[label]
+    integer = losses.cross_entropy(jnp.asarray(logits), label)
+    np.testing.assert_array_equal(losses.categorical_cross_entropy(jnp.asarray(logits), jnp.asarray(one_hot)), integer)
+    np.testing.assert_array_equal(losses.LOSSES["categorical"](jnp.asarray(logits), label), integer)
+
+
+def test_categorical_takes_soft_targets():
+    logits = jnp.log(jnp.array([[0.2, 0.3, 0.5]]))
+    expected = -(0.5 * math.log(0.2) + 0.5 * math.log(0.5))
+    np.testing.assert_allclose(
+        losses.categorical_cross_entropy(logits, jnp.array([[0.5, 0.0, 0.5]])), [expected], rtol=1e-6
+    )
+
+
+@pytest.mark.parametrize("name", losses.LOSSES)
+def test_every_loss_stays_finite_at_extreme_logits(name):
+    value = losses.LOSSES[name](jnp.array([[3e38, -3e38, 0.0]]), jnp.array([0]))
+    assert np.isfinite(value).all()
+
+
+def test_sums_count_by_weight():
+    logits = jnp.array([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0], [0.0, 1.0]])
+    label = jnp.array([0, 1, 1, 0])  # right, wrong, right, wrong
+    total = losses.sums(jnp.array([1.0, 2.0, 4.0, 8.0]), logits, label, jnp.array([1.0, 1.0, 1.0, 0.0]))
+    assert [float(value) for value in total] == [7.0, 2.0, 3.0]
+    loss, accuracy = losses.means(total)
+    assert math.isclose(loss, 7 / 3, rel_tol=1e-6) and math.isclose(accuracy, 2 / 3, rel_tol=1e-6)

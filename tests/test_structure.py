@@ -1,0 +1,123 @@
+"""The rules that keep the code readable: imports go down, each heavy library has one door, nothing hidden."""
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+LEVELS = {
+    "errors": 0, "files": 0, "config": 0, "timing": 0, "stats": 0, "datasets": 0, "layers": 0, "reported": 0,
+    "models": 1, "losses": 1, "optim": 1, "batches": 1, "augment": 1, "by_hand": 1,
+    "step": 2, "scratch": 3, "train": 3, "parallel": 3, "checkpoint": 3,
+    "history": 4, "claims": 4, "tensorboard": 4, "report": 5, "experiment": 6, "__init__": 6, "experiments": 7,
+}  # fmt: skip
+WITHIN_A_LEVEL = {("claims", "history"), ("datasets", "files")}  # (importer, imported); errors may be imported by all
+ONLY_IMPORTER = {
+    "tensorflow_datasets": {"datasets"},
+    "orbax": {"checkpoint"},
+    "matplotlib": {"report"},
+    "tensorboardX": {"tensorboard"},
+    "tensorflow": set(),
+    "clu": set(),  # it imports tensorflow
+    "torch": set(),
+    "keras": set(),
+}
+
+
+def sources(*folders):
+    return [path for folder in folders for path in sorted((ROOT / folder).rglob("*.py"))]
+
+
+LIBRARY = sources("mnistlab")
+ALL = sources("mnistlab", "experiments", "launch")
+
+
+def name_of(path):
+    """A module's name in LEVELS."""
+    return path.stem if path.parent.name == "mnistlab" else path.relative_to(ROOT).parts[0]
+
+
+def short(path):
+    return str(path.relative_to(ROOT))
+
+
+def imports(path):
+    """Every module that `path` imports, wherever in the file the import stands."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{short(path)}: relative import"
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def own_imports(path):
+    """The names in LEVELS that `path` imports."""
+    found = set()
+    for module in imports(path):
+        package, _, rest = module.partition(".")
+        if package == "experiments":
+            found.add("experiments")
+        if package == "mnistlab" and rest:
+            found.add(rest.split(".")[0])
+    return found & LEVELS.keys()
+
+
+@pytest.mark.parametrize("path", LIBRARY, ids=short)
+def test_every_module_has_a_level(path):
+    assert name_of(path) in LEVELS
+
+
+@pytest.mark.parametrize("path", sources("mnistlab", "experiments"), ids=short)
+def test_imports_go_down(path):
+    importer = name_of(path)
+    wrong = {
+        imported
+        for imported in own_imports(path)
+        if LEVELS[imported] >= LEVELS[importer]
+        and imported != "errors"
+        and (importer, imported) not in WITHIN_A_LEVEL
+        and not importer == imported == "experiments"
+        and importer != "__init__"
+    }
+    assert not wrong
+
+
+@pytest.mark.parametrize("library", ONLY_IMPORTER)
+def test_each_heavy_library_has_one_door(library):
+    importers = {name_of(path) for path in ALL for module in imports(path) if module.split(".")[0] == library}
+    assert importers == ONLY_IMPORTER[library]
+
+
+def test_flags_are_defined_outside_the_library():
+    for path in LIBRARY:
+        assert not {"absl.flags", "absl.app", "argparse"} & set(imports(path)), short(path)
+
+
+@pytest.mark.parametrize("path", LIBRARY, ids=short)
+def test_the_library_neither_prints_nor_keeps_globals(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        assert not isinstance(node, ast.Global), f"line {node.lineno}: global"
+        called = node.func if isinstance(node, ast.Call) else None
+        assert not (isinstance(called, ast.Name) and called.id == "print"), f"line {node.lineno}: print"
+
+
+def test_files_name_no_place_on_the_authors_machine():
+    texts = [path for folder in ("mnistlab", "experiments", "launch") for path in sorted((ROOT / folder).rglob("*"))]
+    for path in texts:
+        if path.suffix in (".py", ".sh", ".md", ".sbatch", ".toml", ".json") and path.is_file():
+            text = path.read_text()
+            assert not re.search(r"(?<![\w.$}])/(home|root|Users|mnt)/\w", text), short(path)
+            assert str(ROOT) not in text, short(path)
+
+
+def test_importing_the_engine_loads_nothing_it_may_not_need():
+    slow = ["tensorflow", "tensorflow_datasets", "matplotlib", "scipy.stats", "tensorboardX", "torch"]
+    code = f"import sys, mnistlab.experiment; print([name for name in {slow} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=False)
+    assert (done.stdout.strip(), done.returncode) == ("[]", 0), done.stderr

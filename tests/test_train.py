@@ -1,0 +1,401 @@
+import contextlib
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen as nn
+
+from mnistlab import batches, checkpoint, history, models, train
+from mnistlab.config import OptimConfig, TrainConfig
+from mnistlab.errors import UserError
+from mnistlab.layers import BatchNorm, Dense, Dropout, Flatten
+
+SMALL = models.Network((Flatten(), Dense(8, "relu"), BatchNorm(), Dropout(0.25), Dense(10)))
+CONFIG = TrainConfig("dense", batch_size=64, num_epochs=3, optim=OptimConfig("adam", 1e-2))  # 200 = 3 * 64 + 8
+
+
+class Linear(nn.Module):
+    """Softmax regression, which NumPy repeats in a few lines."""
+
+    @nn.compact
+    def __call__(self, image):
+        return nn.Dense(10)(image.reshape(len(image), -1))
+
+
+def sgd(learning_rate=0.05, **changes):
+    return dataclasses.replace(CONFIG, optim=OptimConfig("sgd", learning_rate), **changes)
+
+
+def leaves(tree):
+    return [np.asarray(jax.random.key_data(leaf) if is_key(leaf) else leaf) for leaf in jax.tree.leaves(tree)]
+
+
+def is_key(leaf):
+    return isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
+def same(got, expected, tolerance=0.0):
+    """The same numbers, to the bit unless a tolerance is given."""
+    for one, other in zip(leaves(got), leaves(expected), strict=True):
+        if tolerance:
+            np.testing.assert_allclose(one, other, rtol=tolerance, atol=tolerance)
+        else:
+            np.testing.assert_array_equal(one, other)
+
+
+def learned(result):
+    """What must not depend on how the runs were trained: all but the seconds."""
+    return result.state, result.best, result.history, result.metrics
+
+
+@pytest.fixture(scope="module")
+def crowd(dataset):
+    return train.run(CONFIG, dataset, (4, 5, 6), model=SMALL)
+
+
+# Crowds
+
+
+def test_a_seed_in_a_crowd_equals_the_seed_alone(dataset, crowd):
+    alone = train.run(CONFIG, dataset, (5,), model=SMALL)
+    same(learned(alone), learned(train.select(crowd, [1])), 1e-5)
+    assert len({loss.tobytes() for loss in crowd.history["train_loss"]}) == 3
+
+
+def test_cutting_the_seeds_into_crowds_changes_nothing(dataset, crowd):
+    same(learned(train.run(CONFIG, dataset, (4, 5, 6), model=SMALL, crowd_size=2)), learned(crowd), 1e-5)
+
+
+def test_a_crowd_learns(crowd):
+    assert (crowd.history["train_loss"][:, -1] < 0.8 * crowd.history["train_loss"][:, 0]).all()
+    assert crowd.runs == tuple(train.Run(seed, {}) for seed in (4, 5, 6))
+
+
+def test_final_metrics_belong_together(crowd):
+    metrics = crowd.metrics
+    for name in ("val_loss", "val_accuracy", "train_loss", "train_accuracy"):
+        np.testing.assert_allclose(metrics[name], crowd.history[name][:, -1], rtol=1e-6)
+    gap = metrics["final_train_accuracy"] - metrics["val_accuracy"]
+    np.testing.assert_array_equal(metrics["overfitting_gap"], gap)
+    assert metrics["num_epochs"].tolist() == [3, 3, 3]
+    np.testing.assert_array_equal(metrics["best_epoch"], crowd.history["val_accuracy"].argmax(axis=1) + 1)
+
+
+def test_different_validation_sets_are_each_seeds_own(dataset):
+    split = dataclasses.replace(CONFIG, split="random_80_20", num_epochs=2)
+    together = train.run(split, dataset, (0, 1), model=SMALL)
+    same(learned(train.run(split, dataset, (1,), model=SMALL)), learned(train.select(together, [1])), 1e-5)
+
+
+# An independent loop
+
+
+def softmax_regression(dataset, train_config, seed, kernel, bias):
+    """The Record of each epoch, in float64 NumPy."""
+    parts = batches.split_parts(train_config, len(dataset.train.label), len(dataset.test.label), seed)
+    pool = batches.make_pool(dataset)
+    x = pool.image.reshape(len(pool.image), -1) / 255
+
+    def look(examples):
+        logits = x[examples] @ kernel + bias
+        power = np.exp(logits - logits.max(axis=1, keepdims=True))
+        probability = power / power.sum(axis=1, keepdims=True)
+        label = pool.label[examples]
+        loss = -np.log(probability[np.arange(len(label)), label])
+        return probability - np.eye(10)[label], loss.sum(), (logits.argmax(axis=1) == label).sum()
+
+    for epoch in range(train_config.num_epochs):
+        order = batches.epoch_order(parts.train, train_config.batch_size, seed, epoch)
+        loss = correct = 0
+        for row, weight in zip(order.example, order.weight, strict=True):
+            examples = row[weight > 0]
+            error, batch_loss, batch_correct = look(examples)
+            loss, correct = loss + batch_loss, correct + batch_correct
+            kernel = kernel - train_config.optim.learning_rate * x[examples].T @ error / len(examples)
+            bias = bias - train_config.optim.learning_rate * error.sum(axis=0) / len(examples)
+        _, val_loss, val_correct = look(parts.val)
+        n, n_val = len(parts.train), len(parts.val)
+        yield loss / n, correct / n, val_loss / n_val, val_correct / n_val
+
+
+@pytest.fixture(scope="module")
+def linear(dataset):
+    """Seeds 0 and 1 of softmax regression at two learning rates, and the parameters after each epoch."""
+    seen = []
+    result = train.run(
+        sgd(),
+        dataset,
+        (0, 1),
+        model=Linear(),
+        sweep={"learning_rate": (0.05, 0.02)},
+        on_epoch=lambda epoch: seen.append((epoch.number, jax.device_get(epoch.carry.state.params))),
+    )
+    return result, seen
+
+
+@pytest.mark.parametrize("number", range(4))
+def test_history_equals_a_plain_loop(dataset, linear, number):
+    result, _ = linear
+    seed, settings = result.runs[number]
+    rng, _ = jax.random.split(jax.random.key(seed))
+    params = Linear().init(rng, jnp.zeros((1, 28, 28, 1)))["params"]["Dense_0"]
+    kernel, bias = (np.asarray(params[name], np.float64) for name in ("kernel", "bias"))
+    expected = np.array(list(softmax_regression(dataset, sgd(settings["learning_rate"]), seed, kernel, bias)))
+    got = np.stack([result.history[name][number] for name in train.Record._fields], axis=1)
+    np.testing.assert_allclose(got, expected, rtol=2e-5)
+
+
+def test_a_sweep_equals_separate_runs(dataset, linear):
+    result, _ = linear
+    assert [tuple(run) for run in result.runs] == [
+        (seed, {"learning_rate": rate}) for rate in (0.05, 0.02) for seed in (0, 1)
+    ]
+    alone = train.run(sgd(0.02), dataset, (1,), model=Linear())
+    same(learned(alone), learned(train.select(result, [3])), 1e-5)
+
+
+def test_on_epoch_sees_every_epoch_and_the_weights_after_it(linear):
+    result, seen = linear
+    assert [number for number, _ in seen] == [1, 2, 3]
+    same(seen[-1][1], result.state.params)
+
+
+# Compiling
+
+
+@contextlib.contextmanager
+def counted_compilations():
+    names = []
+
+    def listen(event, seconds, **rest):
+        if event == "/jax/core/compile/backend_compile_duration":
+            names.append(rest.get("fun_name", event))
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    try:
+        yield names
+    finally:
+        jax.monitoring.unregister_event_duration_listener(listen)
+
+
+def test_each_program_is_compiled_once(dataset):
+    def run(num_epochs, num_seeds):
+        with counted_compilations() as names:
+            train.run(
+                dataclasses.replace(CONFIG, num_epochs=num_epochs),
+                dataset,
+                range(num_seeds),
+                model=Linear(),
+                crowd_size=2,
+            )
+        return names
+
+    run(4, 6)  # what JAX compiles once a process
+    assert len(run(1, 2)) == 3  # init, epoch, evaluation
+    assert len(run(4, 6)) == 3
+
+
+# Continuing
+
+
+class Interrupted(Exception):
+    pass
+
+
+@pytest.fixture
+def open_keeper(tmp_path):
+    keepers = []
+
+    def keeper(name):
+        for each in keepers:  # one at a time may write to a folder
+            each.close()
+        keepers.append(checkpoint.Keeper(tmp_path / name))
+        return keepers[-1]
+
+    yield keeper
+    for each in keepers:
+        each.close()
+
+
+@pytest.mark.parametrize("epoch", [1, 2])
+def test_an_interrupted_run_continues_with_the_same_bits(dataset, crowd, open_keeper, epoch):
+    def interrupt(seen):
+        if seen.number == epoch:
+            raise Interrupted
+
+    with pytest.raises(Interrupted):
+        train.run(CONFIG, dataset, (4, 5, 6), model=SMALL, keeper=open_keeper, on_epoch=interrupt)
+    epochs = []
+    resumed = train.run(
+        CONFIG,
+        dataset,
+        (4, 5, 6),
+        model=SMALL,
+        keeper=open_keeper,
+        on_epoch=lambda seen: epochs.append(seen.number),
+    )
+    assert epochs == list(range(epoch + 1, 4))
+    same(learned(resumed), learned(crowd))
+    assert np.isfinite(resumed.epoch_seconds).all()
+
+
+def test_a_finished_run_is_not_trained_again(dataset, open_keeper):
+    first = train.run(sgd(), dataset, (0,), model=Linear(), keeper=open_keeper)
+    epochs = []
+    again = train.run(sgd(), dataset, (0,), model=Linear(), keeper=open_keeper, on_epoch=epochs.append)
+    assert epochs == []
+    same((learned(again), again.epoch_seconds), (learned(first), first.epoch_seconds))
+
+
+# Early stopping
+
+
+NUM_STOPPING_EPOCHS = 12
+
+
+@pytest.fixture(scope="module")
+def stopped(dataset):
+    """Four learning rates with patience 2 on validation labels that mean nothing: they stop at different epochs."""
+    label = np.random.default_rng(0).permutation(dataset.test.label)
+    unlearnable = dataclasses.replace(dataset, test=dataset.test._replace(label=label))
+    seen = []
+    result = train.run(
+        sgd(patience_epochs=2, num_epochs=NUM_STOPPING_EPOCHS),
+        unlearnable,
+        (0,),
+        model=Linear(),
+        sweep={"learning_rate": (0.2, 0.02, 0.002, 1e-30)},
+        on_epoch=lambda epoch: seen.append(jax.device_get(epoch.carry.state.params)),
+    )
+    return result, seen
+
+
+def stop_of(val_loss, patience):
+    """(epochs trained, best epoch) by the rule: stop after `patience` epochs in a row without a new minimum."""
+    best, best_epoch = np.inf, 0
+    for epoch, loss in enumerate(val_loss, 1):
+        if loss < best:
+            best, best_epoch = loss, epoch
+        elif epoch - best_epoch >= patience:
+            return epoch, best_epoch
+    return len(val_loss), best_epoch
+
+
+def test_early_stopping_follows_the_rule(stopped):
+    result, seen = stopped
+    ends = []
+    for number in range(4):
+        val_loss = result.history["val_loss"][number]
+        num_trained = int(np.isfinite(val_loss).sum())
+        assert (num_trained, result.metrics["best_epoch"][number]) == stop_of(val_loss[:num_trained], 2)
+        assert num_trained == NUM_STOPPING_EPOCHS or num_trained - result.metrics["best_epoch"][number] == 2
+        assert result.metrics["num_epochs"][number] == num_trained
+        for values in (*result.history.values(), result.epoch_seconds):
+            assert np.isfinite(values[number, :num_trained]).all() and np.isnan(values[number, num_trained:]).all()
+        ends.append(num_trained)
+    assert len(set(ends)) >= 2  # so that some went on while others stood
+    assert len(seen) == max(ends)
+
+
+def test_the_weights_of_the_lowest_validation_loss_are_restored(stopped):
+    result, seen = stopped
+    for number in range(4):
+        epoch = int(result.metrics["best_epoch"][number])
+        expected = jax.tree.map(lambda leaf: leaf[number], seen[epoch - 1])  # noqa: B023
+        same(jax.tree.map(lambda leaf: leaf[number], result.state.params), expected)  # noqa: B023
+        lowest = np.nanmin(result.history["val_loss"][number])
+        np.testing.assert_allclose(result.metrics["val_loss"][number], lowest, rtol=1e-6)
+
+
+def test_a_stopped_run_stands_still(stopped):
+    result, seen = stopped
+    stood = 0
+    for number in range(4):
+        end = int(result.metrics["num_epochs"][number])
+        for later in seen[end:]:
+            same(*(jax.tree.map(lambda leaf: leaf[number], params) for params in (later, seen[end - 1])))  # noqa: B023
+            stood += 1
+    assert stood > 0
+
+
+# Diverging
+
+
+def test_a_diverging_run_is_counted_and_disturbs_no_other(dataset, linear):
+    result = train.run(sgd(), dataset, (0,), model=Linear(), sweep={"learning_rate": (0.05, 3e38)})
+    assert np.isnan(result.history["val_loss"][1]).all()
+    summary = history.summarize(history.metric(result, "test_loss"))
+    assert (summary["n"], summary["num_failed"]) == (1, 1)
+    same(learned(train.select(result, [0])), learned(train.select(linear[0], [0])), 1e-5)
+
+
+# What cannot be
+
+
+class Unweighted(nn.Module):
+    """Batch statistics that count padded examples."""
+
+    @nn.compact
+    def __call__(self, image, train=False):
+        x = image.reshape(len(image), -1)
+        return nn.Dense(10)(nn.BatchNorm(use_running_average=not train)(x))
+
+
+def test_batch_statistics_over_padding_are_refused(dataset):
+    with pytest.raises(UserError, match="weight"):
+        train.run(sgd(), dataset, model=Unweighted())
+
+
+def test_batch_statistics_of_full_batches_are_fine(dataset):
+    result = train.run(sgd(batch_size=50, num_epochs=1), dataset, model=Unweighted())
+    assert np.isfinite(result.history["train_loss"]).all()
+
+
+def test_a_dropout_sweep_without_dropout_is_refused(dataset):
+    with pytest.raises(UserError, match="dropout"):
+        train.run(CONFIG, dataset, model=Linear(), sweep={"dropout_rate": (0.1, 0.2)})
+
+
+@pytest.mark.parametrize(
+    "changes, keywords, named",
+    [
+        ({"model": "densest"}, {}, "densest"),
+        ({"num_epochs": 0}, {}, "epochs"),
+        ({"limit_examples": 201}, {}, "limit_examples"),
+        ({}, {"seeds": (-1,)}, "seed"),
+        ({}, {"sweep": {"momentum": (0.5,)}}, "momentum"),
+    ],
+)
+def test_the_impossible_is_refused_before_training(dataset, changes, keywords, named):
+    with pytest.raises(UserError, match=named):
+        train.run(dataclasses.replace(CONFIG, **changes), dataset, **keywords)
+
+
+@pytest.mark.parametrize(
+    "changes, keywords",
+    [
+        pytest.param({"loss": "cross"}, {}, id="loss"),
+        pytest.param({}, {"seeds": ()}, id="no_seeds"),
+        pytest.param({}, {"crowd_size": -1}, id="crowd_size"),
+        pytest.param({"limit_examples": 2, "split": "random_80_20"}, {}, id="nothing_to_validate_on"),
+    ],
+)
+def test_more_of_the_impossible_is_refused(dataset, changes, keywords):
+    with pytest.raises(UserError):
+        train.run(dataclasses.replace(CONFIG, **changes), dataset, **{"model": Linear(), **keywords})
+
+
+# Names
+
+
+def test_crowds_that_differ_have_different_names():
+    names = {train.crowd_name([train.Run(0, {"learning_rate": rate})]) for rate in (0.12345678, 0.12345679)}
+    assert len(names) == 2
+
+
+@pytest.mark.parametrize("num_runs, expected", [(1, 1), (8, 8), (20, 8)])
+def test_default_crowds_on_a_cpu_are_of_eight(num_runs, expected):
+    if jax.default_backend() == "cpu":
+        assert train.default_crowd_size(num_runs) == expected
