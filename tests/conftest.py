@@ -6,8 +6,6 @@ import pytest
 
 from mnistlab import datasets
 
-RANK_PROMOTION = "raise"  # "raise" as soon as losses and layers pass under it
-
 
 @pytest.fixture(scope="session", autouse=True)
 def compile_cache(tmp_path_factory):
@@ -17,8 +15,8 @@ def compile_cache(tmp_path_factory):
 
 @pytest.fixture(scope="session", autouse=True)
 def rank_promotion():
-    """Broadcasting across ranks, (N, K) with (K,), may hide a mistake: with "raise" it is an error in every test."""
-    jax.config.update("jax_numpy_rank_promotion", RANK_PROMOTION)
+    """Broadcasting across ranks, (N, K) with (K,), may hide a mistake: it is an error in every test."""
+    jax.config.update("jax_numpy_rank_promotion", "raise")
 
 
 @pytest.fixture(scope="session")

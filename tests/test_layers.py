@@ -1,0 +1,180 @@
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mnistlab import layers
+from mnistlab.layers import AvgPool, BatchNorm, Cells, Context, Conv, Dropout, LocalResponseNorm, MaxPool
+
+KEY = jax.random.key(0)
+
+
+def image(*shape):
+    return jax.random.normal(jax.random.key(1), shape)
+
+
+def close(a, b, tolerance=2e-5):
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=tolerance, atol=tolerance), a, b)
+
+
+def test_same_padding_by_hand():
+    assert layers.same_padding(28, 5) == (2, 2)
+    assert layers.same_padding(28, 5, 2) == (1, 2)  # the last window begins at pixel 26 - 1 and ends at 29
+    assert layers.same_padding(3, 2) == (0, 1)
+    assert layers.same_padding(5, 1) == (0, 0)
+
+
+def test_cells_keep_the_image():
+    x = image(2, 8, 12, 3)
+    cell = AvgPool(2).cell_before(layers.square_cell(2))
+    cells = layers.to_cells(x, cell)
+    assert cells.array.shape == (2, 3, 2, 48) and cells.shape == x.shape
+    np.testing.assert_array_equal(cells.pixels[1, 2, 0, cell.index((3, 1))], x[0, 7, 9])
+    np.testing.assert_array_equal(layers.to_image(cells), x)
+
+
+@pytest.mark.parametrize("form", ["cells", "slices", "lax"])
+@pytest.mark.parametrize(
+    ("size", "stride", "padding", "cell_in", "cell_out"),
+    [
+        (5, 1, "SAME", 0, 4),
+        (5, 1, "VALID", 2, 2),
+        (5, 2, "SAME", 0, 2),
+        (5, 1, "SAME", 2, 2),
+        (2, 1, "SAME", 1, 1),
+        (3, 1, "VALID", 1, 1),
+        (1, 1, "VALID", 1, 1),
+        (5, 2, "SAME", 2, 1),
+    ],
+)
+def test_conv_is_nn_conv_with_its_gradients_also_vmapped(form, size, stride, padding, cell_in, cell_out):
+    x = image(3, 12, 12, 2)
+    cell = layers.square_cell(cell_out) if form == "cells" else layers.PIXEL
+    conv = Conv(4, size, stride=stride, padding=padding, activation="tanh")
+    reference = nn.Conv(4, (size, size), strides=stride, padding=padding)
+    params = jax.jit(jax.vmap(lambda key: reference.init(key, x)["params"]))(jax.random.split(KEY, 2))
+    params["bias"] += 0.3
+
+    def ours(params, x):
+        given = layers.to_cells(x, layers.square_cell(cell_in)) if cell_in and form == "cells" else x
+        return layers.to_image(conv.apply({"params": params}, given, Context(form=form), cell))
+
+    def theirs(params, x):
+        return jnp.tanh(reference.apply({"params": params}, x))
+
+    def values(f):
+        weights = jnp.cos(
+            jnp.arange(jax.eval_shape(f, jax.tree.map(lambda p: p[0], params), x).size, dtype=jnp.float32)
+        )
+        loss = lambda params, x: (f(params, x).ravel() * weights).sum()  # noqa: E731
+        both = jax.jit(lambda p, x: (jax.vmap(f, (0, None))(p, x), jax.vmap(jax.grad(loss, (0, 1)), (0, None))(p, x)))
+        return both(params, x)
+
+    close(values(ours), values(theirs))
+
+
+@pytest.mark.parametrize("kind", ["avg", "max"])
+@pytest.mark.parametrize(("window", "stride", "cell_out"), [(2, None, 1), (2, None, 2), (3, 2, 1), (3, None, 1)])
+def test_pools_are_flax_pools_with_gradients(kind, window, stride, cell_out):
+    x = image(2, 12, 12, 3)
+    pool = {"avg": AvgPool, "max": MaxPool}[kind](window, stride)
+    reference = {"avg": nn.avg_pool, "max": nn.max_pool}[kind]
+    cell = layers.square_cell(cell_out)
+
+    def ours(x):
+        return layers.to_image(pool.apply({}, layers.to_cells(x, pool.cell_before(cell)), Context(), cell))
+
+    def theirs(x):
+        return reference(x, (window, window), (stride or window,) * 2)
+
+    def values(f):
+        return jax.jit(lambda x: (f(x), jax.grad(lambda x: (f(x) ** 3).sum())(x)))(x)
+
+    close(values(ours), values(theirs))
+
+
+def test_pool_drops_what_does_not_fill_a_window():
+    x = image(1, 7, 7, 1)
+    pooled = layers.to_image(MaxPool(2).apply({}, x, Context(), layers.PIXEL))
+    assert pooled.shape == (1, 3, 3, 1)
+    assert pooled[0, 2, 2, 0] == x[0, 4:6, 4:6, 0].max()
+
+
+def test_local_response_normalisation_against_a_loop():
+    x = np.asarray(image(2, 2, 2, 7)) * 100
+    layer = LocalResponseNorm(depth_radius=2, bias=1.5, alpha=0.01, beta=0.75)
+    y = layers.to_image(layer.apply({}, jnp.asarray(x), Context(), layers.square_cell(2)))
+    for c in range(7):
+        window = x[..., max(c - 2, 0) : c + 3].astype(np.float64)
+        np.testing.assert_allclose(y[..., c], x[..., c] / (1.5 + 0.01 * (window**2).sum(-1)) ** 0.75, rtol=2e-5)
+
+
+@pytest.mark.parametrize("shape", [(6, 4, 4, 3), (6, 5)])
+def test_batchnorm_is_flax_batchnorm(shape):
+    x, cell = image(*shape) * 3 + 1, layers.square_cell(2)
+    reference = nn.BatchNorm(use_running_average=False, momentum=0.99, epsilon=1e-3)
+    with jax.numpy_rank_promotion("allow"):  # Flax's own layer broadcasts across ranks
+        variables = reference.init(KEY, x)
+        expected, state = reference.apply(variables, x, mutable=["batch_stats"])
+    y, ours = BatchNorm().apply(variables, x, Context(train=True), cell, mutable=["batch_stats"])
+    close((layers.to_image(y), ours), (expected, state))
+    evaluated = BatchNorm().apply({**variables, **ours}, x, Context(), cell)
+    mean, var = (np.asarray(ours["batch_stats"][name]) for name in ("mean", "var"))
+    close(layers.to_image(evaluated), (np.asarray(x) - mean) / np.sqrt(var + 1e-3))
+
+
+def batchnorm(x, weight=None, axis_name=None):
+    variables = BatchNorm().init(KEY, x, Context(), layers.PIXEL)
+    context = Context(train=True, weight=weight, axis_name=axis_name)
+    y, state = BatchNorm().apply(variables, x, context, layers.PIXEL, mutable=["batch_stats"])
+    return layers.to_image(y), state
+
+
+def test_batchnorm_does_not_count_padding():
+    x = image(6, 4, 4, 3)
+    padded = jnp.concatenate([x, jnp.full((2, 4, 4, 3), 1e3)])
+    y, state = batchnorm(padded, jnp.array([1.0] * 6 + [0.0] * 2))
+    expected, expected_state = batchnorm(x)
+    close((y[:6], state), (expected, expected_state))
+
+
+def test_batchnorm_over_devices_is_batchnorm_of_the_whole_even_if_the_padding_lies_on_one():
+    x, weight = image(8, 4, 4, 3), jnp.array([1.0] * 5 + [0.0] * 3)
+    split = jax.vmap(lambda x, w: batchnorm(x, w, "batch"), axis_name="batch")
+    y, state = split(x.reshape(2, 4, 4, 4, 3), weight.reshape(2, 4))
+    expected, expected_state = batchnorm(x, weight)
+    close(y.reshape(x.shape), expected)
+    close(jax.tree.map(lambda s: s[1], state), expected_state)
+
+
+def dropout(x, axis_name=None, rate=0.25, **context):
+    variables = {"settings": {"rate": jnp.float32(rate)}}
+    layer = Dropout(0.5)
+    return layer.apply(variables, x, Context(axis_name=axis_name, **context), layers.PIXEL, rngs={"dropout": KEY})
+
+
+def test_dropout_keeps_the_share_and_the_mean_and_heeds_the_variable():
+    y = np.asarray(dropout(jnp.ones((200, 1000)), train=True))
+    assert set(np.unique(y)) == {0.0, np.float32(1 / 0.75)}
+    assert abs((y > 0).mean() - 0.75) < 5 * np.sqrt(0.25 * 0.75 / y.size)
+    assert not (y[0] == y[1]).all()
+
+
+def test_dropout_when():
+    x = jnp.ones((4, 50))
+    np.testing.assert_array_equal(dropout(x), x)
+    assert (dropout(x, dropout_at_evaluation=True) == 0).any()
+
+
+def test_dropout_of_a_batch_on_two_devices_is_that_of_the_whole():
+    x = jnp.ones((8, 64))
+    split = jax.vmap(lambda x: dropout(x, "batch", train=True), axis_name="batch")(x.reshape(2, 4, 64))
+    np.testing.assert_array_equal(split.reshape(8, 64), dropout(x, train=True))
+
+
+def test_dropout_is_the_same_in_cells():
+    x = image(2, 4, 4, 3)
+    cells = dropout(layers.to_cells(x, layers.square_cell(2)), train=True)
+    assert isinstance(cells, Cells)
+    np.testing.assert_array_equal(layers.to_image(cells), dropout(x, train=True))
