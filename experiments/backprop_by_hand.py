@@ -110,7 +110,7 @@ def train_by_hand(
 
 def loss(weights: Weights, points: jax.Array, targets: jax.Array) -> jax.Array:
     """L, for `jax.grad`."""
-    hidden = jax.nn.sigmoid(points @ weights.W1.T + weights.b1)
+    hidden = jax.nn.sigmoid(points @ weights.W1.T + weights.b1[None])
     output = jax.nn.sigmoid(hidden @ weights.W2 + weights.b2)
     return jnp.mean(jnp.square(output - targets)) / 2
 
@@ -129,7 +129,11 @@ def by_central_differences(
     with jax.enable_x64(True):
         flat, unravel = ravel_pytree(weights)
         moves = np.eye(len(flat)) * step
-        values = [(function(unravel(flat + move)) - function(unravel(flat - move))) / (2 * step) for move in moves]
+
+        def at(point: Any) -> Any:
+            return function(jax.tree.map(np.asarray, unravel(point)))
+
+        values = [(at(flat + move) - at(flat - move)) / (2 * step) for move in moves]
         return jax.tree.map(np.asarray, unravel(jnp.asarray(values)))
 
 

@@ -1,0 +1,71 @@
+"""Events as TensorBoard's own reader sees them."""
+
+import jax
+import numpy as np
+import pytest
+
+from mnistlab import checkpoint, experiment, tensorboard, train
+from mnistlab.config import TrainConfig
+from mnistlab.experiment import Options, Variant
+
+
+@pytest.fixture(scope="module")
+def written(dataset, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("events")
+    events = tensorboard.EventWriter(folder)
+    config = TrainConfig("dense", batch_size=50, num_epochs=2)
+    result = train.run(config, dataset, [3, 4], on_epoch=events.epoch)
+    events.image("predictions", np.full((20, 30, 3), 7, np.uint8), 2)
+    events.close()
+    return folder, result
+
+
+def read(folder):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    return EventAccumulator(str(folder), size_guidance={"histograms": 0}).Reload()
+
+
+def test_scalars_of_each_seed_are_the_history(written):
+    folder, result = written
+    for number, seed in enumerate((3, 4)):
+        events = read(folder / f"seed_{seed}")
+        for name, values in result.history.items():
+            scalars = events.Scalars(name)
+            assert [scalar.step for scalar in scalars] == [1, 2]
+            np.testing.assert_allclose([scalar.value for scalar in scalars], values[number], rtol=1e-6)
+
+
+def test_a_histogram_of_every_parameter_each_epoch(written):
+    folder, result = written
+    events = read(folder / "seed_3")
+    leaves = jax.tree.leaves(result.state.params)
+    assert len(events.Tags()["histograms"]) == len(leaves)
+    for name in events.Tags()["histograms"]:
+        layer, parameter = name.split("/")
+        first, last = events.Histograms(name)
+        assert first.histogram_value.num == result.state.params[layer][parameter][0].size
+        np.testing.assert_allclose(last.histogram_value.max, result.state.params[layer][parameter][0].max(), rtol=1e-6)
+
+
+def test_the_prediction_image(written):
+    folder, _ = written
+    (image,) = read(folder / "figures").Images("predictions")
+    assert (image.height, image.width) == (20, 30)
+
+
+def test_a_reloaded_model_predicts_the_same(dataset, tmp_path):
+    variant = Variant(TrainConfig("dense", batch_size=50, num_epochs=1))
+    shown = experiment.Experiment("lenet_vs_dense", "", "", "", "", {"dense": variant}, {}, ())
+    experiment._load, load = lambda variants, data_dir: dataset, experiment._load
+    try:
+        experiment.run(shown, Options(tmp_path, num_seeds=2))
+    finally:
+        experiment._load = load
+    program = train.program_of(variant.config, dataset)
+    result = train.run(variant.config, dataset, [0, 1])
+    reloaded = experiment.restore_weights(tmp_path / "checkpoints" / "dense" / "last", result.state)
+    ours, theirs = (jax.vmap(program.predict, (0, None))(state, dataset.test.image) for state in (result.state, reloaded))
+    np.testing.assert_array_equal(ours, theirs)
+    with pytest.raises(checkpoint.UserError, match="train first"):
+        experiment.restore_weights(tmp_path / "nowhere", result.state)
