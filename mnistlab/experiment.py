@@ -566,7 +566,7 @@ def _page(
         *subset,
         report.Heading("Claims"),
         _claims_table(checked),
-        report.Text("\n\n".join(item.sentence for item in checked)),
+        report.Text("\n\n".join(f"({item.claim.id}) {item.sentence}" for item in checked if item.comparison)),
         report.Heading("Results"),
         overview_table(experiment, variants, outcome),
         report.Details("All metrics", [table]),
@@ -574,18 +574,14 @@ def _page(
     curves = {name: reported.curve(variant.curve) for name, variant in variants.items() if variant.curve}
     blocks.append(report.Heading("Learning curves"))
     for name, result in outcome.results.items():
-        caption = f"{name}: training (running mean of the epoch) and validation"
-        caption += "; broken lines: as reported." if name in curves else "."
-        figure = report.figure_history({name: result.history}, {name: curves[name]} if name in curves else None)
-        blocks.append(picture(figure, f"history_{_file_name(name)}", caption, f"loss and accuracy of {name} by epoch"))
+        caption = f"{name}: training (running mean of the epoch) and validation."
         if name in curves:
             deviation, epoch = history.largest_deviation(result, curves[name], "val_accuracy")
-            blocks.append(
-                report.Text(
-                    f"Largest deviation of the mean validation accuracy from the reported curve: {deviation:.4f}, "
-                    f"at epoch {epoch}."
-                )
+            caption += (
+                f" Broken lines: as reported; our validation accuracy is {deviation:.4f} off at most (epoch {epoch})."
             )
+        figure = report.figure_history({name: result.history}, {name: curves[name]} if name in curves else None)
+        blocks.append(picture(figure, f"history_{name}", caption, f"loss and accuracy of {name} by epoch"))
     if any(len(result.runs) > 1 for result in outcome.results.values()):
         blocks += _seed_blocks(experiment, outcome, checked, picture)
     for name, by_rate in outcome.searched.items():

@@ -65,7 +65,9 @@ def test_a_reloaded_model_predicts_the_same(dataset, tmp_path):
     program = train.program_of(variant.config, dataset)
     result = train.run(variant.config, dataset, [0, 1])
     reloaded = experiment.restore_weights(tmp_path / "checkpoints" / "dense" / "last", result.state)
-    ours, theirs = (jax.vmap(program.predict, (0, None))(state, dataset.test.image) for state in (result.state, reloaded))
+    ours, theirs = (
+        jax.vmap(program.predict, (0, None))(state, dataset.test.image) for state in (result.state, reloaded)
+    )
     np.testing.assert_array_equal(ours, theirs)
     with pytest.raises(checkpoint.UserError, match="train first"):
         experiment.restore_weights(tmp_path / "nowhere", result.state)
