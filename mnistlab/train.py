@@ -361,9 +361,15 @@ class _Trainer:
         if key not in self.programs:
             start = time.perf_counter()
             donated = (0,) if name == "epoch" else ()
-            self.programs[key] = jax.jit(function, donate_argnums=donated).lower(*args).compile()
+            lowered = jax.jit(function, donate_argnums=donated).lower(*args)
+            self.programs[key] = lowered.compile(compiler_options=_compiler_options(name))
             self.compile_seconds += time.perf_counter() - start
         return self.programs[key]
+
+
+def _compiler_options(name: str) -> dict[str, Any]:
+    """The program that runs once and briefly is not worth optimising: its random draws compile 8 times as long."""
+    return {"xla_backend_optimization_level": 0} if name == "init" and jax.default_backend() == "cpu" else {}
 
 
 def _advance(carry: Carry, state: TrainState, record: Record, patience_epochs: int | None) -> tuple[Carry, Record]:
