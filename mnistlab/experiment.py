@@ -35,7 +35,7 @@ from mnistlab.datasets import Dataset
 from mnistlab.errors import UserError
 from mnistlab.files import write_atomic
 from mnistlab.step import Program
-from mnistlab.train import Epoch, Result
+from mnistlab.train import Epoch, Result, Sharing
 
 PROTOCOLS = ("reported", "controlled")
 
@@ -372,6 +372,11 @@ def _train_variant(
         if events is not None:
             events.epoch(epoch)
 
+    def on_sharing(sharing: Sharing) -> None:
+        write_atomic(folder / "training" / "crowd_size", f"{sharing.crowd_size}\n")
+        if sharing.num_runs > 1:
+            display.line(f"{name}: {sharing.text()}")
+
     display.begin(name, variant.config.num_epochs)
     try:
         result = train.run(
@@ -380,8 +385,9 @@ def _train_variant(
             seeds,
             program=_program(variant, dataset),
             sweep=sweep,
-            crowd_size=options.crowd_size,
+            crowd_size=_kept_crowd_size(folder / "training" / "crowd_size") or options.crowd_size,
             keeper=keeper,
+            on_sharing=on_sharing,
             on_epoch=on_epoch,
         )
     finally:
@@ -398,6 +404,16 @@ def _train_variant(
         events.image("predictions", report.pixels(figure), variant.config.num_epochs)
         events.close()
     return result
+
+
+def _kept_crowd_size(path: Path) -> int | None:
+    """With how many runs a program training began: a crowd of another size would not find what was kept of it."""
+    if not path.exists():
+        return None
+    text = path.read_text().strip()
+    if not text.isdecimal() or int(text) < 1:
+        raise UserError(f"{path} is damaged: it holds {text!r}, not a number of runs; use --noresume to start again")
+    return int(text)
 
 
 def _program(variant: Variant, dataset: Dataset) -> Program:

@@ -1,8 +1,10 @@
 """Training: the one place for jit, vmap and scan. One compiled program an epoch, many seeds in it."""
 
 import itertools
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -20,6 +22,8 @@ from mnistlab.losses import Sums
 from mnistlab.step import EvalStep, Program, TrainState, TrainStep
 
 EVAL_BATCH_SIZE = 250  # divides every evaluation set here, so that nothing is padded
+MAX_CPU_CROWD = 8  # a run costs no less in a larger one (measured: lenet5, dense and cnn A on 2 cores)
+MEMORY_SHARE = 0.7  # of the memory that is free: the rest is for evaluation, checkpoints and the estimate's error
 
 
 class Record(NamedTuple):
@@ -79,6 +83,27 @@ class Epoch(NamedTuple):
     seconds: float
 
 
+class Sharing(NamedTuple):
+    """How many runs share a program, and why; None where it was not measured or cannot be known."""
+
+    num_runs: int
+    crowd_size: int
+    run_bytes: int | None = None  # what one run of the epoch program takes
+    free_bytes: int | None = None  # memory that was free for the crowd
+
+    def text(self) -> str:
+        """In a line.
+
+        >>> Sharing(20, 4, run_bytes=5 * 10**9, free_bytes=30 * 10**9).text()
+        '4 of 20 runs share a program: 5,000 MB each, 30,000 MB free'
+        """
+        text = f"{self.crowd_size} of {self.num_runs} runs share a program"
+        if self.run_bytes is None:
+            return text
+        free = "free memory unknown" if self.free_bytes is None else f"{self.free_bytes / 1e6:,.0f} MB free"
+        return f"{text}: {max(1.0, self.run_bytes / 1e6):,.0f} MB each, {free}"
+
+
 class Keeper(Protocol):
     """Where a crowd's carry survives the process; checkpoint.Keeper is one."""
 
@@ -130,6 +155,7 @@ def run(
     sweep: Mapping[str, Sequence[float]] | None = None,
     crowd_size: int | None = None,
     keeper: Callable[[str], Keeper] | None = None,
+    on_sharing: Callable[[Sharing], None] | None = None,
     on_epoch: Callable[[Epoch], None] | None = None,
 ) -> Result:
     """Trains every seed (with `sweep`: every seed at every point of the grid) and evaluates the final weights.
@@ -139,8 +165,9 @@ def run(
         __call__ may take train= and weight=.
       program: in place of the model, the loss and the optimiser that `train_config` names.
       sweep: values of config.SWEEPABLE settings; the grid is their product.
-      crowd_size: how many runs share a program; None takes `default_crowd_size`.
+      crowd_size: how many runs share a program; None takes as many as fit into memory, at most 8 on a CPU.
       keeper: name of a crowd -> where it is kept; a crowd that was kept is continued, with the same bits.
+      on_sharing: called once, before the first epoch, with how many runs share a program.
       on_epoch: called after each epoch of each crowd.
 
     Raises:
@@ -157,7 +184,10 @@ def run(
         raise UserError(f"crowd_size is {crowd_size}; expected a whole number of at least 1")
     runs = _grid(train_config, seeds, sweep)
     trainer = _Trainer(train_config, dataset, program or program_of(train_config, dataset, model))
-    size = crowd_size or default_crowd_size(len(runs))
+    sharing = Sharing(len(runs), min(crowd_size, len(runs))) if crowd_size else trainer.sharing(runs)
+    if on_sharing is not None:
+        on_sharing(sharing)
+    size = sharing.crowd_size
     crowds = [runs[start : start + size] for start in range(0, len(runs), size)]
     results = []
     for crowd in crowds:
@@ -180,9 +210,39 @@ def program_of(train_config: TrainConfig, dataset: Dataset, model: nn.Module | N
     )
 
 
-def default_crowd_size(num_runs: int) -> int:
-    """How many runs share a program on this backend: 8 on a CPU, where more cost no less a run; else all."""
-    return min(num_runs, 8) if jax.default_backend() == "cpu" else num_runs
+def fitting_crowd_size(
+    num_runs: int, run_bytes: int = 0, free_bytes: int | None = None, most: int | None = None
+) -> int:
+    """How many of `num_runs` runs share a program: as many as fit into MEMORY_SHARE of `free_bytes`, at least 1.
+
+    The crowds are of one size where possible, since each size is compiled: 10 runs are 5 and 5, not 8 and 2.
+
+    Args:
+      free_bytes: None where it is not known, and then no limit.
+      most: never more than this.
+
+    >>> fitting_crowd_size(20, run_bytes=100, free_bytes=1000), fitting_crowd_size(10, most=8)
+    (7, 5)
+    """
+    size = num_runs if most is None else min(num_runs, most)
+    if free_bytes is not None and run_bytes > 0:
+        size = min(size, int(MEMORY_SHARE * free_bytes / run_bytes))
+    return -(-num_runs // -(-num_runs // max(1, size)))
+
+
+def free_memory(device: jax.Device | None = None, meminfo: Path = Path("/proc/meminfo")) -> int | None:
+    """Bytes that are free for programs of `device` (default: the first), None where nothing says so.
+
+    An accelerator's own statistics count; a CPU has the host's memory, of which Linux says what is available.
+    """
+    device = device or jax.devices()[0]
+    stats = device.memory_stats() or {}
+    if "bytes_limit" in stats:
+        return max(0, stats["bytes_limit"] - stats.get("bytes_in_use", 0))
+    if device.platform != "cpu" or not meminfo.exists():
+        return None
+    available = re.search(r"^MemAvailable:\s+(\d+) kB$", meminfo.read_text(), re.MULTILINE)
+    return int(available[1]) * 1024 if available else None
 
 
 def crowd_name(crowd: Sequence[Run]) -> str:
@@ -268,7 +328,7 @@ class _Trainer:
             active = np.asarray(carry.active)
             if not active.any():
                 break
-            epoch = self._compiled("epoch", _crowd_map(self.epoch, val_order), carry, self.pool, train_order, val_order)
+            epoch = self._epoch(carry, train_order, val_order)
             start = time.perf_counter()
             carry, record = epoch(carry, self.pool, train_order, val_order)
             if number + 1 < num_epochs:  # made while the device works
@@ -298,6 +358,30 @@ class _Trainer:
             "compile_seconds": self.compile_seconds - compiled_before,
             "evaluate_seconds": evaluate_seconds,
         }
+
+    def sharing(self, runs: Sequence[Run]) -> Sharing:
+        """The largest crowd that fits, judged by the compiled epoch program of the largest crowd that is wanted.
+
+        That program is the one which then trains, unless it does not fit; what a run takes is the same in any crowd.
+        """
+        most = MAX_CPU_CROWD if jax.default_backend() == "cpu" else None
+        size = fitting_crowd_size(len(runs), most=most)
+        if size == 1:
+            return Sharing(len(runs), 1)
+        crowd = runs[:size]
+        parts = [self._parts(member.seed) for member in crowd]
+        val_order = self._shared_order([part.val for part in parts])
+        free_bytes = free_memory()
+        program = self._epoch(self._init(crowd), self._train_order(crowd, parts, 0), val_order)
+        needed = _program_bytes(program)
+        if needed is None:
+            return Sharing(len(runs), size)
+        pool_bytes = sum(leaf.nbytes for leaf in self.pool)
+        run_bytes = max(0, needed - pool_bytes) // size
+        return Sharing(len(runs), fitting_crowd_size(len(runs), run_bytes, free_bytes, size), run_bytes, free_bytes)
+
+    def _epoch(self, carry: Carry, train_order: Order, val_order: Order) -> Any:
+        return self._compiled("epoch", _crowd_map(self.epoch, val_order), carry, self.pool, train_order, val_order)
 
     def _parts(self, seed: int) -> Parts:
         return batches.split_parts(self.config, self.num_train, self.num_test, seed)
@@ -354,7 +438,7 @@ class _Trainer:
         split = [np.split(np.asarray(value, np.float64), ends, axis=1) for value in batch_sums]
         return {name: Sums(*(value[n].sum(axis=1) for value in split)) for n, name in enumerate(Parts._fields)}
 
-    def _compiled(self, name: str, function: Callable, *args: Any) -> Callable:
+    def _compiled(self, name: str, function: Callable, *args: Any) -> Any:
         """`function` compiled for the shapes of `args`, once; the carry of an epoch is donated."""
         shapes = tuple((np.shape(leaf), str(getattr(leaf, "dtype", ""))) for leaf in jax.tree.leaves(args))
         key = (name, shapes)
@@ -370,6 +454,15 @@ class _Trainer:
 def _compiler_options(name: str) -> dict[str, Any]:
     """The program that runs once and briefly is not worth optimising: its random draws compile 8 times as long."""
     return {"xla_backend_optimization_level": 0} if name == "init" and jax.default_backend() == "cpu" else {}
+
+
+def _program_bytes(program: Any) -> int | None:
+    """Arguments, results and temporaries of a compiled program; None where the backend does not say."""
+    analysis = program.memory_analysis()
+    if analysis is None:
+        return None
+    arguments = analysis.argument_size_in_bytes - analysis.alias_size_in_bytes  # what is donated is reused
+    return arguments + analysis.output_size_in_bytes + analysis.temp_size_in_bytes
 
 
 def _advance(carry: Carry, state: TrainState, record: Record, patience_epochs: int | None) -> tuple[Carry, Record]:
