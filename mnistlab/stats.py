@@ -131,6 +131,28 @@ def bca_interval(
     return Interval(float(low), float(high))
 
 
+def sd_interval(values: ArrayLike, confidence: float = 0.95) -> Interval:
+    """Interval of a standard deviation: sd sqrt((n - 1) / q), q the chi-square quantiles with n - 1 degrees of freedom.
+
+    Args:
+      values: float [n], one number a run, roughly normal: unlike the interval of a mean, this one does not become right
+        with n where they are not. One value, or a value that is not finite, gives (nan, nan).
+
+    >>> low, high = sd_interval([0.985, 0.987, 0.986, 0.988])  # their sd is 0.0013
+    >>> f"{low:.4f} {high:.4f}"
+    '0.0007 0.0048'
+    """
+    from scipy import special
+
+    values = _vector(values)
+    n = len(values)
+    if n < 2 or not np.all(np.isfinite(values)):
+        return UNKNOWN
+    tail = (1 - confidence) / 2
+    low, high = (_sd(values) * math.sqrt((n - 1) / float(special.chdtri(n - 1, upper))) for upper in (tail, 1 - tail))
+    return Interval(low, high)
+
+
 # Tests
 
 
@@ -260,6 +282,18 @@ def num_pairs_needed(sd_difference: float, difference: float, alpha: float = ALP
         middle = (low + high) // 2
         low, high = (low, middle) if _t_test_power(middle, effect, alpha) >= power else (middle, high)
     return high
+
+
+def fewest_pairs(alpha: float = ALPHA) -> int:
+    """The smallest n at which the sign-flip test can reach p < alpha: all pairs agree and 2^(1 - n) < alpha.
+
+    >>> fewest_pairs(), fewest_pairs(0.05 / 6)
+    (6, 8)
+    """
+    n = 2
+    while 2.0 ** (1 - n) >= alpha:
+        n += 1
+    return n
 
 
 # Claims

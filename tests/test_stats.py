@@ -87,6 +87,27 @@ def test_equal_values_give_an_interval_of_no_width():
         assert interval([0.25] * 6) == (0.25, 0.25)
 
 
+@pytest.mark.parametrize("n", [2, 3, 8, 50])
+@pytest.mark.parametrize("confidence", [0.8, 0.95])
+def test_sd_interval_equals_the_chi_square_formula(n, confidence):
+    values = normal(n)
+    quantiles = scipy.stats.chi2.ppf([(1 + confidence) / 2, (1 - confidence) / 2], n - 1)
+    expected = np.sqrt(np.sum((values - values.mean()) ** 2) / quantiles)
+    np.testing.assert_allclose(stats.sd_interval(values, confidence), expected, rtol=1e-10)
+
+
+def test_sd_interval_covers_as_often_as_it_says():
+    samples = np.random.default_rng(0).standard_normal((2000, 6))
+    covered = [low <= 1 <= high for low, high in map(stats.sd_interval, samples)]
+    assert 0.93 < np.mean(covered) < 0.97
+
+
+@pytest.mark.parametrize("num_claims", [1, 2, 6, 12])
+def test_fewest_pairs_is_where_agreement_of_all_passes_holm(num_claims):
+    n = stats.fewest_pairs(0.05 / num_claims)
+    assert stats.sign_flip_p(np.ones(n)) * num_claims < 0.05 <= stats.sign_flip_p(np.ones(n - 1)) * num_claims
+
+
 def coverage(interval, experiments, mean):
     intervals = np.array([interval(values) for values in experiments])
     return np.mean((intervals[:, 0] <= mean) & (mean <= intervals[:, 1]))
