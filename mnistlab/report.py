@@ -278,7 +278,8 @@ def _legend(figure: Figure, num_columns: int, extra: Sequence[Any] = (), order: 
     labels = [label for label in order if label in handles]
     labels += [label for label in handles if label not in labels]
     if labels:
-        ncols = min(num_columns, len(labels))
+        column_inches = 0.45 + 0.065 * max(map(len, labels))
+        ncols = max(1, min(num_columns, len(labels), int(figure.get_figwidth() / column_inches)))
         figure.legend([handles[label] for label in labels], labels, loc="outside upper center", ncols=ncols)
 
 
@@ -675,12 +676,20 @@ def figure_forest(rows: Sequence[ForestRow], label: str) -> Figure:
 
 
 def _ticks_at(axes: Axes, x: Floats, log_x: bool) -> None:
-    """Ticks at the settings themselves while they are few."""
+    """Ticks at the settings themselves while they are few, else at 1, 2, 5 (log) or at whole numbers (epochs)."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator
+
     if log_x:
         axes.set_xscale("log")
     if x.size <= 8:
         axes.set_xticks(x, [f"{value:g}" for value in x])
         axes.set_xticks([], minor=True)
+    elif log_x:
+        axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.set_xticks([], minor=True)
+    elif np.array_equal(x, np.round(x)):
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
 
 
 def figure_lines(
