@@ -6,6 +6,7 @@ import fcntl
 import importlib.metadata
 import json
 import platform
+import re
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -232,25 +233,48 @@ def claim_workdir(workdir: Path, identity: Mapping[str, Any], resume: bool) -> N
     Raises:
       UserError: it holds another run.
     """
-    path = workdir / "config.json"
-    if not path.exists():
+    if not (workdir / "config.json").exists():
         return
     if not resume:
-        for name in ("config.json", "history.csv", "summary.json", "report.html"):
-            (workdir / name).unlink(missing_ok=True)
-        for name in ("checkpoints", "figures", "tb"):
-            shutil.rmtree(workdir / name, ignore_errors=True)
+        _clear(workdir)
         return
-    try:
-        earlier = json.loads(path.read_text())["run"]
-    except (json.JSONDecodeError, KeyError, OSError) as error:
-        raise UserError(f"{path} is damaged ({error}); use --noresume to start again, or another --workdir") from error
+    earlier = _earlier(workdir, "use --noresume to start again, or another --workdir")
     differing = [key for key, value in _jsonable(identity).items() if earlier.get(key) != value]
     if differing:
         raise UserError(
             f"{workdir} holds another run (its {', '.join(differing)} differ); "
             "use another --workdir, or --noresume to replace it"
         )
+
+
+def clear_workdir(workdir: Path, name: str) -> None:
+    """Removes what the tool `name` left in `workdir`: unlike a run of training, it is made anew in a moment.
+
+    Raises:
+      UserError: something else left its files there.
+    """
+    if (workdir / "config.json").exists():
+        if _earlier(workdir, "use another --workdir").get("experiment") != name:
+            raise UserError(f"{workdir} holds another run; use another --workdir")
+        _clear(workdir)
+
+
+def _earlier(workdir: Path, advice: str) -> dict[str, Any]:
+    path = workdir / "config.json"
+    try:
+        earlier = json.loads(path.read_text())["run"]
+        if not isinstance(earlier, dict):
+            raise TypeError("its run is no object")
+    except (ValueError, KeyError, TypeError, OSError) as error:
+        raise UserError(f"{path} is damaged ({error}); {advice}") from error
+    return earlier
+
+
+def _clear(workdir: Path) -> None:
+    for name in ("config.json", "history.csv", "summary.json", "report.html"):
+        (workdir / name).unlink(missing_ok=True)
+    for name in ("checkpoints", "figures", "tb"):
+        shutil.rmtree(workdir / name, ignore_errors=True)
 
 
 def write_config(workdir: Path, identity: Mapping[str, Any], command: str, dataset: Dataset | None) -> None:
@@ -469,7 +493,7 @@ def _leave(
 ) -> dict[str, Any]:
     """Writes summary.json, figures and report.html; says the tables."""
     checked = claims.check(experiment.claims, outcome.results)
-    draw = _draw_into(options.workdir / "figures")
+    draw = draw_into(options.workdir / "figures")
     extra_blocks, extra_summary = experiment.extra(outcome, draw) if experiment.extra else ([], {})
     summary = summarize(experiment, options, outcome, checked) | extra_summary
     table = result_table(experiment, outcome)
@@ -580,8 +604,8 @@ def _page(
         report.Text(f"Protocol `{options.protocol}`. {experiment.quirks} Source: {experiment.source}."),
         *subset,
         report.Heading("Claims"),
-        _claims_table(checked),
-        report.Text("\n\n".join(f"({item.claim.id}) {item.sentence}" for item in checked if item.comparison)),
+        claims_table(checked),
+        *quotable(checked, f"{outcome.dataset.name}, protocol {options.protocol}, {_count(options.num_seeds, 'seed')}"),
         report.Heading("Results"),
         overview_table(experiment, variants, outcome),
         report.Details("All metrics", [table]),
@@ -607,7 +631,11 @@ def _page(
             f"{name}: validation accuracy by learning rate; the best mean was chosen, {best_learning_rate(by_rate):g}."
         )
         blocks.append(picture(figure, f"learning_rate_{_file_name(name)}", caption, caption))
-    blocks.append(report.Heading("Predictions"))
+    if len(options.sweep) == 1:
+        (setting,) = options.sweep
+        blocks += _sweep_blocks(setting, tuple(variants), outcome.results, picture)
+    if any(name in variants for name in outcome.results):
+        blocks.append(report.Heading("Predictions"))
     for name, result in outcome.results.items():
         figure = _predictions_figure(result, outcome.predictions[name], outcome.dataset)
         caption = (
@@ -629,7 +657,41 @@ def _page(
     return blocks
 
 
-def _draw_into(folder: Path) -> Draw:
+def _sweep_blocks(
+    setting: str, variants: Sequence[str], results: Mapping[str, Result], picture: Draw
+) -> list[report.Block]:
+    """How sensitive validation is to a swept setting: what a setting may be chosen by, which test results are not."""
+    words = setting.replace("_", " ")
+    blocks: list[report.Block] = [
+        report.Heading(f"Sensitivity to the {words}"),
+        report.Text("On validation examples, by which a setting may be chosen: test results must not choose."),
+    ]
+    swept = {
+        name: {
+            result.runs[0].settings[setting]: result
+            for label, result in results.items()
+            if label.split(" ")[0] == name and setting in result.runs[0].settings
+        }
+        for name in variants
+    }
+    points = sorted({value for by_value in swept.values() for value in by_value})
+    if len(points) < 2:
+        return []
+    for metric in ("val_accuracy", "val_loss"):
+        values = {
+            name: np.stack([by_value[point].metrics[metric] for point in points]) for name, by_value in swept.items()
+        }
+        label = metric.replace("val_", "validation ")
+        log_x = points[0] > 0 and points[-1] >= 10 * points[0]
+        figure = report.figure_sweep(points, values, words, label, log_x=log_x)
+        caption = f"{label.capitalize()} of the final weights by {words}, mean over the seeds."
+        blocks.append(picture(figure, f"sweep_{metric}", caption, f"{label} by {words}"))
+    return blocks
+
+
+def draw_into(folder: Path) -> Draw:
+    """What saves figures in `folder`, as svg and png, and makes blocks of them."""
+
     def draw(figure: Any, name: str, caption: str, alt: str | None = None) -> report.Picture:
         svg, _ = report.save_figure(figure, folder, _file_name(name))
         return report.Picture(svg, caption, alt or caption)
@@ -655,7 +717,21 @@ def class_pictures(name: str, outcome: Outcome, draw: Draw) -> list[report.Block
     ]
 
 
-def _claims_table(checked: Sequence[Checked]) -> report.Table:
+def quotable(checked: Sequence[Checked], where: str) -> list[report.Block]:
+    """The claims as sentences to quote, which say `where` they were measured, and all the evidence."""
+    measured = [item for item in checked if item.comparison]
+    if not measured:
+        return []
+    sentences = [f"({item.claim.id}) {item.sentence}" for item in measured]
+    return [
+        report.Heading("To quote", 3),
+        report.Text("\n\n".join([f"Measured on {where}:", *sentences])),
+        report.Details("All the evidence", [evidence_table(measured)]),
+    ]
+
+
+def claims_table(checked: Sequence[Checked]) -> report.Table:
+    """The claims with their verdicts, a row each."""
     rows = []
     for item in checked:
         c = item.comparison
@@ -677,39 +753,96 @@ def _seed_blocks(
     theirs = reported.results(experiment.name)
     blocks: list[report.Block] = [report.Heading("Seeds")]
     for metric in ("test_accuracy", "test_loss"):
-        values = {name: history.metric(result, metric) for name, result in outcome.results.items()}
-        numbers = {name: theirs[name][metric] for name in values if metric in theirs.get(name, {})}
-        label = metric.replace("_", " ")
-        figure = report.figure_seeds(values, label, numbers)
-        blocks.append(
-            picture(
-                figure, f"seeds_{metric}", f"{label.capitalize()} of every seed.", f"{label} of every seed by variant"
-            )
+        numbers = {name: theirs[name][metric] for name in outcome.results if metric in theirs.get(name, {})}
+        blocks.append(seeds_picture(metric, outcome.results, picture, numbers))
+    return blocks + difference_pictures(checked, outcome.results, picture)
+
+
+def seeds_picture(
+    metric: str, results: Mapping[str, Result], picture: Draw, numbers: Mapping[str, float] | None = None
+) -> report.Picture:
+    """A metric of every seed, a dot each, with the reported `numbers` by variant."""
+    values = {name: history.metric(result, metric) for name, result in results.items()}
+    label = metric.replace("_", " ")
+    figure = report.figure_seeds(values, label, numbers)
+    caption = f"{label.capitalize()} of every seed, a dot each; below them the mean with its 95 % interval."
+    return picture(figure, f"seeds_{metric}", caption, f"{label} of every seed by variant")
+
+
+def difference_pictures(
+    checked: Sequence[Checked], results: Mapping[str, Result], picture: Draw
+) -> list[report.Picture]:
+    """The paired differences behind the claims about two variants: a figure for each quantity, a row a claim."""
+    rows: dict[str, dict[str, np.ndarray]] = {}
+    intervals: dict[str, tuple[float, float]] = {}
+    for item in checked:
+        claim = item.claim
+        if item.comparison is None or not isinstance(claim.right, str):
+            continue
+        label = f"({claim.id}) {claim.left} − {claim.right}, {claim.metric.replace('_', ' ')}"
+        left, right = results[claim.left], results[claim.right]
+        difference = history.metric(left, claim.metric) - claims.paired(left, right, claim.metric)
+        rows.setdefault(_quantity(claim.metric), {})[label] = difference
+        intervals[label] = item.comparison.bca_interval
+    return [
+        picture(
+            report.figure_differences(differences, intervals, f"difference in {quantity}"),
+            f"differences_{quantity}",
+            f"Paired differences in {quantity}, a dot a seed; below them the mean with its BCa interval.",
+            f"paired differences in {quantity} by claim",
         )
-    pairs = [
-        item
-        for item in checked
-        if item.comparison and isinstance(item.claim.right, str) and item.claim.metric.endswith("accuracy")
+        for quantity, differences in rows.items()
     ]
-    if pairs:
-        differences, intervals = {}, {}
-        for item in pairs:
-            claim = item.claim
-            label = f"({claim.id}) {claim.left} − {claim.right}, {claim.metric.replace('_', ' ')}"
-            left, right = outcome.results[claim.left], outcome.results[str(claim.right)]
-            differences[label] = history.metric(left, claim.metric) - claims.paired(left, right, claim.metric)
-            intervals[label] = item.comparison.bca_interval if item.comparison else (np.nan, np.nan)
-        figure = report.figure_differences(differences, intervals, "difference in accuracy")
-        blocks.append(
-            picture(
-                figure,
-                "differences",
-                "Paired differences, a dot a seed, with BCa intervals.",
-                "paired differences by claim",
-            )
+
+
+def _quantity(metric: str) -> str:
+    """What a metric is counted in, so that a figure has one unit.
+
+    >>> [_quantity(name) for name in ("val_accuracy@1 - val_accuracy@2", "overfitting_gap", "lowest_epoch:val_loss")]
+    ['accuracy', 'accuracy', 'epochs']
+    """
+    units = {"seconds": "seconds", "epoch": "epochs", "loss": "loss"}  # the first that the name speaks of
+    return next((unit for word, unit in units.items() if word in metric), "accuracy")
+
+
+def evidence_table(checked: Sequence[Checked]) -> report.Table:
+    """All that was measured on the claims, a column each."""
+    measured = [(item, item.comparison) for item in checked if item.comparison]
+    columns = []
+    for item, c in measured:
+        claim = item.claim
+        low, high = c.probability_interval
+        right = claim.right if isinstance(claim.right, str) else f"{claim.right:g}"
+        columns.append(
+            {
+                "metric": claim.metric.replace("_", " "),
+                "A": claim.left,
+                "B": right,
+                "claim": f"A {c.direction} B",
+                "pairs": str(c.n) + (f", {c.num_failed} diverged" if c.num_failed else ""),
+                "A: mean ± sd": report.format_mean_sd(c.mean_a, c.sd_a, c.n),
+                "B: mean ± sd": report.format_mean_sd(c.mean_b, c.sd_b, c.n),
+                "A − B [95 %, t]": report.format_interval(c.difference, *c.t_interval, signed=True),
+                "A − B [95 %, BCa]": report.format_interval(c.difference, *c.bca_interval, signed=True),
+                "sign-flip p": report.format_p(c.p),
+                "p (Holm)": report.format_p(c.p_holm),
+                f"P(A {c.direction} B) [95 %]": f"{c.probability:.2f} [{low:.2f}, {high:.2f}]",
+                "correlation of A and B": report.format_significant(c.correlation, 2),
+                "smallest resolvable difference": report.format_significant(c.smallest_resolvable, 2),
+                "verdict": item.verdict,
+            }
         )
-    return blocks
+    names = list(dict.fromkeys(name for column in columns for name in column))
+    rows = [(name, *(column.get(name, report.MISSING) for column in columns)) for name in names]
+    caption = (
+        "The evidence. Smallest resolvable: the true difference that so many pairs find four times in five, before Holm"
+    )
+    return report.Table(("", *(f"({item.claim.id})" for item, _ in measured)), rows, caption)
 
 
-def _file_name(variant: str) -> str:
-    return variant.replace(" ", "_").replace("=", "_")
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def _file_name(name: str) -> str:
+    return re.sub(r"[^\w.+-]+", "_", name).strip("_")
