@@ -1,0 +1,169 @@
+import dataclasses
+import json
+import math
+
+import numpy as np
+import pytest
+import scipy.stats
+from run_folders import result_of, write_run
+
+from mnistlab import history, runs, stats
+from mnistlab.errors import UserError
+
+SEEDS = (3, 4, 5, 6, 7, 8, 9, 10)
+RNG = np.random.default_rng(0)
+LOW = 0.90 + 0.01 * RNG.standard_normal(8)
+HIGH = LOW + 0.02 + 0.005 * RNG.standard_normal(8)
+
+
+@pytest.fixture
+def pair(tmp_path):
+    a = write_run(tmp_path / "a", {"dense": result_of(HIGH, SEEDS)})
+    b = write_run(tmp_path / "b", {"dense": result_of(LOW, SEEDS)})
+    return a, b
+
+
+def edit(path, change):
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+
+
+# Reading
+
+
+def test_what_is_read_is_what_was_written(tmp_path):
+    curve = np.linspace(0, 1, 24).reshape(8, 3)
+    curve[2, 1:] = math.nan
+    seconds = np.where(np.isfinite(curve), 0.25, math.nan)
+    accuracy = HIGH.copy()
+    accuracy[1] = math.nan  # diverged
+    result = result_of(accuracy, SEEDS, val_loss=curve)._replace(epoch_seconds=seconds)
+    read = runs.read_run(write_run(tmp_path / "run", {"dense": result}))
+    assert read.seeds == SEEDS
+    got = read.variants["dense"]
+    assert got.config == result.config and got.runs == result.runs
+    for name in ("test_accuracy", "val_loss@1", "val_loss@2", "overfitting_gap", "train_seconds", "epoch_seconds"):
+        np.testing.assert_allclose(history.metric(got, name), history.metric(result, name), rtol=1e-6)
+
+
+def test_a_sweep_is_read_with_its_settings(tmp_path):
+    results = {f"dense learning_rate={rate}": result_of(LOW, SEEDS) for rate in ("0.0001", "0.001")}
+    read = runs.read_run(write_run(tmp_path / "run", results))
+    assert [variant.runs[0].settings for variant in read.variants.values()] == [
+        {"learning_rate": 1e-4},
+        {"learning_rate": 1e-3},
+    ]
+
+
+@pytest.mark.parametrize(
+    "damage, words",
+    [
+        pytest.param(lambda run: (run / "config.json").unlink(), "no config.json", id="no config"),
+        pytest.param(lambda run: (run / "summary.json").unlink(), "not come to its end", id="not finished"),
+        pytest.param(lambda run: (run / "history.csv").unlink(), "history.csv", id="no history"),
+        pytest.param(lambda run: (run / "summary.json").write_text('{"variants": '), "damaged", id="cut off"),
+        pytest.param(lambda run: (run / "summary.json").write_bytes(b"\xff\xfe"), "damaged", id="no text"),
+        pytest.param(lambda run: (run / "summary.json").write_text("[]"), "damaged", id="no object"),
+        pytest.param(lambda run: (run / "config.json").write_text("{}"), "no run of training", id="another config"),
+        pytest.param(
+            lambda run: edit(run / "config.json", lambda content: content["run"]["seeds"].pop()),
+            "do not belong together",
+            id="fewer seeds than values",
+        ),
+        pytest.param(
+            lambda run: edit(run / "summary.json", lambda content: content.pop("variants")),
+            "do not belong together",
+            id="no variants",
+        ),
+    ],
+)
+def test_what_is_no_whole_run_is_one_line(pair, damage, words):
+    damage(pair[0])
+    with pytest.raises(UserError, match=words) as caught:
+        runs.read_run(pair[0])
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_a_folder_that_is_not_there(tmp_path):
+    with pytest.raises(UserError, match="no config"):
+        runs.read_run(tmp_path / "nowhere")
+
+
+# Comparing
+
+
+def test_a_comparison_of_folders_equals_scipy_on_the_arrays(pair):
+    a, b = map(runs.read_run, pair)
+    comparison = runs.compare_runs(a, b)
+    test = scipy.stats.ttest_rel(HIGH, LOW)
+    np.testing.assert_allclose(comparison.t_interval, test.confidence_interval(0.95))
+    np.testing.assert_allclose(comparison.difference, np.mean(HIGH - LOW))
+    assert comparison.verdict == "holds" and comparison.n == 8
+    assert comparison == stats.judge([stats.compare(HIGH, LOW)])[0]
+    assert runs.compare_runs(a, b, direction="<").verdict == "reversed"
+    assert runs.compare_runs(a, b, "overfitting_gap").difference == pytest.approx(np.mean(HIGH - LOW) / 10)
+
+
+def test_pairs_are_of_one_seed_whatever_their_order(tmp_path, pair):
+    turned = write_run(tmp_path / "turned", {"dense": result_of(LOW[::-1], SEEDS[::-1])})
+    a, b, c = map(runs.read_run, (*pair, turned))
+    assert runs.compare_runs(a, c) == runs.compare_runs(a, b)
+
+
+def test_a_diverged_seed_is_counted(tmp_path, pair):
+    accuracy = LOW.copy()
+    accuracy[3] = math.nan
+    lost = write_run(tmp_path / "lost", {"dense": result_of(accuracy, SEEDS)})
+    comparison = runs.compare_runs(runs.read_run(pair[0]), runs.read_run(lost))
+    assert (comparison.n, comparison.num_failed_a, comparison.num_failed_b) == (7, 0, 1)
+    assert "B diverged in 1 of 8 seeds" in comparison.verdict
+
+
+@pytest.mark.parametrize(
+    "keywords, words",
+    [
+        ({"metric": "beauty"}, "beauty"),
+        ({"metric": "val_loss@9"}, "trained epochs: 3"),
+        ({"variant_a": "lenet5"}, "lenet5"),
+        ({"direction": "="}, "direction"),
+    ],
+)
+def test_what_cannot_be_compared_is_refused(pair, keywords, words):
+    a, b = map(runs.read_run, pair)
+    with pytest.raises(UserError, match=words):
+        runs.compare_runs(a, b, **keywords)
+
+
+def test_seeds_that_do_not_pair_are_refused(tmp_path, pair):
+    for name, seeds in (("others", range(8)), ("fewer", SEEDS[:7])):
+        other = write_run(tmp_path / name, {"dense": result_of(LOW[: len(seeds)], seeds)})
+        with pytest.raises(UserError, match="do not pair"):
+            runs.compare_runs(runs.read_run(pair[0]), runs.read_run(other))
+
+
+def test_which_variants_are_compared(tmp_path):
+    x, y, z = (result_of(LOW, SEEDS) for _ in range(3))
+    one = runs.read_run(write_run(tmp_path / "one", {"x": x}))
+    two = runs.read_run(write_run(tmp_path / "two", {"x": x, "y": y}))
+    three = runs.read_run(write_run(tmp_path / "three", {"y": y, "z": z, "x": x}))
+    only = runs.read_run(write_run(tmp_path / "only", {"w": x}))
+    assert runs.pair_variants(two, three) == [("x", "x"), ("y", "y")]
+    assert runs.pair_variants(one, only) == [("x", "w")]
+    assert runs.pair_variants(two, two) == [("x", "y")]
+    assert runs.pair_variants(one, three, variant_b="z") == [("x", "z")]
+    for wrong in ((three, three, None, None), (only, three, None, None), (two, one, None, "y"), (one, two, "x", None)):
+        with pytest.raises(UserError):
+            runs.pair_variants(*wrong)
+
+
+def test_what_differs_between_two_runs(tmp_path, pair):
+    result = result_of(LOW, SEEDS)
+    other = result._replace(config=dataclasses.replace(result.config, batch_size=7))
+    c = write_run(tmp_path / "c", {"dense": other}, protocol="reported")
+    a, b, c = map(runs.read_run, (*pair, c))
+    assert runs.differing_settings(a, "dense", b, "dense") == []
+    assert runs.differing_settings(a, "dense", c, "dense") == [
+        ("protocol", "controlled", "reported"),
+        ("batch_size", 128, 7),
+    ]
