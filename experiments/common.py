@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from mnistlab.train import Epoch
 
 FLAGS = flags.FLAGS
+TOOLS = ("bench", "compare", "power")  # entry points that are no comparison of a source
 
 
 def define_run_flags() -> None:
@@ -68,21 +69,24 @@ def main(experiment: "Experiment") -> None:
     enter(lambda: _run(experiment))
 
 
-def enter(body: Callable[[], Any]) -> None:
-    """Parses the flags, sets the process up and runs `body`; bad input is one line on stderr and exit status 2."""
+def enter(body: Callable[..., Any], arguments: Sequence[str] = ()) -> None:
+    """Parses the command line, sets the process up and runs `body`; bad input is one line and exit status 2.
+
+    Args:
+      arguments: names of what stands on the line beside the flags; `body` is called with as many texts.
+    """
 
     def start(argv: Sequence[str]) -> None:
-        del argv
         try:
             _set_up()
-            body()
+            body(*argv[1:])
         except UserError as error:
             _fail(str(error))
         except KeyboardInterrupt:
             print("\ninterrupted; the same command resumes after the last whole epoch", file=sys.stderr)
             sys.exit(130)
 
-    app.run(start, flags_parser=_parse)
+    app.run(start, flags_parser=lambda argv: _parse(argv, arguments))
 
 
 def workdir(name: str) -> Path:
@@ -205,13 +209,16 @@ def _mean(values: Any) -> float:
     return finite.mean() if len(finite) else float("nan")
 
 
-def _parse(argv: Sequence[str]) -> list[str]:
+def _parse(argv: Sequence[str], arguments: Sequence[str]) -> list[str]:
     try:
         rest = flags.FLAGS(list(argv))
     except flags.Error as error:
         _fail(str(error).split("\n")[0])
-    if len(rest) > 1:
-        _fail(f"unexpected argument {rest[1]!r}; flags start with --, see --help")
+    given = rest[1:]
+    if len(given) > len(arguments):
+        _fail(f"unexpected argument {given[len(arguments)]!r}; flags start with --, see --help")
+    if len(given) < len(arguments):
+        _fail(f"{' '.join(arguments[len(given) :])} is missing; expected {' '.join(arguments)}, see --help")
     return rest
 
 
@@ -237,7 +244,16 @@ def _fail(text: str) -> None:
 
 
 def names() -> list[str]:
-    """The modules of this package that are entry points."""
+    """The modules of this package that are comparisons of a source, and the scoreboard of them."""
+    return [name for name in _entry_points() if name not in TOOLS]
+
+
+def tools() -> list[str]:
+    """The modules of this package that work on runs of any experiment."""
+    return [name for name in _entry_points() if name in TOOLS]
+
+
+def _entry_points() -> list[str]:
     folder = Path(__file__).parent
     others = {"common", "__main__"}
     return sorted(module.name for module in pkgutil.iter_modules([str(folder)]) if module.name not in others)

@@ -50,9 +50,11 @@ def run_main(tmp_path_factory):
 
 def test_lists_the_ten_entry_points_with_a_line_each(run_main):
     done = subprocess.run([sys.executable, "-m", "experiments"], cwd=ROOT, capture_output=True, text=True, check=True)
-    lines = done.stdout.strip().splitlines()
-    assert [line.split()[0] for line in lines] == common.names()
-    assert all(len(line.split()) > 4 for line in lines)
+    listed = done.stdout.strip().removeprefix("Experiments\n")
+    experiments, tools = (part.splitlines() for part in listed.split("Tools\n"))
+    assert [line.split()[0] for line in experiments] == common.names() and len(experiments) == 10
+    assert [line.split()[0] for line in tools] == common.tools() and {"compare", "power"} <= set(common.tools())
+    assert all(len(line.split()) > 4 for line in experiments + tools)
 
 
 @pytest.mark.parametrize("name", TRAINING)
@@ -84,6 +86,33 @@ def test_leaves_the_files_of_the_contract(run_main, tmp_path, name):
     assert f"history_{variant}.svg" in figures and f"history_{variant}.png" in figures
     assert (tmp_path / "checkpoints" / variant / "last").is_dir()
     assert (tmp_path / "checkpoints" / variant / "best").is_dir()
+
+
+SWEEP = ("--sweep=learning_rate=1e-4,1e-3", "--seeds=2", "--variants=dense", "--limit_examples=500", "--epochs=1")
+
+
+def test_a_sweep_shows_how_sensitive_validation_is_and_is_resumed(run_main, tmp_path):
+    done = run_main("lenet_vs_dense", *SWEEP, f"--workdir={tmp_path}", "--progress=lines")
+    assert done.returncode == 0, done.stderr
+    assert "4 of 4 runs share a program" in done.stdout
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    slow, fast = (summary["variants"][f"dense learning_rate={rate}"]["metrics"] for rate in ("0.0001", "0.001"))
+    assert max(slow["val_accuracy"]["values"]) < min(fast["val_accuracy"]["values"])  # 2 steps of 1e-4 go nowhere
+    page = (tmp_path / "report.html").read_text()
+    assert "Sensitivity to the learning rate" in page and ">Predictions<" not in page
+    figures = {path.name for path in (tmp_path / "figures").iterdir()}
+    assert {"sweep_val_accuracy.svg", "sweep_val_loss.svg"} <= figures
+
+    before = (tmp_path / "history.csv").read_text()
+    crowd_size = tmp_path / "checkpoints" / "dense" / "training" / "crowd_size"
+    assert crowd_size.read_text() == "4\n"
+    # Another size would not find the crowds that were kept, and train them again.
+    done = run_main("lenet_vs_dense", *SWEEP, f"--workdir={tmp_path}", "--progress=lines", "--crowd_size=3")
+    assert done.returncode == 0, done.stderr
+    assert "epoch 1/1" not in done.stdout and (tmp_path / "history.csv").read_text() == before
+    crowd_size.write_text("many")
+    done = run_main("lenet_vs_dense", *SWEEP, f"--workdir={tmp_path}")
+    assert done.returncode == 2 and "crowd_size is damaged" in done.stderr
 
 
 @pytest.mark.parametrize(
