@@ -472,7 +472,8 @@ def _predictions(predict: step.Predict, result: Result, dataset: Dataset) -> np.
     image, _ = test_examples(result, dataset)
     first = jax.tree.map(lambda leaf: leaf[0], result.state)
     size = train.EVAL_BATCH_SIZE
-    logits = [predict(first, image[start : start + size]) for start in range(0, len(image), size)]
+    batch_starts = range(0, len(image), size)
+    logits = [predict(first, jax.numpy.asarray(image[start : start + size])) for start in batch_starts]
     return np.argmax(np.concatenate(logits), axis=-1)
 
 
@@ -634,8 +635,7 @@ def _page(
     if len(options.sweep) == 1:
         (setting,) = options.sweep
         blocks += _sweep_blocks(setting, tuple(variants), outcome.results, picture)
-    if any(name in variants for name in outcome.results):
-        blocks.append(report.Heading("Predictions"))
+    blocks.append(report.Heading("Predictions"))
     for name, result in outcome.results.items():
         figure = _predictions_figure(result, outcome.predictions[name], outcome.dataset)
         caption = (
