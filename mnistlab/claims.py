@@ -76,9 +76,13 @@ def check(claims: Sequence[Claim], results: Mapping[str, Result]) -> list[Checke
         if claim.direction == "same":
             verdict = "reversed (they differ)" if comparison.outcome in ("holds", "reversed") else "not resolved"
         right = claim.right if isinstance(claim.right, str) else f"{claim.right:g}"
-        sentence = stats.sentence(comparison, claim.left, right, claim.metric.replace("_", " "))
+        metric = claim.metric.replace("_", " ")
         if claim.direction == "about":
-            sentence = f"Within {claim.tolerance:g} of {right}, by the nearer bound: {sentence}"
+            bound = f"{right} {'-' if comparison.direction == '>' else '+'} {claim.tolerance:g}"
+            near = stats.sentence(comparison, claim.left, bound, metric)
+            sentence = f"Within {claim.tolerance:g} of {right}, judged by the nearer bound: {near}"
+        else:
+            sentence = stats.sentence(comparison, claim.left, right, metric)
         checked.append(Checked(claim, comparison, verdict, sentence))
     return checked
 

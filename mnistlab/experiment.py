@@ -558,8 +558,11 @@ def overview_table(experiment: Experiment, variants: Mapping[str, Variant], outc
     for name, result in outcome.results.items():
         cells = [name, variants[name].description if name in variants else ""]
         for metric in ("test_accuracy", "test_loss"):
-            cells += [report.format_value(metric, theirs.get(name, {}).get(metric)), _ours(result, metric)]
-        rows.append((*cells, _ours(result, "overfitting_gap")))
+            cells += [
+                report.format_value(metric, theirs.get(name, {}).get(metric)),
+                _ours(result, metric, with_n=False),
+            ]
+        rows.append((*cells, _ours(result, "overfitting_gap", with_n=False)))
     header = (
         "variant",
         "what it is",
@@ -580,11 +583,12 @@ def _seeds(outcome: Outcome) -> str:
     return f"mean ± standard deviation over {n} seeds" if n > 1 else "one seed"
 
 
-def _ours(result: Result, metric: str) -> str:
+def _ours(result: Result, metric: str, *, with_n: bool = True) -> str:
     summary = history.summarize(history.metric(result, metric))
     text = report.format_value(metric, summary["mean"])
     if summary["n"] > 1 and not metric.endswith("seconds"):
         text = report.format_mean_sd(summary["mean"], summary["sd"], summary["n"])
+        text = text if with_n else text.removesuffix(f" (n={summary['n']})")
     return f"{text}, {summary['num_failed']} not finite" if summary["num_failed"] else text
 
 
