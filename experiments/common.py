@@ -57,6 +57,8 @@ def define_training_flags() -> None:
     flags.DEFINE_integer("limit_examples", None, "Train on the first N training images, for a quick look.")
     flags.DEFINE_multi_string("sweep", [], "setting=value,value,...: train the grid; may be repeated.")
     flags.DEFINE_integer("crowd_size", None, "How many runs share a compiled program.")
+    flags.DEFINE_integer("devices", None, "How many devices of each process train; default all.")
+    flags.DEFINE_enum("parallel", "auto", ["auto", "jit", "pmap", "shard_map"], "How several devices share the work.")
     flags.DEFINE_bool("resume", True, "Continue what --workdir holds; --noresume replaces it.")
     flags.DEFINE_bool("tensorboard", False, "Write TensorBoard events to <workdir>/tb.")
 
@@ -140,6 +142,8 @@ def options(name: str) -> "Options":
         resume=FLAGS.resume,
         tensorboard=FLAGS.tensorboard,
         crowd_size=FLAGS.crowd_size,
+        num_devices=FLAGS.devices,
+        strategy=FLAGS.parallel,
         command=command(),
     )
 

@@ -23,6 +23,7 @@ from mnistlab import (
     datasets,
     history,
     models,
+    parallel,
     report,
     reported,
     step,
@@ -34,6 +35,7 @@ from mnistlab.config import TrainConfig
 from mnistlab.datasets import Dataset
 from mnistlab.errors import UserError
 from mnistlab.files import write_atomic
+from mnistlab.parallel import Layout
 from mnistlab.step import Program
 from mnistlab.train import Epoch, Result
 
@@ -98,6 +100,8 @@ class Options:
     resume: bool = True
     tensorboard: bool = False
     crowd_size: int | None = None
+    num_devices: int | None = None  # of each process; None: all
+    strategy: str = "auto"  # of parallel.STRATEGIES
     command: str = ""  # how to repeat it
 
 
@@ -121,6 +125,7 @@ def run(experiment: Experiment, options: Options, display: Display = SILENT) -> 
     """
     variants = resolve(experiment, options)
     seeds = config.check_seeds(options.first_seed, options.num_seeds)
+    layout = parallel.make_layout(options.num_devices, options.strategy)
     with locked(options.workdir):
         identity = {
             "experiment": experiment.name,
@@ -133,7 +138,7 @@ def run(experiment: Experiment, options: Options, display: Display = SILENT) -> 
         dataset = _load(variants, options.data_dir)
         write_config(options.workdir, identity, options.command, dataset)
         _say_layers(variants, dataset, display)
-        outcome = _train(variants, seeds, options, dataset, display)
+        outcome = _train(variants, seeds, options, layout, dataset, display)
         return _leave(experiment, variants, options, outcome, display)
 
 
@@ -325,14 +330,19 @@ def layer_tables(variants: Mapping[str, Variant], dataset: Dataset) -> dict[str,
 
 
 def _train(
-    variants: Mapping[str, Variant], seeds: Sequence[int], options: Options, dataset: Dataset, display: Display
+    variants: Mapping[str, Variant],
+    seeds: Sequence[int],
+    options: Options,
+    layout: Layout | None,
+    dataset: Dataset,
+    display: Display,
 ) -> Outcome:
     results: dict[str, Result] = {}
     searched: dict[str, dict[float, Result]] = {}
     predictions, seconds = {}, {}
     for name, variant in variants.items():
         sweep = {**options.sweep, **({"learning_rate": variant.learning_rates} if variant.learning_rates else {})}
-        result = _train_variant(name, variant, seeds, sweep, options, dataset, display)
+        result = _train_variant(name, variant, seeds, sweep, options, layout, dataset, display)
         seconds[name] = result.seconds
         if variant.learning_rates:
             by_rate = _by_learning_rate(result)
@@ -355,6 +365,7 @@ def _train_variant(
     seeds: Sequence[int],
     sweep: Mapping[str, Sequence[float]],
     options: Options,
+    layout: Layout | None,
     dataset: Dataset,
     display: Display,
 ) -> Result:
@@ -377,9 +388,10 @@ def _train_variant(
             variant.config,
             dataset,
             seeds,
-            program=_program(variant, dataset),
+            program=variant.program(variant.config) if variant.program else None,
             sweep=sweep,
             crowd_size=options.crowd_size,
+            layout=layout,
             keeper=keeper,
             on_epoch=on_epoch,
         )
