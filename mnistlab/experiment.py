@@ -103,6 +103,7 @@ class Options:
     num_devices: int | None = None  # of each process; None: all
     strategy: str = "auto"  # of parallel.STRATEGIES
     command: str = ""  # how to repeat it
+    after_epoch: Callable[[], None] = lambda: None  # called when an epoch is kept; may raise to end the run
 
 
 class Display(NamedTuple):
@@ -126,6 +127,9 @@ def run(experiment: Experiment, options: Options, display: Display = SILENT) -> 
     variants = resolve(experiment, options)
     seeds = config.check_seeds(options.first_seed, options.num_seeds)
     layout = parallel.make_layout(options.num_devices, options.strategy)
+    if not parallel.is_first():
+        _follow(variants, seeds, options, layout)
+        return {}
     with locked(options.workdir):
         identity = {
             "experiment": experiment.name,
@@ -135,7 +139,7 @@ def run(experiment: Experiment, options: Options, display: Display = SILENT) -> 
             "variants": {name: _identity(variant) for name, variant in variants.items()},
         }
         claim_workdir(options.workdir, identity, options.resume)
-        dataset = _load(variants, options.data_dir)
+        dataset = parallel.first_then_others(lambda: _load(variants, options.data_dir))
         write_config(options.workdir, identity, options.command, dataset)
         _say_layers(variants, dataset, display)
         outcome = _train(variants, seeds, options, layout, dataset, display)
@@ -341,8 +345,7 @@ def _train(
     searched: dict[str, dict[float, Result]] = {}
     predictions, seconds = {}, {}
     for name, variant in variants.items():
-        sweep = {**options.sweep, **({"learning_rate": variant.learning_rates} if variant.learning_rates else {})}
-        result = _train_variant(name, variant, seeds, sweep, options, layout, dataset, display)
+        result = _train_variant(name, variant, seeds, options, layout, dataset, display)
         seconds[name] = result.seconds
         if variant.learning_rates:
             by_rate = _by_learning_rate(result)
@@ -359,11 +362,30 @@ def _train(
     return Outcome(results, searched, dataset, predictions, seconds)
 
 
+def _follow(variants: Mapping[str, Variant], seeds: Sequence[int], options: Options, layout: Layout | None) -> None:
+    """What a process that is not the first does of `run`: its part of the computing."""
+    dataset = parallel.first_then_others(lambda: _load(variants, options.data_dir))
+    for variant in variants.values():
+        train.run(
+            variant.config,
+            dataset,
+            seeds,
+            program=variant.program(variant.config) if variant.program else None,
+            sweep=_sweep(variant, options),
+            crowd_size=options.crowd_size,
+            layout=layout,
+            on_epoch=lambda _: options.after_epoch(),
+        )
+
+
+def _sweep(variant: Variant, options: Options) -> dict[str, tuple[float, ...]]:
+    return {**options.sweep, **({"learning_rate": variant.learning_rates} if variant.learning_rates else {})}
+
+
 def _train_variant(
     name: str,
     variant: Variant,
     seeds: Sequence[int],
-    sweep: Mapping[str, Sequence[float]],
     options: Options,
     layout: Layout | None,
     dataset: Dataset,
@@ -381,6 +403,7 @@ def _train_variant(
         display.epoch(name, epoch)
         if events is not None:
             events.epoch(epoch)
+        options.after_epoch()
 
     display.begin(name, variant.config.num_epochs)
     try:
@@ -389,7 +412,7 @@ def _train_variant(
             dataset,
             seeds,
             program=variant.program(variant.config) if variant.program else None,
-            sweep=sweep,
+            sweep=_sweep(variant, options),
             crowd_size=options.crowd_size,
             layout=layout,
             keeper=keeper,

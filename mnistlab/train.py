@@ -146,7 +146,8 @@ def run(
       sweep: values of config.SWEEPABLE settings; the grid is their product.
       crowd_size: how many runs share a program; None takes `default_crowd_size`.
       layout: the devices to train on, with `parallel.make_layout`; None takes one.
-      keeper: name of a crowd -> where it is kept; a crowd that was kept is continued, with the same bits.
+      keeper: name of a crowd -> where it is kept; a crowd that was kept is continued, with the same bits. Of several
+        processes the first alone gives one.
       on_epoch: called after each epoch of each crowd.
 
     Raises:
@@ -292,18 +293,20 @@ class _Trainer:
         history = {name: np.full((len(crowd), num_epochs), np.nan, np.float32) for name in Record._fields}
         epoch_seconds = np.full((len(crowd), num_epochs), np.nan)
         done = 0
+        kept = None
         if keeper is not None:
             kept = keeper.restore({"carry": carry, "history": history, "epoch_seconds": epoch_seconds})
-            if kept is not None:
-                done, tree = kept
-                carry = jax.device_put(tree["carry"])
-                history = {name: np.array(values) for name, values in tree["history"].items()}
-                epoch_seconds = np.array(tree["epoch_seconds"])
+        kept = parallel.from_first(kept)
+        if kept is not None:
+            done, tree = int(kept[0]), kept[1]
+            carry = jax.device_put(tree["carry"])
+            history = {name: np.array(values) for name, values in tree["history"].items()}
+            epoch_seconds = np.array(tree["epoch_seconds"])
+        active = np.asarray(carry.active)
         carry = grid.put(carry, P(SEEDS))
         val_order = _placed(self._shared_order([part.val for part in parts]), grid)
         train_order = _placed(self._train_order(crowd, parts, done), grid)
         for number in range(done, num_epochs):
-            active = np.asarray(carry.active)
             if not active.any():
                 break
             epoch = self._epoch(grid, carry, train_order, val_order)
@@ -316,10 +319,12 @@ class _Trainer:
             for name, value in record.items():
                 history[name][active, number] = value[active]
             epoch_seconds[active, number] = seconds / active.sum()
+            seen = grid.gather(carry)
+            active = np.asarray(seen.active)
             if keeper is not None:
-                keeper.save(number + 1, {"carry": carry, "history": history, "epoch_seconds": epoch_seconds})
+                keeper.save(number + 1, {"carry": seen, "history": history, "epoch_seconds": epoch_seconds})
             if on_epoch is not None:
-                on_epoch(Epoch(number + 1, tuple(crowd), record, carry, seconds))
+                on_epoch(Epoch(number + 1, tuple(crowd), record, seen, seconds))
         best = carry.state._replace(params=carry.best.params, model_state=carry.best.model_state)
         final = carry.state if self.config.patience_epochs is None else best
         start, compiled = time.perf_counter(), self.compile_seconds
@@ -327,11 +332,11 @@ class _Trainer:
         evaluate_seconds = time.perf_counter() - start - (self.compile_seconds - compiled)
         num_trained = np.isfinite(epoch_seconds).sum(axis=1)
         return {
-            "state": _host(final._replace(opt_state=())),
-            "best": _host(best._replace(opt_state=())),
+            "state": _host(grid.gather(final._replace(opt_state=()))),
+            "best": _host(grid.gather(best._replace(opt_state=()))),
             "history": history,
             "metrics": final_metrics(total, history, num_trained)
-            | {"best_epoch": np.asarray(carry.best.epoch, np.float64)},
+            | {"best_epoch": np.asarray(grid.gather(carry.best.epoch), np.float64)},
             "epoch_seconds": epoch_seconds,
             "compile_seconds": self.compile_seconds - compiled_before,
             "evaluate_seconds": evaluate_seconds,
