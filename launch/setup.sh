@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Sourced by the scripts beside it: makes .venv with the pinned set when it is missing or out of date.
 #   setup [EXTRA ...]     extras of pyproject.toml, such as test or cuda12
 # PYTHON names the interpreter (3.11 or later; default python3).

@@ -101,9 +101,7 @@ def test_a_run_killed_at_random_moments_ends_with_the_same_bits(start, uninterru
                 int(path.name) for path in workdir.glob("checkpoints/dense/training/*/*") if path.name.isdecimal()
             )
             partial = len(list(workdir.glob("checkpoints/dense/training/*/*tmp*")))
-            print(
-                f"kill {kills}: {wait:.3f} s after an epoch, status {process.returncode}, kept {kept}, partial {partial}"
-            )
+            print(f"kill {kills}: {wait:.3f} s after an epoch; kept {kept}, cut off in writing {partial}")
         process = start(workdir)
         _, errors = process.communicate(timeout=300)
         assert process.returncode == 0, errors
