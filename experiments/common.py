@@ -1,14 +1,16 @@
 """The door: flags common to all experiments, progress on the terminal, errors as one line with exit status 2."""
 
+import dataclasses
 import importlib
 import os
 import pkgutil
 import shlex
+import signal
 import sys
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from absl import app, flags, logging
 
@@ -58,6 +60,15 @@ def define_training_flags() -> None:
     flags.DEFINE_integer("limit_examples", None, "Train on the first N training images, for a quick look.")
     flags.DEFINE_multi_string("sweep", [], "setting=value,value,...: train the grid; may be repeated.")
     flags.DEFINE_integer("crowd_size", None, "How many runs share a compiled program.")
+    flags.DEFINE_integer("devices", None, "How many devices of each process train; default all.")
+    flags.DEFINE_enum("parallel", "auto", ["auto", "jit", "pmap", "shard_map"], "How several devices share the work.")
+    flags.DEFINE_enum(
+        "distributed", "auto", ["auto", "on", "off"], "Several processes: as the launcher says, asked for, or never."
+    )
+    flags.DEFINE_string("coordinator", None, "host:port of the first process, where no launcher names it.")
+    flags.DEFINE_integer("num_processes", None, "How many processes, where no launcher says.")
+    flags.DEFINE_integer("process_id", None, "Which of them this is, from 0, where no launcher says.")
+    flags.DEFINE_integer("heartbeat_seconds", 10, "After how long a silent process counts as dead.", lower_bound=1)
     flags.DEFINE_bool("resume", True, "Continue what --workdir holds; --noresume replaces it.")
     flags.DEFINE_bool("tensorboard", False, "Write TensorBoard events to <workdir>/tb.")
 
@@ -82,11 +93,64 @@ def enter(body: Callable[..., Any], arguments: Sequence[str] = ()) -> None:
             body(*argv[1:])
         except UserError as error:
             _fail(str(error))
+        except Stopped as stop:
+            name = signal.Signals(stop.number).name
+            _say(f"stopped by {name} after a whole epoch, which is kept; the same command goes on from there")
+            sys.exit(STATUS_OF_SIGNAL[stop.number])
         except KeyboardInterrupt:
             print("\ninterrupted; the same command resumes after the last whole epoch", file=sys.stderr)
-            sys.exit(130)
+            _leave(130)
+        except Exception as error:
+            from mnistlab import parallel
+
+            if not parallel.is_lost_process(error):
+                raise
+            print(
+                "error: another process has died; the same command resumes after the last whole epoch", file=sys.stderr
+            )
+            _leave(STATUS_OF_SIGNAL[signal.SIGTERM])
 
     app.run(start, flags_parser=lambda argv: _parse(argv, arguments))
+
+
+class Stopped(Exception):
+    """A signal asked the run to end, and an epoch has just been kept."""
+
+    def __init__(self, number: int):
+        super().__init__(number)
+        self.number = number
+
+
+STATUS_OF_SIGNAL: dict[int, int] = {signal.SIGTERM: os.EX_TEMPFAIL, signal.SIGINT: 130}
+"""EX_TEMPFAIL, 75: try again later, which schedulers can be told to requeue on."""
+
+
+def stop_at_signals() -> Callable[[], None]:
+    """From now on SIGTERM and SIGINT only ask; the function returned raises Stopped where one has.
+
+    To be called after each epoch by every process. An epoch is one compiled program, within which nothing can stop. A second
+    SIGINT ends the process at once.
+    """
+    received: list[int] = []
+
+    def note(number: int, frame: Any) -> None:
+        del frame
+        received.append(number)
+        if number == signal.SIGINT:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            _say("\nending after this epoch; once more to end at once")
+
+    for number in STATUS_OF_SIGNAL:
+        signal.signal(number, note)
+
+    def check() -> None:
+        from mnistlab import parallel
+
+        agreed = parallel.agree(max(received, default=0))
+        if agreed:
+            raise Stopped(agreed)
+
+    return check
 
 
 def workdir(name: str) -> Path:
@@ -108,9 +172,13 @@ def command() -> str:
 
 def _run(experiment: "Experiment") -> None:
     from mnistlab import experiment as engine
+    from mnistlab import parallel
 
-    asked = options(experiment.name)
+    asked = dataclasses.replace(options(experiment.name), after_epoch=stop_at_signals())
     engine.resolve(experiment, asked)  # bad values end here, before the banner
+    if not parallel.is_first():
+        engine.run(experiment, asked)
+        return
     print(f"{experiment.title}\n{experiment.question}\nprotocol {asked.protocol}, {asked.num_seeds} seed(s)")
     engine.run(experiment, asked, display(FLAGS.progress))
 
@@ -144,6 +212,8 @@ def options(name: str) -> "Options":
         resume=FLAGS.resume,
         tensorboard=FLAGS.tensorboard,
         crowd_size=FLAGS.crowd_size,
+        num_devices=FLAGS.devices,
+        strategy=FLAGS.parallel,
         command=command(),
     )
 
@@ -236,11 +306,42 @@ def _set_up() -> None:
         cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mnistlab" / "programs"
         jax.config.update("jax_compilation_cache_dir", str(FLAGS.compile_cache or cache))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    if "distributed" in FLAGS:
+        from mnistlab import parallel
+
+        cluster = parallel.resolve_cluster(
+            FLAGS.distributed, os.environ, FLAGS.coordinator, FLAGS.num_processes, FLAGS.process_id
+        )
+        if cluster is not None:
+            parallel.join(cluster, heartbeat_seconds=FLAGS.heartbeat_seconds)
 
 
-def _fail(text: str) -> None:
+def _fail(text: str) -> NoReturn:
     print(f"error: {text}", file=sys.stderr)
-    sys.exit(2)
+    _leave(2)
+
+
+def _leave(status: int) -> NoReturn:
+    """Ends the process; one of several at once, since an orderly exit would wait for the others."""
+    if _joined():
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    sys.exit(status)
+
+
+def _say(text: str) -> None:
+    """A line on stderr, from the first process alone."""
+    import jax
+
+    if not _joined() or jax.process_index() == 0:
+        print(text, file=sys.stderr, flush=True)
+
+
+def _joined() -> bool:
+    """Whether this is one of several processes."""
+    jax = sys.modules.get("jax")
+    return jax is not None and jax.distributed.is_initialized()
 
 
 def names() -> list[str]:

@@ -37,6 +37,13 @@ class Keeper:
                 preservation_policy=ocp.checkpoint_managers.LatestN(NUM_KEPT),
                 cleanup_tmp_directories=True,
                 enable_async_checkpointing=True,
+                # Each process would else wait for all others, and one alone writes.
+                multiprocessing_options=ocp.options.MultiprocessingOptions(
+                    primary_host=jax.process_index(), active_processes={jax.process_index()}
+                )
+                if jax.process_count() > 1
+                else ocp.options.MultiprocessingOptions(),
+                create=False,
             ),
         )
 

@@ -24,6 +24,7 @@ from mnistlab import (
     datasets,
     history,
     models,
+    parallel,
     report,
     reported,
     step,
@@ -35,6 +36,7 @@ from mnistlab.config import TrainConfig
 from mnistlab.datasets import Dataset
 from mnistlab.errors import UserError
 from mnistlab.files import write_atomic
+from mnistlab.parallel import Layout
 from mnistlab.step import Program
 from mnistlab.train import Epoch, Result, Sharing
 
@@ -99,7 +101,10 @@ class Options:
     resume: bool = True
     tensorboard: bool = False
     crowd_size: int | None = None
+    num_devices: int | None = None  # of each process; None: all
+    strategy: str = "auto"  # of parallel.STRATEGIES
     command: str = ""  # how to repeat it
+    after_epoch: Callable[[], None] = lambda: None  # called when an epoch is kept; may raise to end the run
 
 
 class Display(NamedTuple):
@@ -122,6 +127,10 @@ def run(experiment: Experiment, options: Options, display: Display = SILENT) -> 
     """
     variants = resolve(experiment, options)
     seeds = config.check_seeds(options.first_seed, options.num_seeds)
+    layout = parallel.make_layout(options.num_devices, options.strategy)
+    if not parallel.is_first():
+        _follow(variants, seeds, options, layout)
+        return {}
     with locked(options.workdir):
         identity = {
             "experiment": experiment.name,
@@ -131,10 +140,10 @@ def run(experiment: Experiment, options: Options, display: Display = SILENT) -> 
             "variants": {name: _identity(variant) for name, variant in variants.items()},
         }
         claim_workdir(options.workdir, identity, options.resume)
-        dataset = _load(variants, options.data_dir)
+        dataset = parallel.first_then_others(lambda: _load(variants, options.data_dir))
         write_config(options.workdir, identity, options.command, dataset)
         _say_layers(variants, dataset, display)
-        outcome = _train(variants, seeds, options, dataset, display)
+        outcome = _train(variants, seeds, options, layout, dataset, display)
         return _leave(experiment, variants, options, outcome, display)
 
 
@@ -349,14 +358,18 @@ def layer_tables(variants: Mapping[str, Variant], dataset: Dataset) -> dict[str,
 
 
 def _train(
-    variants: Mapping[str, Variant], seeds: Sequence[int], options: Options, dataset: Dataset, display: Display
+    variants: Mapping[str, Variant],
+    seeds: Sequence[int],
+    options: Options,
+    layout: Layout | None,
+    dataset: Dataset,
+    display: Display,
 ) -> Outcome:
     results: dict[str, Result] = {}
     searched: dict[str, dict[float, Result]] = {}
     predictions, seconds = {}, {}
     for name, variant in variants.items():
-        sweep = {**options.sweep, **({"learning_rate": variant.learning_rates} if variant.learning_rates else {})}
-        result = _train_variant(name, variant, seeds, sweep, options, dataset, display)
+        result = _train_variant(name, variant, seeds, options, layout, dataset, display)
         seconds[name] = result.seconds
         if variant.learning_rates:
             by_rate = _by_learning_rate(result)
@@ -374,12 +387,32 @@ def _train(
     return Outcome(results, searched, dataset, predictions, seconds)
 
 
+def _follow(variants: Mapping[str, Variant], seeds: Sequence[int], options: Options, layout: Layout | None) -> None:
+    """What a process that is not the first does of `run`: its part of the computing."""
+    dataset = parallel.first_then_others(lambda: _load(variants, options.data_dir))
+    for name, variant in variants.items():
+        train.run(
+            variant.config,
+            dataset,
+            seeds,
+            program=variant.program(variant.config) if variant.program else None,
+            sweep=_sweep(variant, options),
+            crowd_size=_crowd_size(options.workdir / "checkpoints" / name, options),
+            layout=layout,
+            on_epoch=lambda _: options.after_epoch(),
+        )
+
+
+def _sweep(variant: Variant, options: Options) -> dict[str, tuple[float, ...]]:
+    return {**options.sweep, **({"learning_rate": variant.learning_rates} if variant.learning_rates else {})}
+
+
 def _train_variant(
     name: str,
     variant: Variant,
     seeds: Sequence[int],
-    sweep: Mapping[str, Sequence[float]],
     options: Options,
+    layout: Layout | None,
     dataset: Dataset,
     display: Display,
 ) -> Result:
@@ -395,6 +428,7 @@ def _train_variant(
         display.epoch(name, epoch)
         if events is not None:
             events.epoch(epoch)
+        options.after_epoch()
 
     def on_sharing(sharing: Sharing) -> None:
         write_atomic(folder / "training" / "crowd_size", f"{sharing.crowd_size}\n")
@@ -407,9 +441,10 @@ def _train_variant(
             variant.config,
             dataset,
             seeds,
-            program=_program(variant, dataset),
-            sweep=sweep,
-            crowd_size=_kept_crowd_size(folder / "training" / "crowd_size") or options.crowd_size,
+            program=variant.program(variant.config) if variant.program else None,
+            sweep=_sweep(variant, options),
+            crowd_size=_crowd_size(folder, options),
+            layout=layout,
             keeper=keeper,
             on_sharing=on_sharing,
             on_epoch=on_epoch,
@@ -430,10 +465,18 @@ def _train_variant(
     return result
 
 
-def _kept_crowd_size(path: Path) -> int | None:
-    """With how many runs a program training began: a crowd of another size would not find what was kept of it."""
+def _crowd_size(folder: Path, options: Options) -> int | None:
+    """With how many runs a program this training began, as the first process knows, else what was asked for.
+
+    A crowd of another size would not find what was kept of it.
+    """
+    kept = _kept_crowd_size(folder / "training" / "crowd_size") if parallel.is_first() else 0
+    return parallel.agree(kept) or options.crowd_size
+
+
+def _kept_crowd_size(path: Path) -> int:
     if not path.exists():
-        return None
+        return 0
     text = path.read_text().strip()
     if not text.isdecimal() or int(text) < 1:
         raise UserError(f"{path} is damaged: it holds {text!r}, not a number of runs; use --noresume to start again")

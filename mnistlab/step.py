@@ -48,16 +48,20 @@ def make_program(
     *,
     pixel_scale: float = 1 / 255,
     reduction: str = "mean",
+    axis_name: str | None = None,
 ) -> Program:
-    """The program of a Linen module: image float32 [N, H, W, C] -> logits [N, K]; __call__ may take train=, weight=."""
+    """The program of a Linen module: image float32 [N, H, W, C] -> logits [N, K]; __call__ may take train=, weight=.
+
+    With `axis_name` the steps see one device's part of the batch; the module must have been made for that axis too.
+    """
 
     def init(seed: jax.Array, image_shape: tuple[int, ...], settings: Mapping[str, jax.Array]) -> TrainState:
         return init_state(model, tx, seed, image_shape, settings)
 
     return Program(
         init,
-        make_train_step(model, tx, loss, pixel_scale=pixel_scale, reduction=reduction),
-        make_eval_step(model, loss, pixel_scale=pixel_scale),
+        make_train_step(model, tx, loss, axis_name, pixel_scale=pixel_scale, reduction=reduction),
+        make_eval_step(model, loss, axis_name, pixel_scale=pixel_scale),
         make_predict(model, pixel_scale=pixel_scale),
         needs_full_batches=not takes_weight(model),
     )

@@ -1,5 +1,6 @@
 """Training: the one place for jit, vmap and scan. One compiled program an epoch, many seeds in it."""
 
+import functools
 import itertools
 import re
 import time
@@ -11,16 +12,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
+from jax.sharding import PartitionSpec as P
 
-from mnistlab import batches, config, losses, models, optim, step
+from mnistlab import batches, config, losses, models, optim, parallel, step
 from mnistlab.batches import Order, Parts, Pool
 from mnistlab.config import TrainConfig
 from mnistlab.datasets import Dataset
 from mnistlab.errors import UserError
 from mnistlab.files import sha256
 from mnistlab.losses import Sums
+from mnistlab.parallel import BATCH, SEEDS, Grid, Layout
 from mnistlab.step import EvalStep, Program, TrainState, TrainStep
 
+ONE_DEVICE = Grid()
 EVAL_BATCH_SIZE = 250  # divides every evaluation set here, so that nothing is padded
 MAX_CPU_CROWD = 8  # a run costs no less in a larger one (measured: lenet5, dense and cnn A on 2 cores)
 MEMORY_SHARE = 0.7  # of the memory that is free: the rest is for evaluation, checkpoints and the estimate's error
@@ -154,6 +158,7 @@ def run(
     program: Program | None = None,
     sweep: Mapping[str, Sequence[float]] | None = None,
     crowd_size: int | None = None,
+    layout: Layout | None = None,
     keeper: Callable[[str], Keeper] | None = None,
     on_sharing: Callable[[Sharing], None] | None = None,
     on_epoch: Callable[[Epoch], None] | None = None,
@@ -166,12 +171,14 @@ def run(
       program: in place of the model, the loss and the optimiser that `train_config` names.
       sweep: values of config.SWEEPABLE settings; the grid is their product.
       crowd_size: how many runs share a program; None takes as many as fit into memory, at most 8 on a CPU.
-      keeper: name of a crowd -> where it is kept; a crowd that was kept is continued, with the same bits.
+      layout: the devices to train on, with `parallel.make_layout`; None takes one.
+      keeper: name of a crowd -> where it is kept; a crowd that was kept is continued, with the same bits. Of several
+        processes the first alone gives one.
       on_sharing: called once, before the first epoch, with how many runs share a program.
       on_epoch: called after each epoch of each crowd.
 
     Raises:
-      UserError: an impossible config, sweep or seed.
+      UserError: an impossible config, sweep or seed; a model or program that cannot be spread as `layout` asks.
     """
     config.check(train_config)
     sweep = {name: tuple(values) for name, values in (sweep or {}).items()}
@@ -183,7 +190,13 @@ def run(
     if crowd_size is not None and crowd_size < 1:
         raise UserError(f"crowd_size is {crowd_size}; expected a whole number of at least 1")
     runs = _grid(train_config, seeds, sweep)
-    trainer = _Trainer(train_config, dataset, program or program_of(train_config, dataset, model))
+
+    def make_program(axis_name: str | None) -> Program:
+        if program is None or axis_name is None:
+            return program or program_of(train_config, dataset, model, axis_name)
+        raise UserError("this program splits no batch by itself; use --parallel=jit, or as many seeds as devices")
+
+    trainer = _Trainer(train_config, dataset, make_program, layout)
     sharing = Sharing(len(runs), min(crowd_size, len(runs))) if crowd_size else trainer.sharing(runs)
     if on_sharing is not None:
         on_sharing(sharing)
@@ -196,9 +209,24 @@ def run(
     return _concatenate(train_config, runs, results)
 
 
-def program_of(train_config: TrainConfig, dataset: Dataset, model: nn.Module | None = None) -> Program:
-    """The program that `train_config` names, for a dataset of this size; `model` stands in for the named one."""
+def program_of(
+    train_config: TrainConfig, dataset: Dataset, model: nn.Module | None = None, axis_name: str | None = None
+) -> Program:
+    """The program that `train_config` names, for a dataset of this size; `model` stands in for the named one.
+
+    With `axis_name` its steps see one device's part of the batch (step.make_train_step).
+
+    Raises:
+      UserError: `axis_name` is asked of a `model` that has no such field: its dropout or batch statistics may need it.
+    """
     model = model or models.make_model(train_config.model, **dict(train_config.model_options))
+    if axis_name is not None:
+        if not hasattr(model, "axis_name"):
+            raise UserError(
+                f"{type(model).__name__} has no field axis_name, so no step of it can see a part of a batch; "
+                "use --parallel=jit"
+            )
+        model = model.clone(axis_name=axis_name)
     parts = batches.split_parts(train_config, len(dataset.train.label), len(dataset.test.label), seed=0)
     steps_per_epoch = -(-len(parts.train) // train_config.batch_size)
     return step.make_program(
@@ -207,6 +235,7 @@ def program_of(train_config: TrainConfig, dataset: Dataset, model: nn.Module | N
         losses.LOSSES[train_config.loss],
         pixel_scale=train_config.pixel_scale,
         reduction=train_config.loss_reduction,
+        axis_name=axis_name,
     )
 
 
@@ -296,13 +325,21 @@ def select(result: Result, numbers: Sequence[int]) -> Result:
 class _Trainer:
     """The compiled programs of one config; crowds of one size share them."""
 
-    def __init__(self, train_config: TrainConfig, dataset: Dataset, program: Program):
+    def __init__(
+        self,
+        train_config: TrainConfig,
+        dataset: Dataset,
+        make_program: Callable[[str | None], Program],
+        layout: Layout | None,
+    ):
         self.config = train_config
         self.num_train, self.num_test = len(dataset.train.label), len(dataset.test.label)
         self.image_shape = dataset.train.image.shape[1:]
-        self.program = program
-        self.pool = jax.device_put(batches.make_pool(dataset))
-        self.epoch = make_epoch(program.train_step, program.eval_step, patience_epochs=train_config.patience_epochs)
+        self.layout = layout
+        self.make_program = functools.cache(make_program)
+        self.program = self.make_program(None)
+        pool = batches.make_pool(dataset)
+        self.pool = jax.device_put(pool) if layout is None else parallel.make_grid(layout, 1).put(pool, P())
         self.programs: dict[Any, Any] = {}
         self.compile_seconds = 0.0
 
@@ -310,50 +347,56 @@ class _Trainer:
         """Trains one crowd to its end and evaluates it."""
         num_epochs = self.config.num_epochs
         compiled_before = self.compile_seconds
+        grid = parallel.make_grid(self.layout, len(crowd))
         parts = [self._parts(member.seed) for member in crowd]
-        carry = self._init(crowd)
+        carry = self._init(crowd, grid)
         history = {name: np.full((len(crowd), num_epochs), np.nan, np.float32) for name in Record._fields}
         epoch_seconds = np.full((len(crowd), num_epochs), np.nan)
         done = 0
+        kept = None
         if keeper is not None:
             kept = keeper.restore({"carry": carry, "history": history, "epoch_seconds": epoch_seconds})
-            if kept is not None:
-                done, tree = kept
-                carry = jax.device_put(tree["carry"])
-                history = {name: np.array(values) for name, values in tree["history"].items()}
-                epoch_seconds = np.array(tree["epoch_seconds"])
-        val_order = self._shared_order([part.val for part in parts])
-        train_order = self._train_order(crowd, parts, done)
+        kept = parallel.from_first(kept)
+        if kept is not None:
+            done, tree = int(kept[0]), kept[1]
+            carry = jax.device_put(tree["carry"])
+            history = {name: np.array(values) for name, values in tree["history"].items()}
+            epoch_seconds = np.array(tree["epoch_seconds"])
+        active = np.asarray(carry.active)
+        carry = grid.put(carry, P(SEEDS))
+        val_order = _placed(self._shared_order([part.val for part in parts]), grid)
+        train_order = _placed(self._train_order(crowd, parts, done), grid)
         for number in range(done, num_epochs):
-            active = np.asarray(carry.active)
             if not active.any():
                 break
-            epoch = self._epoch(carry, train_order, val_order)
+            epoch = self._epoch(grid, carry, train_order, val_order)
             start = time.perf_counter()
             carry, record = epoch(carry, self.pool, train_order, val_order)
             if number + 1 < num_epochs:  # made while the device works
-                train_order = self._train_order(crowd, parts, number + 1)
+                train_order = _placed(self._train_order(crowd, parts, number + 1), grid)
             record = {name: np.asarray(value) for name, value in record._asdict().items()}
             seconds = time.perf_counter() - start
             for name, value in record.items():
                 history[name][active, number] = value[active]
             epoch_seconds[active, number] = seconds / active.sum()
+            seen = grid.gather(carry)
+            active = np.asarray(seen.active)
             if keeper is not None:
-                keeper.save(number + 1, {"carry": carry, "history": history, "epoch_seconds": epoch_seconds})
+                keeper.save(number + 1, {"carry": seen, "history": history, "epoch_seconds": epoch_seconds})
             if on_epoch is not None:
-                on_epoch(Epoch(number + 1, tuple(crowd), record, carry, seconds))
+                on_epoch(Epoch(number + 1, tuple(crowd), record, seen, seconds))
         best = carry.state._replace(params=carry.best.params, model_state=carry.best.model_state)
         final = carry.state if self.config.patience_epochs is None else best
         start, compiled = time.perf_counter(), self.compile_seconds
-        total = self._evaluate(final, parts)
+        total = self._evaluate(final, parts, grid)
         evaluate_seconds = time.perf_counter() - start - (self.compile_seconds - compiled)
         num_trained = np.isfinite(epoch_seconds).sum(axis=1)
         return {
-            "state": _host(final._replace(opt_state=())),
-            "best": _host(best._replace(opt_state=())),
+            "state": _host(grid.gather(final._replace(opt_state=()))),
+            "best": _host(grid.gather(best._replace(opt_state=()))),
             "history": history,
             "metrics": final_metrics(total, history, num_trained)
-            | {"best_epoch": np.asarray(carry.best.epoch, np.float64)},
+            | {"best_epoch": np.asarray(grid.gather(carry.best.epoch), np.float64)},
             "epoch_seconds": epoch_seconds,
             "compile_seconds": self.compile_seconds - compiled_before,
             "evaluate_seconds": evaluate_seconds,
@@ -366,13 +409,13 @@ class _Trainer:
         """
         most = MAX_CPU_CROWD if jax.default_backend() == "cpu" else None
         size = fitting_crowd_size(len(runs), most=most)
-        if size == 1:
-            return Sharing(len(runs), 1)
+        if size == 1 or self.layout is not None:
+            return Sharing(len(runs), size)
         crowd = runs[:size]
         parts = [self._parts(member.seed) for member in crowd]
         val_order = self._shared_order([part.val for part in parts])
         free_bytes = free_memory()
-        program = self._epoch(self._init(crowd), self._train_order(crowd, parts, 0), val_order)
+        program = self._epoch(ONE_DEVICE, self._init(crowd, ONE_DEVICE), self._train_order(crowd, parts, 0), val_order)
         needed = _program_bytes(program)
         if needed is None:
             return Sharing(len(runs), size)
@@ -380,13 +423,17 @@ class _Trainer:
         run_bytes = max(0, needed - pool_bytes) // size
         return Sharing(len(runs), fitting_crowd_size(len(runs), run_bytes, free_bytes, size), run_bytes, free_bytes)
 
-    def _epoch(self, carry: Carry, train_order: Order, val_order: Order) -> Any:
-        return self._compiled("epoch", _crowd_map(self.epoch, val_order), carry, self.pool, train_order, val_order)
-
     def _parts(self, seed: int) -> Parts:
         return batches.split_parts(self.config, self.num_train, self.num_test, seed)
 
-    def _init(self, crowd: Sequence[Run]) -> Carry:
+    def _epoch(self, grid: Grid, carry: Carry, train_order: Order, val_order: Order) -> Any:
+        program = self.make_program(grid.axis_name)
+        epoch = make_epoch(program.train_step, program.eval_step, patience_epochs=self.config.patience_epochs)
+        args = (carry, self.pool, train_order, val_order)
+        specs = (P(SEEDS), P(), _order_specs(train_order, grid), _order_specs(val_order, grid))
+        return self._compiled("epoch", _crowd_map(epoch, val_order), *args, grid=grid, specs=specs, out_specs=P(SEEDS))
+
+    def _init(self, crowd: Sequence[Run], grid: Grid) -> Carry:
         names = sorted(crowd[0].settings)
         settings = {name: np.array([member.settings[name] for member in crowd], np.float32) for name in names}
         seeds = np.array([member.seed for member in crowd], np.uint32)
@@ -398,11 +445,13 @@ class _Trainer:
             return Carry(state, best, jnp.ones([], bool), jnp.zeros([], jnp.int32))
 
         carry = self._compiled("init", jax.vmap(init), seeds, settings)(seeds, settings)
-        ragged = len(self._parts(0).train) % self.config.batch_size
+        size = self.config.batch_size
+        ragged = len(self._parts(0).train) % size or grid.round_up(size) > size
         if "batch_stats" in carry.state.model_state and ragged and self.program.needs_full_batches:
             raise UserError(
-                f"the model keeps batch statistics, its __call__ has no weight=, and {self.config.batch_size} does not "
-                "divide the training examples; take a batch size that does, or give __call__ a weight argument"
+                "the model keeps batch statistics, its __call__ has no weight=, and batches would be padded: "
+                f"{size} does not divide the training examples, or the devices do not divide {size}; "
+                "take a batch size that does, or give __call__ a weight argument"
             )
         return carry
 
@@ -421,32 +470,43 @@ class _Trainer:
             return orders[0]
         return Order(np.stack([order.example for order in orders]), orders[0].weight)
 
-    def _evaluate(self, state: TrainState, parts: Sequence[Parts]) -> dict[str, Sums]:
+    def _evaluate(self, state: TrainState, parts: Sequence[Parts], grid: Grid) -> dict[str, Sums]:
         """The sums over each part, float64 [R], from one program that goes through all parts in a row."""
         orders = [self._shared_order([getattr(part, name) for part in parts]) for name in Parts._fields]
         per_run = any(np.ndim(order.example) == 3 for order in orders)
         examples = [_per_run(order.example, len(parts)) if per_run else order.example for order in orders]
         weights = np.concatenate([order.weight for order in orders])
-        order = Order(np.concatenate(examples, axis=-2), weights)
+        order = _placed(Order(np.concatenate(examples, axis=-2), weights), grid)
+        eval_step = self.make_program(grid.axis_name).eval_step
 
         def one(state: TrainState, pool: Pool, order: Order) -> Sums:
-            return evaluate(self.program.eval_step, state, pool, order)
+            return evaluate(eval_step, state, pool, order)
 
         mapped = jax.vmap(one, in_axes=(0, None, _order_axes(order)))
-        batch_sums = self._compiled("evaluate", mapped, state, self.pool, order)(state, self.pool, order)
+        args = (state, self.pool, order)
+        specs = (P(SEEDS), P(), _order_specs(order, grid))
+        batch_sums = self._compiled("evaluate", mapped, *args, grid=grid, specs=specs, out_specs=P(SEEDS))(*args)
         ends = np.cumsum([len(order.weight) for order in orders])[:-1]
         split = [np.split(np.asarray(value, np.float64), ends, axis=1) for value in batch_sums]
         return {name: Sums(*(value[n].sum(axis=1) for value in split)) for n, name in enumerate(Parts._fields)}
 
-    def _compiled(self, name: str, function: Callable, *args: Any) -> Any:
-        """`function` compiled for the shapes of `args`, once; the carry of an epoch is donated."""
+    def _compiled(
+        self, name: str, function: Callable, *args: Any, grid: Grid = ONE_DEVICE, specs: Any = (), out_specs: Any = ()
+    ) -> Any:
+        """`function` compiled for the shapes of `args`, once; the carry of an epoch is donated.
+
+        Over the devices of `grid`, `specs` say how the arguments lie there, `out_specs` the results. What is no carry
+        comes back on every device, for each process to read.
+        """
         shapes = tuple((np.shape(leaf), str(getattr(leaf, "dtype", ""))) for leaf in jax.tree.leaves(args))
         key = (name, shapes)
         if key not in self.programs:
             start = time.perf_counter()
             donated = (0,) if name == "epoch" else ()
-            lowered = jax.jit(function, donate_argnums=donated).lower(*args)
-            self.programs[key] = lowered.compile(compiler_options=_compiler_options(name))
+            returned = (P(SEEDS), P()) if name == "epoch" else P()
+            spread = grid.spread(function, specs, out_specs)
+            jitted = jax.jit(spread, donate_argnums=donated, **grid.jit_options(returned))
+            self.programs[key] = jitted.lower(*args).compile(compiler_options=_compiler_options(name))
             self.compile_seconds += time.perf_counter() - start
         return self.programs[key]
 
@@ -489,6 +549,20 @@ def _total(sums: Sums) -> Sums:
 
 def _order_axes(order: Order) -> Order:
     return Order(0 if np.ndim(order.example) == 3 else None, None)  # type: ignore[arg-type]
+
+
+def _order_specs(order: Order, grid: Grid) -> Order:
+    weight = grid.spec(None, BATCH)
+    return Order(grid.spec(SEEDS, None, BATCH) if np.ndim(order.example) == 3 else weight, weight)  # type: ignore[arg-type]
+
+
+def _placed(order: Order, grid: Grid) -> Order:
+    """`order` on the devices of `grid`, its batches padded at weight 0 to a size that the devices divide."""
+    missing = grid.round_up(order.weight.shape[-1]) - order.weight.shape[-1]
+    if missing:
+        ends = [(0, 0)] * (order.example.ndim - 1) + [(0, missing)]
+        order = Order(np.pad(order.example, ends, mode="edge"), np.pad(order.weight, ends[-2:]))
+    return grid.put(order, _order_specs(order, grid))
 
 
 def _per_run(example: np.ndarray, num_runs: int) -> np.ndarray:

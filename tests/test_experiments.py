@@ -134,6 +134,11 @@ def test_a_sweep_shows_how_sensitive_validation_is_and_is_resumed(run_main, tmp_
         (["--no_such_flag"], "no_such_flag"),
         (["stray"], "stray"),
         (["--crowd_size=0"], "crowd_size"),
+        (["--devices=0"], "devices"),
+        (["--devices=1000"], "devices"),
+        (["--parallel=quickly"], "parallel"),
+        (["--distributed=off", "--process_id=1"], "process_id"),
+        (["--num_processes=2", "--process_id=0"], "coordinator"),
     ],
 )
 def test_bad_input_is_one_line_and_status_2(run_main, tmp_path, arguments, word):

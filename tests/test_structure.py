@@ -16,7 +16,11 @@ LEVELS = {
     "history": 4, "claims": 4, "tensorboard": 4, "report": 5, "runs": 5,
     "experiment": 6, "__init__": 6, "experiments": 7,
 }  # fmt: skip
-WITHIN_A_LEVEL = {("claims", "history"), ("datasets", "files")}  # (importer, imported); errors may be imported by all
+WITHIN_A_LEVEL = {
+    ("claims", "history"),
+    ("datasets", "files"),
+    ("train", "parallel"),
+}  # (importer, imported); errors may be imported by all
 ONLY_IMPORTER = {
     "tensorflow_datasets": {"datasets"},
     "orbax": {"checkpoint"},

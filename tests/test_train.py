@@ -453,9 +453,9 @@ def test_what_a_run_takes_is_at_least_its_weights_and_is_measured_without_a_seco
     compiled = []
     original = train._Trainer._compiled
 
-    def count(self, name, *args):
+    def count(self, name, *args, **keywords):
         before = len(self.programs)
-        program = original(self, name, *args)
+        program = original(self, name, *args, **keywords)
         compiled.extend([name] * (len(self.programs) - before))
         return program
 

@@ -1,0 +1,144 @@
+"""What happens to runs: signals and kill -9, sent to real processes. The oracle is an uninterrupted run.
+
+`MNISTLAB_KILLS=20 pytest tests/test_interruption.py -k kill` kills twenty times (default 3) and says when, with -s.
+"""
+
+import csv
+import json
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+NUM_KILLS = int(os.environ.get("MNISTLAB_KILLS", "3"))
+NUM_EPOCHS = 12
+QUICK = ("--variants=dense", "--limit_examples=3000", "--batch_size=10", "--progress=lines", "--seeds=2")
+
+
+@pytest.fixture(scope="module")
+def start(tmp_path_factory):
+    """Starts `python -m experiments.lenet_vs_dense` with its data and programs in folders of this module."""
+    cache = tmp_path_factory.mktemp("cache")
+    started = []
+
+    def start(workdir: Path, num_epochs: int = NUM_EPOCHS) -> subprocess.Popen[str]:
+        arguments = (*QUICK, f"--epochs={num_epochs}", f"--workdir={workdir}")
+        process = subprocess.Popen(
+            [sys.executable, "-m", "experiments.lenet_vs_dense", *arguments],
+            cwd=ROOT,
+            env={"PATH": "/usr/bin:/bin", "HOME": str(cache), "XDG_CACHE_HOME": str(cache)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        if process.poll() is None:
+            process.kill()
+        process.communicate()
+
+
+def wait_for_epoch(process, number):
+    for line in process.stdout:
+        if f" epoch {number}/" in line:
+            return
+    pytest.fail(f"the run ended before epoch {number}: {process.stderr.read()}")
+
+
+def num_epochs(said):
+    return len(re.findall(r" epoch \d+/", said))
+
+
+def ending(workdir):
+    """history.csv without the seconds, and the digests of the final and of the best weights."""
+    with (workdir / "history.csv").open() as file:
+        rows = [{name: value for name, value in row.items() if name != "seconds"} for row in csv.DictReader(file)]
+    folder = workdir / "checkpoints" / "dense"
+    digests = [
+        json.loads((folder / kind / "0" / "meta" / "metadata").read_text())["digest"] for kind in ("last", "best")
+    ]
+    return rows, digests
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(start, tmp_path_factory):
+    """How an uninterrupted run ends, and how long it trains, in seconds."""
+    workdir = tmp_path_factory.mktemp("uninterrupted")
+    process = start(workdir)
+    wait_for_epoch(process, 1)
+    begun = time.monotonic()
+    wait_for_epoch(process, NUM_EPOCHS)
+    seconds = time.monotonic() - begun
+    process.communicate(timeout=300)
+    assert process.returncode == 0
+    rows, digests = ending(workdir)
+    assert len(rows) == 2 * NUM_EPOCHS and len(set(digests)) >= 1
+    return rows, digests, seconds
+
+
+def test_a_run_killed_at_random_moments_ends_with_the_same_bits(start, uninterrupted, tmp_path):
+    rows, digests, seconds = uninterrupted
+    chance = random.Random(0)
+    kills = 0
+    number = 0
+    while kills < NUM_KILLS:
+        workdir = tmp_path / f"run_{number}"  # a run is killed up to three times before it may end
+        number += 1
+        for _ in range(min(3, NUM_KILLS - kills)):
+            process = start(workdir)
+            wait = chance.uniform(0, seconds / 2)
+            next((line for line in process.stdout if " epoch " in line), None)  # the first that this process trained
+            time.sleep(wait)
+            process.kill()
+            process.communicate()
+            kills += 1
+            kept = sorted(
+                int(path.name) for path in workdir.glob("checkpoints/dense/training/*/*") if path.name.isdecimal()
+            )
+            partial = len(list(workdir.glob("checkpoints/dense/training/*/*tmp*")))
+            print(f"kill {kills}: {wait:.3f} s after an epoch; kept {kept}, cut off in writing {partial}")
+        process = start(workdir)
+        _, errors = process.communicate(timeout=300)
+        assert process.returncode == 0, errors
+        assert ending(workdir) == (rows, digests)
+        print(f"run {number} ended like the uninterrupted one: {digests[0][:12]}")
+
+
+@pytest.mark.parametrize(
+    "number, status", [(signal.SIGTERM, os.EX_TEMPFAIL), (signal.SIGINT, 128 + signal.SIGINT)], ids=["TERM", "INT"]
+)
+def test_a_signal_ends_a_run_after_an_epoch_and_nothing_is_lost(start, uninterrupted, tmp_path, number, status):
+    process = start(tmp_path)
+    wait_for_epoch(process, 2)
+    process.send_signal(number)
+    said, errors = process.communicate(timeout=60)
+    assert process.returncode == status
+    assert f"stopped by {number.name}" in errors.splitlines()[-1] and "Traceback" not in errors
+    last = 2 + num_epochs(said)
+    assert last < NUM_EPOCHS
+    process = start(tmp_path)
+    said, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors
+    assert num_epochs(said) == NUM_EPOCHS - last  # none is repeated
+    assert ending(tmp_path) == uninterrupted[:2]
+
+
+def test_a_second_interrupt_ends_at_once(start, tmp_path):
+    process = start(tmp_path, 100_000)
+    wait_for_epoch(process, 1)
+    os.kill(process.pid, signal.SIGSTOP)  # both arrive before the first is looked at between epochs
+    process.send_signal(signal.SIGINT)
+    os.kill(process.pid, signal.SIGCONT)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGINT and "Traceback" not in errors
