@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from mnistlab.train import Epoch
 
 FLAGS = flags.FLAGS
-TOOLS = ("bench", "compare", "power")  # entry points that are no comparison of a source
+TOOLS = ("compare", "power")  # entry points that are no comparison of a source
 
 
 def define_run_flags() -> None:

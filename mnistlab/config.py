@@ -61,7 +61,6 @@ class TrainConfig:
     pixel_scale: float = 1 / 255  # images enter the model as float32(image) * pixel_scale
     dropout_rate: float | None = None  # None keeps the model's own rates
     initial_scale: float = 1.0  # multiplies every initial kernel
-    augment: str = "none"  # a name in augment.AUGMENTATIONS
     limit_examples: int | None = None  # first N training examples
 
 

@@ -115,7 +115,6 @@ def make_train_step(
     *,
     pixel_scale: float = 1 / 255,
     reduction: str = "mean",
-    augment: Callable[[jax.Array, jax.Array], jax.Array] | None = None,
 ) -> TrainStep:
     """(state, batch) -> (state, sums of the loss and accuracy that the step saw, before its update).
 
@@ -126,8 +125,7 @@ def make_train_step(
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Sums]:
         rng = jax.random.fold_in(state.rng, state.step)
-        image = batch.image if augment is None else augment(rng, batch.image)
-        image = image.astype(jnp.float32) * pixel_scale
+        image = batch.image.astype(jnp.float32) * pixel_scale
         count = _sum_over(jnp.sum(batch.weight), axis_name)
         divisor = count if reduction == "mean" else jnp.ones([])
 
