@@ -63,6 +63,7 @@ class Outcome(NamedTuple):
     dataset: Dataset
     predictions: dict[str, np.ndarray]  # variant -> int [test examples], of the first seed
     seconds: dict[str, dict[str, float]]  # trained variant -> wall seconds of compiling, training, evaluating
+    protocol: str
 
 
 Draw = Callable[..., report.Picture]
@@ -384,7 +385,7 @@ def _train(
             results[label] = part
             predictions[label] = _predictions(predict, part, dataset)
         write_atomic(options.workdir / "history.csv", history.to_csv(results))
-    return Outcome(results, searched, dataset, predictions, seconds)
+    return Outcome(results, searched, dataset, predictions, seconds, options.protocol)
 
 
 def _follow(variants: Mapping[str, Variant], seeds: Sequence[int], options: Options, layout: Layout | None) -> None:
@@ -580,9 +581,14 @@ def summarize(experiment: Experiment, options: Options, outcome: Outcome, checke
     }
 
 
+def _theirs(experiment: Experiment, outcome: Outcome) -> dict[str, dict[str, float]]:
+    """The reported numbers, which are of the reported protocol alone."""
+    return reported.results(experiment.name) if outcome.protocol == "reported" else {}
+
+
 def result_table(experiment: Experiment, outcome: Outcome) -> report.Table:
     """Reported beside ours: a row for each variant and metric."""
-    theirs = reported.results(experiment.name)
+    theirs = _theirs(experiment, outcome)
     rows = []
     for name, result in outcome.results.items():
         shown = dict.fromkeys(("test_accuracy", "test_loss", "val_accuracy", "train_accuracy", "final_train_accuracy"))
@@ -596,7 +602,7 @@ def result_table(experiment: Experiment, outcome: Outcome) -> report.Table:
 
 def overview_table(experiment: Experiment, variants: Mapping[str, Variant], outcome: Outcome) -> report.Table:
     """Reported beside ours: a row for each variant, test accuracy and loss."""
-    theirs = reported.results(experiment.name)
+    theirs = _theirs(experiment, outcome)
     rows = []
     for name, result in outcome.results.items():
         cells = [name, variants[name].description if name in variants else ""]
@@ -797,7 +803,7 @@ def claims_table(checked: Sequence[Checked]) -> report.Table:
 def _seed_blocks(
     experiment: Experiment, outcome: Outcome, checked: Sequence[Checked], picture: Draw
 ) -> list[report.Block]:
-    theirs = reported.results(experiment.name)
+    theirs = _theirs(experiment, outcome)
     blocks: list[report.Block] = [report.Heading("Seeds")]
     for metric in ("test_accuracy", "test_loss"):
         numbers = {name: theirs[name][metric] for name in outcome.results if metric in theirs.get(name, {})}
