@@ -79,7 +79,7 @@ def _read(path: Path) -> dict[str, Any] | None:
 
 
 def _write(folder: Path, summaries: Mapping[tuple[str, str], dict[str, Any]], failures: list[str]) -> None:
-    values, forest = _values(summaries)
+    tables, forest = _values(summaries)
     verdicts = _verdicts(summaries)
     seconds = [
         (name, protocol, summary["n_seeds"], f"{_seconds(summary):.0f}", summary["device"])
@@ -98,7 +98,7 @@ def _write(folder: Path, summaries: Mapping[tuple[str, str], dict[str, Any]], fa
             "`inside`: the source's one number lies in the 95 % prediction interval of a single run of ours (Student's t)."
         ),
         report.Heading("Reported and ours"),
-        values,
+        *tables,
         report.Heading("Claims"),
         verdicts,
         report.Heading("Time"),
@@ -110,7 +110,7 @@ def _write(folder: Path, summaries: Mapping[tuple[str, str], dict[str, Any]], fa
             svg, _ = report.save_figure(report.figure_forest(rows, label), folder / "figures", f"forest_{metric}")
             blocks.insert(-4, report.Picture(svg, f"Reported and ours: {label}.", f"{label}, reported and ours"))
     markdown = []
-    for table in (values, verdicts):
+    for table in (*tables, verdicts):
         print(f"\n{table.caption}\n{report.text_table(table.header, table.rows)}")
         markdown.append(f"{table.caption}\n\n{report.markdown_table(table.header, table.rows)}\n")
     engine.write_atomic(folder / "scoreboard.md", "\n".join(markdown))
@@ -137,32 +137,41 @@ def _write(folder: Path, summaries: Mapping[tuple[str, str], dict[str, Any]], fa
 
 def _values(
     summaries: Mapping[tuple[str, str], dict[str, Any]],
-) -> tuple[report.Table, dict[str, list[report.ForestRow]]]:
-    rows = []
+) -> tuple[list[report.Table], dict[str, list[report.ForestRow]]]:
+    """A table for each protocol, and the rows of the figures."""
+    rows: dict[str, list[tuple[object, ...]]] = {protocol: [] for protocol in engine.PROTOCOLS}
     forest: dict[str, list[report.ForestRow]] = {metric: [] for metric in METRICS}
     for (name, protocol), summary in summaries.items():
-        theirs = reported.results(name)
+        theirs = reported.results(name) if protocol == "reported" else {}
         for variant, entry in summary["variants"].items():
             for metric in METRICS:
                 ours = entry["metrics"].get(metric)
                 if ours is None or ours["mean"] is None:
                     continue
                 low, high = (np.nan if bound is None else bound for bound in ours["ci95"])
-                number = theirs.get(variant, {}).get(metric) if protocol == "reported" else None
+                number = theirs.get(variant, {}).get(metric)
+                cells = report.format_interval(ours["mean"], low, high), ours["n"]
+                label = (name, variant, metric.removeprefix("test_"))
+                if protocol == "controlled":
+                    rows[protocol].append((*label, *cells))
+                    continue
                 runs = np.array([np.nan if value is None else value for value in ours["values"]])
-                where = report.MISSING
+                finite = runs[np.isfinite(runs)]
+                inside = None if number is None else stats.inside(finite, number)
+                where = {True: "inside", False: "outside", None: report.MISSING}[inside]
+                rows[protocol].append((*label, report.format_value(metric, number), *cells, where))
                 if number is not None:
-                    inside = stats.inside(runs[np.isfinite(runs)], number)
-                    where = {True: "inside", False: "outside", None: report.MISSING}[inside]
-                label = metric.replace("_", " ")
-                cells = report.format_value(metric, number), report.format_interval(ours["mean"], low, high), ours["n"]
-                rows.append((name, protocol, variant, label, *cells, where))
-                if number is not None:
-                    run_interval = stats.prediction_interval(runs[np.isfinite(runs)])
-                    row = report.ForestRow(f"{name}: {variant}", ours["mean"], (low, high), run_interval, number)
+                    row = report.ForestRow(
+                        f"{name}: {variant}", ours["mean"], (low, high), stats.prediction_interval(finite), number
+                    )
                     forest[metric].append(row)
-    header = ("experiment", "protocol", "variant", "metric", "reported", "ours: mean [95 %]", "n", "reported is")
-    return report.Table(header, rows, "Reported and ours"), forest
+    common_header = ("experiment", "variant", "test")
+    headers = {
+        "reported": (*common_header, "reported", "ours: mean [95 %]", "n", "reported is"),
+        "controlled": (*common_header, "ours: mean [95 %]", "n"),
+    }
+    tables = [report.Table(headers[name], rows[name], f"Protocol {name}") for name in rows if rows[name]]
+    return tables, forest
 
 
 def _verdicts(summaries: Mapping[tuple[str, str], dict[str, Any]]) -> report.Table:
@@ -170,15 +179,15 @@ def _verdicts(summaries: Mapping[tuple[str, str], dict[str, Any]]) -> report.Tab
     for (name, protocol), summary in summaries.items():
         for claim in summary["claims"]:
             row = rows.setdefault(
-                (name, claim["id"]), {"text": claim["text"], "whose": "ours" if claim.get("ours") else "source"}
+                (name, claim["id"]), {"text": claim["text"] + (" (our question)" if claim.get("ours") else "")}
             )
             row[protocol] = _verdict_cells(claim)
     missing = (report.MISSING, report.MISSING)
     lines = [
-        (name, id_, row["text"], row["whose"], *row.get("reported", missing), *row.get("controlled", missing))
+        (name, id_, row["text"], *row.get("reported", missing), *row.get("controlled", missing))
         for (name, id_), row in rows.items()
     ]
-    header = ("experiment", "", "claim", "whose", "reported", "difference [95 %]", "controlled", "difference [95 %]")
+    header = ("experiment", "", "claim", "reported", "difference [95 %]", "controlled", "difference [95 %]")
     return report.Table(header, lines, "Claims and their verdicts under both protocols")
 
 

@@ -162,6 +162,24 @@ def workdir(run_main, tmp_path_factory):
     return folder
 
 
+def test_the_scoreboard_reads_what_is_there(run_main, workdir, tmp_path):
+    (tmp_path / "lenet_vs_dense").mkdir()
+    (tmp_path / "lenet_vs_dense" / "summary.json").write_bytes((workdir / "summary.json").read_bytes())
+    done = run_main("scoreboard", "--norun", f"--workdir={tmp_path / 'scoreboard'}")
+    assert done.returncode == 0, done.stderr
+    mean = json.loads((workdir / "summary.json").read_text())["variants"]["dense"]["metrics"]["test_accuracy"]["mean"]
+    board = (tmp_path / "scoreboard" / "scoreboard.md").read_text()
+    assert f"| lenet_vs_dense | dense | accuracy | 0.9780 | {mean:.4f} |" in board
+    assert "QUICK LOOK" in (tmp_path / "scoreboard" / "report.html").read_text()  # the run was on a subset
+    summary = json.loads((tmp_path / "scoreboard" / "summary.json").read_text())
+    assert {claim["experiment"] for claim in summary["claims"]} == {"lenet_vs_dense"}
+
+
+def test_a_scoreboard_of_nothing_is_one_line_and_status_2(run_main, tmp_path):
+    done = run_main("scoreboard", "--norun", f"--workdir={tmp_path / 'scoreboard'}")
+    assert done.returncode == 2 and len(done.stderr.strip().splitlines()) == 1 and "--norun" in done.stderr
+
+
 class TestResume:
     def run_again(self, run_main, workdir, *more):
         return run_main("lenet_vs_dense", *QUICK[:1], "--epochs=3", "--variants=dense", f"--workdir={workdir}", *more)
