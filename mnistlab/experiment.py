@@ -168,6 +168,10 @@ def leave(
       UserError: the folder cannot be written, or another run holds it.
     """
     write_config(workdir, identity, command, dataset)
+    _write_findings(workdir, title, blocks, summary)
+
+
+def _write_findings(workdir: Path, title: str, blocks: Sequence[report.Block], summary: Mapping[str, Any]) -> None:
     write_atomic(workdir / "summary.json", json.dumps(summary, indent=2) + "\n")
     write_atomic(workdir / "report.html", report.html_page(title, blocks, _footer()))
 
@@ -208,12 +212,11 @@ def resolve(experiment: Experiment, options: Options) -> dict[str, Variant]:
 
 def override(train_config: TrainConfig, overrides: Mapping[str, Any]) -> TrainConfig:
     """`train_config` with fields of it or of its optimiser replaced."""
-    for name, value in overrides.items():
-        if name == "optimizer":
-            train_config = dataclasses.replace(train_config, optim=config.optim_default(value))
-    for name, value in overrides.items():
-        if name != "optimizer":
-            train_config = config.with_setting(train_config, name, value)
+    settings = dict(overrides)
+    if "optimizer" in settings:  # first: its defaults give way to the other overrides
+        train_config = dataclasses.replace(train_config, optim=config.optim_default(settings.pop("optimizer")))
+    for name, value in settings.items():
+        train_config = config.with_setting(train_config, name, value)
     return train_config
 
 
@@ -552,8 +555,7 @@ def _leave(
             display.line("\n" + block.caption)
             display.line(report.text_table(block.header, block.rows))
     blocks = _page(experiment, variants, options, outcome, checked, table, extra_blocks, draw)
-    write_atomic(options.workdir / "summary.json", json.dumps(summary, indent=2) + "\n")
-    write_atomic(options.workdir / "report.html", report.html_page(experiment.title, blocks, _footer()))
+    _write_findings(options.workdir, experiment.title, blocks, summary)
     display.line(f"\nreport: {options.workdir / 'report.html'}")
     return summary
 
@@ -684,7 +686,7 @@ def _page(
         caption = (
             f"{name}: validation accuracy by learning rate; the best mean was chosen, {best_learning_rate(by_rate):g}."
         )
-        blocks.append(picture(figure, f"learning_rate_{_file_name(name)}", caption, caption))
+        blocks.append(picture(figure, f"learning_rate_{name}", caption, caption))
     if len(options.sweep) == 1:
         (setting,) = options.sweep
         blocks += _sweep_blocks(setting, tuple(variants), outcome.results, picture)
@@ -699,7 +701,7 @@ def _page(
     blocks.append(report.Heading("Networks"))
     for name, layers in layer_tables(variants, outcome.dataset).items():
         figure = report.figure_layer_table(layers.rows, layers.caption)  # type: ignore[arg-type]
-        picture(figure, f"layers_{_file_name(name)}", layers.caption)
+        picture(figure, f"layers_{name}", layers.caption)
         blocks.append(layers)
     seconds = [(name, *(f"{value:.1f}" for value in times.values())) for name, times in outcome.seconds.items()]
     blocks += [

@@ -1,10 +1,14 @@
 """What all tests share: a small dataset, no silent broadcasting across ranks, one cache of compiled programs."""
 
-import jax
-import numpy as np
-import pytest
+import subprocess
+import sys
+from pathlib import Path
 
-from mnistlab import datasets
+import jax
+import pytest
+from layouts import synthetic
+
+ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -21,14 +25,29 @@ def rank_promotion():
 
 @pytest.fixture(scope="session")
 def dataset():
-    """200 + 100 images: a random pattern a class, with noise; small nets learn it within a few epochs."""
-    pattern = np.random.default_rng(0).integers(0, 128, (10, 28, 28, 1))
+    return synthetic()
 
-    def split(num_examples, seed):
-        rng = np.random.default_rng(seed)
-        label = rng.integers(0, 10, num_examples).astype(np.int32)
-        noise = rng.integers(0, 128, (num_examples, 28, 28, 1))
-        return datasets.Split((pattern[label] + noise).astype(np.uint8), label)
 
-    names = tuple(f"class {number}" for number in range(10))
-    return datasets.Dataset("synthetic", "1.0.0", names, split(200, 1), split(100, 2), "0" * 64)
+@pytest.fixture(scope="module")
+def start_main(tmp_path_factory):
+    """Starts `python -m experiments.lenet_vs_dense` with its data and programs in folders of the test's module."""
+    cache = tmp_path_factory.mktemp("cache")
+    started = []
+
+    def start(*arguments: str) -> subprocess.Popen[str]:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "experiments.lenet_vs_dense", *arguments],
+            cwd=ROOT,
+            env={"PATH": "/usr/bin:/bin", "HOME": str(cache), "XDG_CACHE_HOME": str(cache)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        if process.poll() is None:
+            process.kill()
+        process.communicate()

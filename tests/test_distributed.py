@@ -1,12 +1,11 @@
 """Several processes on this machine, and what launchers tell them. The oracle is the run of one process."""
 
 import csv
+import functools
 import os
 import re
 import signal
 import socket
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -20,28 +19,8 @@ QUICK = ("--variants=dense", "--limit_examples=600", "--batch_size=100", "--prog
 
 
 @pytest.fixture(scope="module")
-def start(tmp_path_factory):
-    """Starts `python -m experiments.lenet_vs_dense` with its data and programs in folders of this module."""
-    cache = tmp_path_factory.mktemp("cache")
-    started = []
-
-    def start(*arguments: str) -> subprocess.Popen[str]:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "experiments.lenet_vs_dense", *QUICK, *arguments],
-            cwd=ROOT,
-            env={"PATH": "/usr/bin:/bin", "HOME": str(cache), "XDG_CACHE_HOME": str(cache)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        started.append(process)
-        return process
-
-    yield start
-    for process in started:
-        if process.poll() is None:
-            process.kill()
-        process.communicate()
+def start(start_main):
+    return functools.partial(start_main, *QUICK)
 
 
 def two(start, *arguments):

@@ -10,7 +10,6 @@ import random
 import re
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -23,29 +22,11 @@ QUICK = ("--variants=dense", "--limit_examples=3000", "--batch_size=10", "--prog
 
 
 @pytest.fixture(scope="module")
-def start(tmp_path_factory):
-    """Starts `python -m experiments.lenet_vs_dense` with its data and programs in folders of this module."""
-    cache = tmp_path_factory.mktemp("cache")
-    started = []
-
+def start(start_main):
     def start(workdir: Path, num_epochs: int = NUM_EPOCHS) -> subprocess.Popen[str]:
-        arguments = (*QUICK, f"--epochs={num_epochs}", f"--workdir={workdir}")
-        process = subprocess.Popen(
-            [sys.executable, "-m", "experiments.lenet_vs_dense", *arguments],
-            cwd=ROOT,
-            env={"PATH": "/usr/bin:/bin", "HOME": str(cache), "XDG_CACHE_HOME": str(cache)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        started.append(process)
-        return process
+        return start_main(*QUICK, f"--epochs={num_epochs}", f"--workdir={workdir}")
 
-    yield start
-    for process in started:
-        if process.poll() is None:
-            process.kill()
-        process.communicate()
+    return start
 
 
 def wait_for_epoch(process, number):
