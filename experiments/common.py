@@ -298,6 +298,8 @@ def _set_up() -> None:
     warnings.showwarning = lambda message, *_, **__: print(f"warning: {message}", file=sys.stderr)
     warnings.filterwarnings("ignore", category=DeprecationWarning)
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "true" if FLAGS.preallocate else "false")
+    if "devices" in FLAGS:
+        _make_devices_of_cores()
     import jax
 
     if FLAGS.matmul_precision != "default":
@@ -314,6 +316,14 @@ def _set_up() -> None:
         )
         if cluster is not None:
             parallel.join(cluster, heartbeat_seconds=FLAGS.heartbeat_seconds)
+
+
+def _make_devices_of_cores() -> None:
+    """A device of each core that this process may use, where JAX finds no accelerator; before JAX looks for devices."""
+    flag = "--xla_force_host_platform_device_count"
+    given = os.environ.get("XLA_FLAGS", "")
+    if flag not in given:
+        os.environ["XLA_FLAGS"] = f"{given} {flag}={len(os.sched_getaffinity(0))}".strip()
 
 
 def _fail(text: str) -> NoReturn:

@@ -29,10 +29,14 @@ class Layout(NamedTuple):
 
     devices: tuple[jax.Device, ...]
     strategy: str  # jit (shardings, the compiler splits), pmap, shard_map (the step of one device, written out)
+    cores: bool = False  # the devices are cores of one CPU: they take whole runs, never parts of a batch
 
 
 def make_layout(num_devices: int | None = None, strategy: str = "auto") -> Layout | None:
     """The first `num_devices` devices of each process (None: all); None for one device and strategy auto: plain jit.
+
+    With strategy auto, devices that JAX made of one CPU are its cores: a run is quicker on one of them than spread
+    over several.
 
     Raises:
       UserError: an unknown strategy, more devices than there are, or pmap over several processes.
@@ -52,6 +56,8 @@ def make_layout(num_devices: int | None = None, strategy: str = "auto") -> Layou
         devices += [device for device in jax.devices() if device.process_index == process][:num_devices]
     if len(devices) == 1 and strategy == "auto":
         return None
+    if strategy == "auto" and num_devices is None and jax.process_count() == 1 and devices[0].platform == "cpu":
+        return Layout(tuple(devices), "shard_map", cores=True)
     return Layout(tuple(devices), "jit" if strategy == "auto" else strategy)
 
 
@@ -60,6 +66,20 @@ class Grid(NamedTuple):
 
     mesh: Mesh | None = None
     strategy: str = "jit"
+
+    @property
+    def num_devices(self) -> int:
+        """Devices that the crowd is spread over."""
+        return self._size(SEEDS) * self._size(BATCH)
+
+    @property
+    def takes_all_cores(self) -> bool:
+        """Whether every device that JAX made of this CPU has a run of its own, and no core is left to help another."""
+        return (
+            self.mesh is not None
+            and self._size(SEEDS) == jax.device_count() > 1
+            and self.mesh.devices.flat[0].platform == "cpu"
+        )
 
     @property
     def axis_name(self) -> str | None:
@@ -115,11 +135,16 @@ class Grid(NamedTuple):
 def make_grid(layout: Layout | None, num_runs: int) -> Grid:
     """The grid for a crowd: as many devices on the seeds axis as divide the runs, the rest on the batch axis.
 
-    pmap maps one axis: the seeds where all devices find runs, else the batch.
+    pmap maps one axis: the seeds where all devices find runs, else the batch. Cores that find no run stay idle.
     """
     if layout is None:
         return Grid()
     num_devices = len(layout.devices)
+    if layout.cores:
+        num_devices = max(number for number in range(1, num_devices + 1) if num_runs % number == 0)
+        if num_devices == 1:
+            return Grid()
+        layout = layout._replace(devices=layout.devices[:num_devices])
     num_seeds = math.gcd(num_devices, num_runs)
     if layout.strategy == "pmap" and num_seeds < num_devices:
         num_seeds = 1

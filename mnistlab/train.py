@@ -240,7 +240,11 @@ def program_of(
 
 
 def fitting_crowd_size(
-    num_runs: int, run_bytes: int = 0, free_bytes: int | None = None, most: int | None = None
+    num_runs: int,
+    run_bytes: int = 0,
+    free_bytes: int | None = None,
+    most: int | None = None,
+    num_devices: int = 1,
 ) -> int:
     """How many of `num_runs` runs share a program: as many as fit into MEMORY_SHARE of `free_bytes`, at least 1.
 
@@ -249,14 +253,22 @@ def fitting_crowd_size(
     Args:
       free_bytes: None where it is not known, and then no limit.
       most: never more than this.
+      num_devices: a crowd of at least so many runs is a multiple of it.
 
     >>> fitting_crowd_size(20, run_bytes=100, free_bytes=1000), fitting_crowd_size(10, most=8)
     (7, 5)
+    >>> fitting_crowd_size(10, most=8, num_devices=2), fitting_crowd_size(7, num_devices=2)
+    (6, 6)
     """
-    size = num_runs if most is None else min(num_runs, most)
+    most = num_runs if most is None else min(num_runs, most)
     if free_bytes is not None and run_bytes > 0:
-        size = min(size, int(MEMORY_SHARE * free_bytes / run_bytes))
-    return -(-num_runs // -(-num_runs // max(1, size)))
+        most = min(most, int(MEMORY_SHARE * free_bytes / run_bytes))
+    most = max(1, most)
+    size = -(-num_runs // -(-num_runs // most))
+    if size < num_devices:
+        return size
+    rounded_up = -(-size // num_devices) * num_devices
+    return rounded_up if rounded_up <= most else most // num_devices * num_devices
 
 
 def free_memory(device: jax.Device | None = None, meminfo: Path = Path("/proc/meminfo")) -> int | None:
@@ -407,20 +419,29 @@ class _Trainer:
 
         That program is the one which then trains, unless it does not fit; what a run takes is the same in any crowd.
         """
-        most = MAX_CPU_CROWD if jax.default_backend() == "cpu" else None
-        size = fitting_crowd_size(len(runs), most=most)
-        if size == 1 or self.layout is not None:
+        on_cores = self.layout is not None and self.layout.cores
+        num_devices = len(self.layout.devices) if self.layout is not None and on_cores else 1
+        most = max(MAX_CPU_CROWD, num_devices) if jax.default_backend() == "cpu" else None
+        size = fitting_crowd_size(len(runs), most=most, num_devices=num_devices)
+        if size == 1 or (self.layout is not None and not on_cores):
             return Sharing(len(runs), size)
         crowd = runs[:size]
+        grid = parallel.make_grid(self.layout, size)
         parts = [self._parts(member.seed) for member in crowd]
-        val_order = self._shared_order([part.val for part in parts])
+        carry = grid.put(self._init(crowd, grid), P(SEEDS))
+        val_order = _placed(self._shared_order([part.val for part in parts]), grid)
+        train_order = _placed(self._train_order(crowd, parts, 0), grid)
         free_bytes = free_memory()
-        program = self._epoch(ONE_DEVICE, self._init(crowd, ONE_DEVICE), self._train_order(crowd, parts, 0), val_order)
-        needed = _program_bytes(program)
+        needed = _program_bytes(self._epoch(grid, carry, train_order, val_order))
         if needed is None:
             return Sharing(len(runs), size)
         pool_bytes = sum(leaf.nbytes for leaf in self.pool)
-        run_bytes = max(0, needed - pool_bytes) // size
+        if _one_by_one(grid):  # each device holds what one run needs, however many wait
+            run_bytes = max(0, needed - pool_bytes)
+            if free_bytes is None or grid.num_devices * run_bytes <= MEMORY_SHARE * free_bytes:
+                return Sharing(len(runs), size, run_bytes, free_bytes)
+        else:
+            run_bytes = max(0, needed - pool_bytes) // size
         return Sharing(len(runs), fitting_crowd_size(len(runs), run_bytes, free_bytes, size), run_bytes, free_bytes)
 
     def _parts(self, seed: int) -> Parts:
@@ -431,7 +452,9 @@ class _Trainer:
         epoch = make_epoch(program.train_step, program.eval_step, patience_epochs=self.config.patience_epochs)
         args = (carry, self.pool, train_order, val_order)
         specs = (P(SEEDS), P(), _order_specs(train_order, grid), _order_specs(val_order, grid))
-        return self._compiled("epoch", _crowd_map(epoch, val_order), *args, grid=grid, specs=specs, out_specs=P(SEEDS))
+        axes = (0, None, Order(0, None), _order_axes(val_order))  # type: ignore[arg-type]
+        mapped = _each_run(_if_active(epoch) if _one_by_one(grid) else epoch, axes, grid)
+        return self._compiled("epoch", mapped, *args, grid=grid, specs=specs, out_specs=P(SEEDS))
 
     def _init(self, crowd: Sequence[Run], grid: Grid) -> Carry:
         names = sorted(crowd[0].settings)
@@ -482,7 +505,7 @@ class _Trainer:
         def one(state: TrainState, pool: Pool, order: Order) -> Sums:
             return evaluate(eval_step, state, pool, order)
 
-        mapped = jax.vmap(one, in_axes=(0, None, _order_axes(order)))
+        mapped = _each_run(one, (0, None, _order_axes(order)), grid)
         args = (state, self.pool, order)
         specs = (P(SEEDS), P(), _order_specs(order, grid))
         batch_sums = self._compiled("evaluate", mapped, *args, grid=grid, specs=specs, out_specs=P(SEEDS))(*args)
@@ -499,21 +522,27 @@ class _Trainer:
         comes back on every device, for each process to read.
         """
         shapes = tuple((np.shape(leaf), str(getattr(leaf, "dtype", ""))) for leaf in jax.tree.leaves(args))
-        key = (name, shapes)
+        key = (name, shapes, grid)
         if key not in self.programs:
             start = time.perf_counter()
             donated = (0,) if name == "epoch" else ()
             returned = (P(SEEDS), P()) if name == "epoch" else P()
             spread = grid.spread(function, specs, out_specs)
             jitted = jax.jit(spread, donate_argnums=donated, **grid.jit_options(returned))
-            self.programs[key] = jitted.lower(*args).compile(compiler_options=_compiler_options(name))
+            self.programs[key] = jitted.lower(*args).compile(compiler_options=_compiler_options(name, grid))
             self.compile_seconds += time.perf_counter() - start
         return self.programs[key]
 
 
-def _compiler_options(name: str) -> dict[str, Any]:
-    """The program that runs once and briefly is not worth optimising: its random draws compile 8 times as long."""
-    return {"xla_backend_optimization_level": 0} if name == "init" and jax.default_backend() == "cpu" else {}
+def _compiler_options(name: str, grid: Grid) -> dict[str, Any]:
+    """On a CPU: no optimising of what runs once and briefly (its random draws compile 8 times as long); no threads
+    within an operation where every core has runs of its own.
+    """
+    if jax.default_backend() != "cpu":
+        return {}
+    if name == "init":
+        return {"xla_backend_optimization_level": 0}
+    return {"xla_cpu_multi_thread_eigen": False} if grid.takes_all_cores else {}
 
 
 def _program_bytes(program: Any) -> int | None:
@@ -569,8 +598,43 @@ def _per_run(example: np.ndarray, num_runs: int) -> np.ndarray:
     return example if example.ndim == 3 else np.broadcast_to(example, (num_runs, *example.shape))
 
 
-def _crowd_map(epoch: Callable, val_order: Order) -> Callable:
-    return jax.vmap(epoch, in_axes=(0, None, Order(0, None), _order_axes(val_order)))  # type: ignore[arg-type]
+def _one_by_one(grid: Grid) -> bool:
+    """Whether a device trains its runs one after another: a CPU's caches hold what one run works on, not eight.
+
+    Where the compiler splits the runs over devices it must see them all at once.
+    """
+    return jax.default_backend() == "cpu" and (grid.mesh is None or grid.strategy != "jit")
+
+
+def _each_run(function: Callable, axes: Any, grid: Grid) -> Callable:
+    """vmap of `function` with in_axes=`axes`, or where runs go one by one the same by a loop in the program."""
+    if not _one_by_one(grid):
+        return jax.vmap(function, in_axes=axes)
+
+    def mapped(*args: Any) -> Any:
+        def one(index: jax.Array) -> Any:
+            def pick(axis: int | None, part: Any) -> Any:
+                return part if axis is None else jax.tree.map(lambda leaf: leaf[index], part)
+
+            return function(*jax.tree.map(pick, axes, args, is_leaf=lambda axis: axis is None))
+
+        num_runs = jax.tree.leaves(args[0])[0].shape[0]
+        return jax.lax.map(one, jnp.arange(num_runs))
+
+    return mapped
+
+
+def _if_active(epoch: Callable) -> Callable:
+    """`epoch`, but a run that has stopped costs nothing."""
+
+    def guarded(carry: Carry, *rest: Any) -> tuple[Carry, Record]:
+        def skip(carry: Carry, *_: Any) -> tuple[Carry, Record]:
+            nothing = jnp.full_like(carry.best.value, jnp.nan)
+            return carry, Record(nothing, nothing, nothing, nothing)
+
+        return jax.lax.cond(carry.active, epoch, skip, carry, *rest)
+
+    return guarded
 
 
 def _grid(train_config: TrainConfig, seeds: Sequence[int], sweep: Mapping[str, Sequence[float]]) -> tuple[Run, ...]:

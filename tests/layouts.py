@@ -83,9 +83,10 @@ def main(nets, numbers):
     for net in nets:
         before = initial_params(dataset, net)
         one = observe(dataset, net, before, None)
-        for strategy in parallel.STRATEGIES[1:]:
+        for strategy in (*parallel.STRATEGIES[1:], "cores"):
             for number in numbers:
-                got = observe(dataset, net, before, parallel.make_layout(number, strategy))
+                layout = parallel.make_layout(number, "shard_map" if strategy == "cores" else strategy)
+                got = observe(dataset, net, before, layout._replace(cores=strategy == "cores"))
                 row = {name: difference(got[name], one[name], relative=name == "gradient norm") for name in one}
                 print(json.dumps({"net": net, "strategy": strategy, "devices": number, **row}), flush=True)
 

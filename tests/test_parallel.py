@@ -39,7 +39,7 @@ def rows(tmp_path_factory):
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
-@pytest.mark.parametrize("strategy", ["jit", "pmap", "shard_map"])
+@pytest.mark.parametrize("strategy", ["jit", "pmap", "shard_map", "cores"])
 def test_many_devices_give_what_one_gives(rows, strategy):
     mine = [row for row in rows if row["strategy"] == strategy]
     assert [row["devices"] for row in mine] == [2, 8]
@@ -77,6 +77,16 @@ def test_seeds_are_spread_first(strategy, num_devices, num_runs, shape):
         pytest.skip("this JAX makes meshes of real devices only")
     assert grid.mesh.devices.shape == shape
     assert grid.axis_name == (parallel.BATCH if shape[1] > 1 and strategy != "jit" else None)
+
+
+@pytest.mark.parametrize("num_runs, num_devices", [(8, 4), (6, 3), (7, 1), (3, 3), (2, 2)])
+def test_cores_take_whole_runs(num_runs, num_devices):
+    layout = parallel.Layout(tuple(f"device {number}" for number in range(4)), "shard_map", cores=True)
+    try:
+        grid = parallel.make_grid(layout, num_runs)
+    except TypeError:
+        pytest.skip("this JAX makes meshes of real devices only")
+    assert (grid.num_devices, grid.axis_name) == (num_devices, None)
 
 
 @pytest.mark.parametrize("arguments", [(0, "auto"), (10_000, "auto"), (None, "quickly")])

@@ -438,6 +438,7 @@ def test_free_memory_is_what_the_device_or_else_the_host_says(tmp_path):
 
 
 def test_a_crowd_that_does_not_fit_is_cut_and_learns_the_same(dataset, crowd, monkeypatch):
+    monkeypatch.setattr(train, "_one_by_one", lambda grid: False)  # as on an accelerator
     said = []
     whole = train.run(CONFIG, dataset, (4, 5, 6), model=SMALL, on_sharing=said.append)
     run_bytes = said[0].run_bytes
@@ -446,6 +447,24 @@ def test_a_crowd_that_does_not_fit_is_cut_and_learns_the_same(dataset, crowd, mo
     cut = train.run(CONFIG, dataset, (4, 5, 6), model=SMALL, on_sharing=said.append)
     assert said[1] == train.Sharing(3, 2, run_bytes, int(2.9 * run_bytes))
     same(learned(cut), learned(whole), 1e-5)
+
+
+def test_runs_one_by_one_learn_what_they_learn_side_by_side(dataset, monkeypatch):
+    stopping = dataclasses.replace(CONFIG, num_epochs=6, patience_epochs=1)
+    one_by_one = train.run(stopping, dataset, (4, 5, 6), model=SMALL)
+    monkeypatch.setattr(train, "_one_by_one", lambda grid: False)
+    side_by_side = train.run(stopping, dataset, (4, 5, 6), model=SMALL)
+    same(learned(one_by_one), learned(side_by_side), 1e-5)
+
+
+def test_on_a_cpu_memory_is_for_as_many_runs_as_it_has_devices(dataset, monkeypatch):
+    said = []
+    train.run(sgd(num_epochs=1), dataset, (0, 1, 2), model=Linear(), on_sharing=said.append)
+    monkeypatch.setattr(train, "free_memory", lambda: int(1.5 * said[0].run_bytes))
+    train.run(sgd(num_epochs=1), dataset, (0, 1, 2), model=Linear(), on_sharing=said.append)
+    monkeypatch.setattr(train, "free_memory", lambda: int(1.4 * said[0].run_bytes))  # 0.7 * 1.4 = 0.98 runs
+    train.run(sgd(num_epochs=1), dataset, (0, 1, 2), model=Linear(), on_sharing=said.append)
+    assert [sharing.crowd_size for sharing in said] == [3, 3, 1]
 
 
 def test_what_a_run_takes_is_at_least_its_weights_and_is_measured_without_a_second_program(dataset):
