@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from mnistlab.train import Epoch
 
 FLAGS = flags.FLAGS
-TOOLS = ("compare", "power")  # entry points that are no comparison of a source
+TOOLS = ("bench", "compare", "power")  # entry points that are no comparison of a source
 
 
 def define_run_flags() -> None:
@@ -299,7 +299,7 @@ def _set_up() -> None:
     warnings.filterwarnings("ignore", category=DeprecationWarning)
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "true" if FLAGS.preallocate else "false")
     if "devices" in FLAGS:
-        _make_devices_of_cores()
+        os.environ["XLA_FLAGS"] = with_devices_of_cores(os.environ.get("XLA_FLAGS", ""))
     import jax
 
     if FLAGS.matmul_precision != "default":
@@ -318,12 +318,13 @@ def _set_up() -> None:
             parallel.join(cluster, heartbeat_seconds=FLAGS.heartbeat_seconds)
 
 
-def _make_devices_of_cores() -> None:
-    """A device of each core that this process may use, where JAX finds no accelerator; before JAX looks for devices."""
+def with_devices_of_cores(xla_flags: str) -> str:
+    """XLA_FLAGS with a device for each core that this process may use, unless they say another number of them.
+
+    It changes nothing where JAX finds an accelerator.
+    """
     flag = "--xla_force_host_platform_device_count"
-    given = os.environ.get("XLA_FLAGS", "")
-    if flag not in given:
-        os.environ["XLA_FLAGS"] = f"{given} {flag}={len(os.sched_getaffinity(0))}".strip()
+    return xla_flags if flag in xla_flags else f"{xla_flags} {flag}={len(os.sched_getaffinity(0))}".strip()
 
 
 def _fail(text: str) -> NoReturn:
@@ -367,7 +368,8 @@ def tools() -> list[str]:
 def _entry_points() -> list[str]:
     folder = Path(__file__).parent
     others = {"common", "__main__"}
-    return sorted(module.name for module in pkgutil.iter_modules([str(folder)]) if module.name not in others)
+    modules = pkgutil.iter_modules([str(folder)])
+    return sorted(module.name for module in modules if module.name not in others and not module.ispkg)
 
 
 def summary_line(name: str) -> str:

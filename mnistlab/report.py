@@ -623,6 +623,33 @@ def figure_differences(
         return _laid_out(figure)
 
 
+def figure_durations(seconds: Mapping[str, Mapping[str, ArrayLike]], label: str) -> Figure:
+    """Durations on a logarithmic axis, every round a dot, the median a bar; a panel a workload, a row a peer.
+
+    Args:
+      seconds: workload -> peer -> float [rounds].
+      label: what was timed, with its unit.
+    """
+    with _style():
+        num_rows = sum(len(peers) for peers in seconds.values())
+        figure = _figure(7.0, 0.24 * num_rows + 0.35 * len(seconds) + 0.5)
+        panels = figure.subplots(
+            len(seconds), 1, sharex=True, squeeze=False, height_ratios=[len(peers) for peers in seconds.values()]
+        )[:, 0]
+        for axes, (workload, peers) in zip(panels, seconds.items(), strict=True):
+            for y, values in enumerate(peers.values()):
+                array = np.asarray(values, float)
+                color = BLUE if y == 0 else _GREY
+                axes.plot(array, np.full(len(array), y), "o", color=color, markersize=3.5, alpha=0.6, linewidth=0)
+                axes.plot([np.median(array)] * 2, [y - 0.35, y + 0.35], color=color, linewidth=2.4)
+            axes.set(ylim=(len(peers) - 0.5, -0.5), xscale="log")
+            axes.set_yticks(range(len(peers)), list(peers), fontsize=7.5)
+            axes.set_title(workload, loc="left", fontsize=9)
+            axes.grid(axis="y", visible=False)
+        panels[-1].set_xlabel(label)
+        return _laid_out(figure)
+
+
 _RUN, _MEAN = "where one more run would fall (95 %)", "ours: mean and its 95 % interval"
 
 

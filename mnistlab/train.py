@@ -209,6 +209,30 @@ def run(
     return _concatenate(train_config, runs, results)
 
 
+def prepare(
+    train_config: TrainConfig, dataset: Dataset, seeds: Sequence[int] = (0,), *, layout: Layout | None = None
+) -> tuple[Callable[[Carry, np.ndarray], tuple[Carry, Record]], Carry]:
+    """`run`'s epoch program of one crowd for whoever steps it by hand, and the carry to begin with.
+
+    The program is (carry, example int32 [steps, B]) -> (carry, record): all runs train on these examples of the pool,
+    and nothing is validated. The carry given is donated.
+    """
+    config.check(train_config)
+    runs = _grid(train_config, seeds, {})
+    trainer = _Trainer(
+        train_config, dataset, lambda axis_name: program_of(train_config, dataset, axis_name=axis_name), layout
+    )
+    grid = parallel.make_grid(layout, len(runs))
+    nothing = Order(np.zeros((0, EVAL_BATCH_SIZE), np.int32), np.zeros((0, EVAL_BATCH_SIZE), np.float32))
+
+    def epoch(carry: Carry, example: np.ndarray) -> tuple[Carry, Record]:
+        given = Order(np.broadcast_to(example, (len(runs), *example.shape)), np.ones(example.shape, np.float32))
+        order = _placed(given, grid)
+        return trainer.epoch_program(grid, carry, order, nothing)(carry, trainer.pool, order, nothing)
+
+    return epoch, grid.put(trainer.init(runs, grid), P(SEEDS))
+
+
 def program_of(
     train_config: TrainConfig, dataset: Dataset, model: nn.Module | None = None, axis_name: str | None = None
 ) -> Program:
@@ -361,7 +385,7 @@ class _Trainer:
         compiled_before = self.compile_seconds
         grid = parallel.make_grid(self.layout, len(crowd))
         parts = [self._parts(member.seed) for member in crowd]
-        carry = self._init(crowd, grid)
+        carry = self.init(crowd, grid)
         history = {name: np.full((len(crowd), num_epochs), np.nan, np.float32) for name in Record._fields}
         epoch_seconds = np.full((len(crowd), num_epochs), np.nan)
         done = 0
@@ -381,7 +405,7 @@ class _Trainer:
         for number in range(done, num_epochs):
             if not active.any():
                 break
-            epoch = self._epoch(grid, carry, train_order, val_order)
+            epoch = self.epoch_program(grid, carry, train_order, val_order)
             start = time.perf_counter()
             carry, record = epoch(carry, self.pool, train_order, val_order)
             if number + 1 < num_epochs:  # made while the device works
@@ -428,11 +452,11 @@ class _Trainer:
         crowd = runs[:size]
         grid = parallel.make_grid(self.layout, size)
         parts = [self._parts(member.seed) for member in crowd]
-        carry = grid.put(self._init(crowd, grid), P(SEEDS))
+        carry = grid.put(self.init(crowd, grid), P(SEEDS))
         val_order = _placed(self._shared_order([part.val for part in parts]), grid)
         train_order = _placed(self._train_order(crowd, parts, 0), grid)
         free_bytes = free_memory()
-        needed = _program_bytes(self._epoch(grid, carry, train_order, val_order))
+        needed = _program_bytes(self.epoch_program(grid, carry, train_order, val_order))
         if needed is None:
             return Sharing(len(runs), size)
         pool_bytes = sum(leaf.nbytes for leaf in self.pool)
@@ -447,7 +471,7 @@ class _Trainer:
     def _parts(self, seed: int) -> Parts:
         return batches.split_parts(self.config, self.num_train, self.num_test, seed)
 
-    def _epoch(self, grid: Grid, carry: Carry, train_order: Order, val_order: Order) -> Any:
+    def epoch_program(self, grid: Grid, carry: Carry, train_order: Order, val_order: Order) -> Any:
         program = self.make_program(grid.axis_name)
         epoch = make_epoch(program.train_step, program.eval_step, patience_epochs=self.config.patience_epochs)
         args = (carry, self.pool, train_order, val_order)
@@ -456,7 +480,7 @@ class _Trainer:
         mapped = _each_run(_if_active(epoch) if _one_by_one(grid) else epoch, axes, grid)
         return self._compiled("epoch", mapped, *args, grid=grid, specs=specs, out_specs=P(SEEDS))
 
-    def _init(self, crowd: Sequence[Run], grid: Grid) -> Carry:
+    def init(self, crowd: Sequence[Run], grid: Grid) -> Carry:
         names = sorted(crowd[0].settings)
         settings = {name: np.array([member.settings[name] for member in crowd], np.float32) for name in names}
         seeds = np.array([member.seed for member in crowd], np.uint32)
