@@ -38,6 +38,7 @@ CROWD = 8  # seeds of the peers whose name ends so
 NEEDS = {"pytorch": "torch", "pytorch_compiled": "torch", "keras_tensorflow": "tensorflow"}
 LOSS_TOLERANCE = 0.02  # of the first round's mean loss, where nothing is dropped out
 CALIBRATING_SIZE = 2048  # of the matrix product beside which the rounds are put
+PAUSE_SECONDS = 0.5  # before a round: until the threads of the peer before have stopped spinning
 NUM_EXAMPLES = 60_000
 
 
@@ -111,6 +112,7 @@ class Peer:
     def round(self) -> dict[str, Any]:
         """Trains a round and waits for it."""
         assert self.process.stdin is not None
+        time.sleep(PAUSE_SECONDS)
         with contextlib.suppress(BrokenPipeError):
             self.process.stdin.write("round\n")
             self.process.stdin.flush()
@@ -242,14 +244,16 @@ def _write_job(workload: Workload, dataset: datasets.Dataset, num_steps: int, sc
     import jax
     from flax import traverse_util
 
-    from mnistlab import batches, models, optim, step
+    from mnistlab import batches, models, optim, step, train
     from mnistlab.losses import cross_entropy
 
     optim_config = config.optim_default(workload.optimizer)
     model = models.make_model(workload.model)
     program = step.make_program(model, optim.make_optimizer(optim_config, 1, 1), cross_entropy)
     seed = np.zeros(1, np.uint32)
-    state = jax.jit(jax.vmap(lambda seed: program.init(seed, (28, 28, 1), {})))(seed)  # as a crowd of one has it
+    # As mnistlab begins a crowd of one, compiled as quickly.
+    init = jax.jit(jax.vmap(lambda seed: program.init(seed, (28, 28, 1), {}))).lower(seed)
+    state = init.compile(compiler_options=train.compiler_options("init"))(seed)
     params = jax.tree.map(lambda leaf: np.asarray(leaf[0]), state.params)
     np.savez(scratch / f"{workload.model}.npz", **traverse_util.flatten_dict(params, sep="/"))
     np.save(scratch / "image.npy", np.asarray(dataset.train.image))

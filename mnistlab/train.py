@@ -553,13 +553,15 @@ class _Trainer:
             returned = (P(SEEDS), P()) if name == "epoch" else P()
             spread = grid.spread(function, specs, out_specs)
             jitted = jax.jit(spread, donate_argnums=donated, **grid.jit_options(returned))
-            self.programs[key] = jitted.lower(*args).compile(compiler_options=_compiler_options(name, grid))
+            self.programs[key] = jitted.lower(*args).compile(compiler_options=compiler_options(name, grid))
             self.compile_seconds += time.perf_counter() - start
         return self.programs[key]
 
 
-def _compiler_options(name: str, grid: Grid) -> dict[str, Any]:
-    """On a CPU: no optimising of what runs once and briefly (its random draws compile 8 times as long); no threads
+def compiler_options(name: str, grid: Grid = ONE_DEVICE) -> dict[str, Any]:
+    """XLA's options for the program "init", "epoch" or "evaluate".
+
+    On a CPU: no optimising of what runs once and briefly (its random draws compile 8 times as long); no threads
     within an operation where every core has runs of its own.
     """
     if jax.default_backend() != "cpu":
