@@ -71,6 +71,9 @@ def define_training_flags() -> None:
     flags.DEFINE_integer("heartbeat_seconds", 10, "After how long a silent process counts as dead.", lower_bound=1)
     flags.DEFINE_bool("resume", True, "Continue what --workdir holds; --noresume replaces it.")
     flags.DEFINE_bool("tensorboard", False, "Write TensorBoard events to <workdir>/tb.")
+    flags.DEFINE_bool(
+        "debug_nans", False, "End at the first NaN or infinity and name its seed, step, layer and operation; status 1."
+    )
 
 
 def main(experiment: "Experiment") -> None:
@@ -93,6 +96,11 @@ def enter(body: Callable[..., Any], arguments: Sequence[str] = ()) -> None:
             body(*argv[1:])
         except UserError as error:
             _fail(str(error))
+        except FloatingPointError as error:
+            print(
+                f"error: {error}; without --debug_nans a diverged run is counted and the others go on", file=sys.stderr
+            )
+            _leave(1)
         except Stopped as stop:
             name = signal.Signals(stop.number).name
             _say(f"stopped by {name} after a whole epoch, which is kept; the same command goes on from there")
@@ -211,6 +219,7 @@ def options(name: str) -> "Options":
         data_dir=data_dir(),
         resume=FLAGS.resume,
         tensorboard=FLAGS.tensorboard,
+        debug_nans=FLAGS.debug_nans,
         crowd_size=FLAGS.crowd_size,
         num_devices=FLAGS.devices,
         strategy=FLAGS.parallel,

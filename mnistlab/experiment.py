@@ -22,6 +22,7 @@ from mnistlab import (
     claims,
     config,
     datasets,
+    divergence,
     history,
     models,
     parallel,
@@ -101,6 +102,7 @@ class Options:
     data_dir: Path | None = None
     resume: bool = True
     tensorboard: bool = False
+    debug_nans: bool = False  # end at the first NaN or infinity and say what made it
     crowd_size: int | None = None
     num_devices: int | None = None  # of each process; None: all
     strategy: str = "auto"  # of parallel.STRATEGIES
@@ -422,13 +424,19 @@ def _train_variant(
 ) -> Result:
     folder = options.workdir / "checkpoints" / name
     keepers: list[checkpoint.Keeper] = []
+    watches: list[divergence.Watch] = []
     events = tensorboard.EventWriter(options.workdir / "tb" / name) if options.tensorboard else None
 
-    def keeper(crowd: str) -> checkpoint.Keeper:
+    def keeper(crowd: str) -> train.Keeper:
         keepers.append(checkpoint.Keeper(folder / "training" / crowd))
-        return keepers[-1]
+        if not options.debug_nans:
+            return keepers[-1]
+        watches.append(divergence.Watch(keepers[-1], variant.config, dataset, _program(variant, dataset)))
+        return watches[-1]
 
     def on_epoch(epoch: Epoch) -> None:
+        if watches:
+            watches[-1].on_epoch(epoch)
         display.epoch(name, epoch)
         if events is not None:
             events.epoch(epoch)

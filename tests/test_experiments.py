@@ -115,6 +115,14 @@ def test_a_sweep_shows_how_sensitive_validation_is_and_is_resumed(run_main, tmp_
     assert done.returncode == 2 and "crowd_size is damaged" in done.stderr
 
 
+def test_debug_nans_ends_a_sweep_in_one_line_that_names_what_diverged(run_main, tmp_path):
+    sweep = ("--sweep=learning_rate=1e-3,1e30", "--variants=dense")
+    done = run_main("lenet_vs_dense", *QUICK, *sweep, "--debug_nans", f"--workdir={tmp_path}")
+    assert done.returncode == 1 and len(done.stderr.strip().splitlines()) == 1
+    assert "made by dot_general of layer dense_2, forward, mnistlab/layers.py:" in done.stderr
+    assert "seed 0, learning_rate 1e+30, epoch 1, step 2; 1 of 2 runs" in done.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "word"),
     [
