@@ -29,6 +29,9 @@ def define_run_flags() -> None:
     flags.DEFINE_string("workdir", None, "Folder for what the run leaves; default results/<experiment>.")
     flags.DEFINE_string("data_dir", None, "TFDS data folder; default ~/.cache/mnistlab/datasets.")
     flags.DEFINE_enum("progress", "auto", ["auto", "bar", "lines", "none"], "How progress is shown.")
+    flags.DEFINE_bool(
+        "deterministic", False, "The same bits from the same command on a GPU too, somewhat slower; a CPU's are anyway."
+    )
     flags.DEFINE_bool("preallocate", False, "Let JAX take the GPU's memory at the start instead of as needed.")
     flags.DEFINE_enum(
         "matmul_precision", "default", ["default", "float32", "tensorfloat32", "bfloat16"], "Precision of products."
@@ -309,6 +312,8 @@ def _set_up() -> None:
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "true" if FLAGS.preallocate else "false")
     if "devices" in FLAGS:
         os.environ["XLA_FLAGS"] = with_devices_of_cores(os.environ.get("XLA_FLAGS", ""))
+    if FLAGS.deterministic:  # of a flag that is there twice XLA takes the last
+        os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_gpu_deterministic_ops=true".strip()
     import jax
 
     if FLAGS.matmul_precision != "default":

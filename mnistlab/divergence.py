@@ -26,8 +26,8 @@ CALLS = ("jit", "closed_call", "custom_jvp_call", "custom_vjp_call", "checkpoint
 class Watch:
     """A keeper that keeps no epoch in which a run became NaN or infinite, but says where.
 
-    To be given to train.run as its keeper, with `on_epoch` in its on_epoch. Training is as without it, to the bit: it is the
-    run that diverged which is repeated alone, from the epoch before, and its step taken operation by operation.
+    To be given to train.run as its keeper, with `on_epoch` in its on_epoch. Training is as without it, to the bit: the
+    run that diverged is repeated alone, from the epoch before, and its step taken operation by operation.
     """
 
     def __init__(self, keeper: Keeper, config: TrainConfig, dataset: Dataset, program: Program):

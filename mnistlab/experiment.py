@@ -5,6 +5,7 @@ import dataclasses
 import fcntl
 import importlib.metadata
 import json
+import os
 import platform
 import re
 import shutil
@@ -304,7 +305,7 @@ def write_config(workdir: Path, identity: Mapping[str, Any], command: str, datas
 
 
 def provenance() -> dict[str, Any]:
-    """Versions, device, precision and code revision."""
+    """Versions, device, precision, XLA's flags and code revision."""
     packages = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "tensorflow-datasets", "numpy", "mnistlab")
     device = jax.devices()[0]
     revision = None
@@ -325,6 +326,7 @@ def provenance() -> dict[str, Any]:
         },
         "device": {"platform": device.platform, "kind": device.device_kind, "count": jax.device_count()},
         "matmul_precision": str(jax.config.values["jax_default_matmul_precision"] or "backend's default"),
+        "xla_flags": os.environ.get("XLA_FLAGS") or None,
         "git_revision": revision,
     }
 

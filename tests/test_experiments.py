@@ -188,6 +188,32 @@ def test_a_scoreboard_of_nothing_is_one_line_and_status_2(run_main, tmp_path):
     assert done.returncode == 2 and len(done.stderr.strip().splitlines()) == 1 and "--norun" in done.stderr
 
 
+def rows_without_seconds(workdir):
+    return [line.rpartition(",")[0] for line in (workdir / "history.csv").read_text().splitlines()]
+
+
+def test_deterministic_adds_its_flag_to_the_users_before_jax_starts():
+    code = """
+import os, jax
+from jax._src import xla_bridge
+from experiments import common
+def body():
+    print(xla_bridge.backends_are_initialized(), os.environ["XLA_FLAGS"], jax.device_count())
+common.define_run_flags()
+common.enter(body)
+"""
+    ours, users = "--xla_gpu_deterministic_ops=true", "--xla_force_host_platform_device_count=3"
+    done = subprocess.run(
+        [sys.executable, "-c", code, "--deterministic", "--compile_cache=off"],
+        cwd=ROOT,
+        env={"PATH": "/usr/bin:/bin", "JAX_PLATFORMS": "cpu", "XLA_FLAGS": users},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.stdout.split() == ["False", users, ours, "3"], done.stderr
+
+
 class TestResume:
     def run_again(self, run_main, workdir, *more):
         return run_main("lenet_vs_dense", *QUICK[:1], "--epochs=3", "--variants=dense", f"--workdir={workdir}", *more)
@@ -217,6 +243,9 @@ class TestResume:
         assert "damaged" in done.stderr.strip().splitlines()[-1] and "Traceback" not in done.stderr
         assert (workdir / "history.csv").read_text() == history
 
-    def test_noresume_replaces_it(self, run_main, workdir):
-        done = self.run_again(run_main, workdir, "--noresume")
+    def test_noresume_replaces_it_with_the_same_bits(self, run_main, workdir):
+        before = rows_without_seconds(workdir)
+        done = self.run_again(run_main, workdir, "--noresume", "--deterministic")
         assert done.returncode == 0 and "epoch 3/3" in done.stdout
+        assert rows_without_seconds(workdir) == before and len(before) == 1 + 3
+        assert "--xla_gpu_deterministic_ops=true" in json.loads((workdir / "config.json").read_text())["xla_flags"]
