@@ -218,7 +218,7 @@ def options(name: str) -> "Options":
         first_seed=FLAGS.seed,
         variants=tuple(FLAGS.variants),
         overrides=overrides,
-        sweep=dict(_sweep(text) for text in FLAGS.sweep),
+        sweep=_sweeps(FLAGS.sweep),
         data_dir=data_dir(),
         resume=FLAGS.resume,
         tensorboard=FLAGS.tensorboard,
@@ -228,6 +228,15 @@ def options(name: str) -> "Options":
         strategy=FLAGS.parallel,
         command=command(),
     )
+
+
+def _sweeps(texts: Sequence[str]) -> dict[str, tuple[float, ...]]:
+    sweeps: dict[str, tuple[float, ...]] = {}
+    for name, values in map(_sweep, texts):
+        if name in sweeps:
+            raise UserError(f"sweep of {name} is given twice; expected all its values in one --sweep={name}=...")
+        sweeps[name] = values
+    return sweeps
 
 
 def _sweep(text: str) -> tuple[str, tuple[float, ...]]:
@@ -306,7 +315,7 @@ def _parse(argv: Sequence[str], arguments: Sequence[str]) -> list[str]:
 
 def _set_up() -> None:
     """Environment and JAX settings, before a device is touched."""
-    logging.set_verbosity(logging.ERROR)  # TFDS and orbax tell much that is no news
+    logging.set_verbosity(logging.FATAL)  # TFDS and orbax tell much that is no news, and what they raise as well
     warnings.showwarning = lambda message, *_, **__: print(f"warning: {message}", file=sys.stderr)
     warnings.filterwarnings("ignore", category=DeprecationWarning)
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "true" if FLAGS.preallocate else "false")

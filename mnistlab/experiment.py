@@ -143,8 +143,12 @@ def run(experiment: Experiment, options: Options, display: Display = SILENT) -> 
             "sweep": {name: list(values) for name, values in options.sweep.items()},
             "variants": {name: _identity(variant) for name, variant in variants.items()},
         }
-        claim_workdir(options.workdir, identity, options.resume)
+        if options.resume:  # refused before data is loaded
+            claim_workdir(options.workdir, identity, resume=True)
         dataset = parallel.first_then_others(lambda: _load(variants, options.data_dir))
+        for variant in variants.values():  # bad limits end here, before anything is written or replaced
+            batches.split_parts(variant.config, len(dataset.train.label), len(dataset.test.label), seeds[0])
+        claim_workdir(options.workdir, identity, options.resume)
         write_config(options.workdir, identity, options.command, dataset)
         _say_layers(variants, dataset, display)
         outcome = _train(variants, seeds, options, layout, dataset, display)
@@ -281,8 +285,8 @@ def _earlier(workdir: Path, advice: str) -> dict[str, Any]:
         earlier = json.loads(path.read_text())["run"]
         if not isinstance(earlier, dict):
             raise TypeError("its run is no object")
-    except (ValueError, KeyError, TypeError, OSError) as error:
-        raise UserError(f"{path} is damaged ({error}); {advice}") from error
+    except (ValueError, KeyError, TypeError, OSError, RecursionError) as error:
+        raise UserError(f"{path} is damaged ({error!s:.200}); {advice}") from error
     return earlier
 
 

@@ -158,8 +158,17 @@ def test_bad_input_is_one_line_and_status_2(run_main, tmp_path, arguments, word)
 
 def test_an_unwritable_workdir_is_one_line_and_status_2(run_main, tmp_path):
     (tmp_path / "file").write_text("")
-    done = run_main("lenet_vs_dense", *QUICK, f"--workdir={tmp_path / 'file' / 'run'}")
-    assert done.returncode == 2 and len(done.stderr.strip().splitlines()) == 1
+    for bad in (f"--workdir={tmp_path / 'file'}", "--workdir=/proc/run", f"--data_dir={tmp_path / 'file'}"):
+        done = run_main("lenet_vs_dense", *QUICK, f"--workdir={tmp_path / 'run'}", bad)
+        assert done.returncode == 2 and len(done.stderr.strip().splitlines()) == 1
+
+
+def test_a_limit_that_the_data_does_not_reach_replaces_nothing(run_main, workdir):
+    before = (workdir / "history.csv").read_text()
+    arguments = ("--variants=dense", "--limit_examples=60001", "--noresume", f"--workdir={workdir}")
+    done = run_main("lenet_vs_dense", *arguments)
+    assert done.returncode == 2 and "limit_examples" in done.stderr and len(done.stderr.strip().splitlines()) == 1
+    assert (workdir / "history.csv").read_text() == before
 
 
 @pytest.fixture(scope="module")
