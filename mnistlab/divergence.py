@@ -66,7 +66,7 @@ class Watch:
 
 def find(config: TrainConfig, dataset: Dataset, program: Program, run: Run, state: TrainState, epoch: int) -> str:
     """Repeats the `epoch` (from 1) of one run, from the `state` before it; where the first NaN or infinity was made."""
-    pool = jax.device_put(batches.make_pool(dataset))
+    pool, state = jax.device_put((batches.make_pool(dataset), state), jax.local_devices()[0])
     part = batches.split_parts(config, len(dataset.train.label), len(dataset.test.label), run.seed)
     settings = "".join(f", {name} {value:g}" for name, value in run.settings.items())
     where = f"seed {run.seed}{settings}, epoch {epoch}"
