@@ -1,7 +1,7 @@
 """Weak and strong scaling over devices: `python tests/scaling.py [SEEDS [BATCH [EXAMPLES]]]` prints a table.
 
 Each row is a process of its own with 1, 2, 4 or 8 devices made of a CPU, or, with SCALING_DEVICES=gpu, of the GPUs
-there are. Seconds are a seed's epoch, the fastest after the first. Devices made of a CPU share its cores: with two cores
+there are. Seconds are a seed's epoch, the fastest after the first. Devices of a CPU share its cores: with two cores
 nothing can be more than twice as fast, and one program already uses both.
 """
 
