@@ -29,6 +29,9 @@ def define_run_flags() -> None:
     flags.DEFINE_string("workdir", None, "Folder for what the run leaves; default results/<experiment>.")
     flags.DEFINE_string("data_dir", None, "TFDS data folder; default ~/.cache/mnistlab/datasets.")
     flags.DEFINE_enum("progress", "auto", ["auto", "bar", "lines", "none"], "How progress is shown.")
+    flags.DEFINE_bool(
+        "deterministic", False, "The same bits from the same command on a GPU too, somewhat slower; a CPU's are anyway."
+    )
     flags.DEFINE_bool("preallocate", False, "Let JAX take the GPU's memory at the start instead of as needed.")
     flags.DEFINE_enum(
         "matmul_precision", "default", ["default", "float32", "tensorfloat32", "bfloat16"], "Precision of products."
@@ -71,6 +74,9 @@ def define_training_flags() -> None:
     flags.DEFINE_integer("heartbeat_seconds", 10, "After how long a silent process counts as dead.", lower_bound=1)
     flags.DEFINE_bool("resume", True, "Continue what --workdir holds; --noresume replaces it.")
     flags.DEFINE_bool("tensorboard", False, "Write TensorBoard events to <workdir>/tb.")
+    flags.DEFINE_bool(
+        "debug_nans", False, "End at the first NaN or infinity and name its seed, step, layer and operation; status 1."
+    )
 
 
 def main(experiment: "Experiment") -> None:
@@ -93,6 +99,11 @@ def enter(body: Callable[..., Any], arguments: Sequence[str] = ()) -> None:
             body(*argv[1:])
         except UserError as error:
             _fail(str(error))
+        except FloatingPointError as error:
+            print(
+                f"error: {error}; without --debug_nans a diverged run is counted and the others go on", file=sys.stderr
+            )
+            _leave(1)
         except Stopped as stop:
             name = signal.Signals(stop.number).name
             _say(f"stopped by {name} after a whole epoch, which is kept; the same command goes on from there")
@@ -207,15 +218,25 @@ def options(name: str) -> "Options":
         first_seed=FLAGS.seed,
         variants=tuple(FLAGS.variants),
         overrides=overrides,
-        sweep=dict(_sweep(text) for text in FLAGS.sweep),
+        sweep=_sweeps(FLAGS.sweep),
         data_dir=data_dir(),
         resume=FLAGS.resume,
         tensorboard=FLAGS.tensorboard,
+        debug_nans=FLAGS.debug_nans,
         crowd_size=FLAGS.crowd_size,
         num_devices=FLAGS.devices,
         strategy=FLAGS.parallel,
         command=command(),
     )
+
+
+def _sweeps(texts: Sequence[str]) -> dict[str, tuple[float, ...]]:
+    sweeps: dict[str, tuple[float, ...]] = {}
+    for name, values in map(_sweep, texts):
+        if name in sweeps:
+            raise UserError(f"sweep of {name} is given twice; expected all its values in one --sweep={name}=...")
+        sweeps[name] = values
+    return sweeps
 
 
 def _sweep(text: str) -> tuple[str, tuple[float, ...]]:
@@ -294,12 +315,14 @@ def _parse(argv: Sequence[str], arguments: Sequence[str]) -> list[str]:
 
 def _set_up() -> None:
     """Environment and JAX settings, before a device is touched."""
-    logging.set_verbosity(logging.ERROR)  # TFDS and orbax tell much that is no news
+    logging.set_verbosity(logging.FATAL)  # TFDS and orbax tell much that is no news, and what they raise as well
     warnings.showwarning = lambda message, *_, **__: print(f"warning: {message}", file=sys.stderr)
     warnings.filterwarnings("ignore", category=DeprecationWarning)
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "true" if FLAGS.preallocate else "false")
     if "devices" in FLAGS:
         os.environ["XLA_FLAGS"] = with_devices_of_cores(os.environ.get("XLA_FLAGS", ""))
+    if FLAGS.deterministic:  # of a flag that is there twice XLA takes the last
+        os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_gpu_deterministic_ops=true".strip()
     import jax
 
     if FLAGS.matmul_precision != "default":

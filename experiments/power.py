@@ -85,7 +85,7 @@ def pilots(run: RunFolder, claim: str | None, variant_a: str | None, variant_b: 
         for id_ in known if claim is None else [claim]:
             item = known[id_]
             # "About" a number is asked of the nearer bound, which is what A was compared with.
-            right = item["right"] if isinstance(item["right"], str) else item["comparison"]["mean_b"]
+            right = item["right"] if isinstance(item["right"], str) else item["comparison"].get("mean_b", item["right"])
             words = right if isinstance(right, str) else f"{right:g}"
             found.append(_pilot(f"({id_}) {item['left']} − {words}", run, item["left"], right, item["metric"]))
     usable = [pilot for pilot in found if len(pilot.differences) > 1]
@@ -95,6 +95,8 @@ def pilots(run: RunFolder, claim: str | None, variant_a: str | None, variant_b: 
 
 
 def _pilot(label: str, run: RunFolder, left: str, right: str | float, metric: str) -> Pilot:
+    for name in (left, right) if isinstance(right, str) else (left,):
+        runs.check_metric(run.variants[runs.choose_variant(run, name)], metric)
     values = history.metric(run.variants[left], metric)
     other = claims.paired(run.variants[left], run.variants[right], metric) if isinstance(right, str) else right
     differences = values - other

@@ -6,7 +6,6 @@ Reads what lies in results/<experiment> and results/<experiment>_controlled, run
 page and one table.
 """
 
-import json
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -18,7 +17,7 @@ from absl import flags
 
 from experiments import common
 from mnistlab import experiment as engine
-from mnistlab import report, reported, stats
+from mnistlab import report, reported, runs, stats
 from mnistlab.errors import UserError
 
 EXPERIMENTS = {
@@ -43,19 +42,21 @@ def main() -> None:
     """Runs what is missing, then writes the board."""
     quick = flags.FLAGS.quick
     folder = common.workdir("quick/scoreboard" if quick else "scoreboard")
-    runs = Path(flags.FLAGS.runs or folder.parent)
+    runs_folder = Path(flags.FLAGS.runs or folder.parent)
     with engine.locked(folder):
         summaries, failures = {}, []
         for name, own in EXPERIMENTS.items():
             for protocol in engine.PROTOCOLS:
-                workdir = runs / (name if protocol == "reported" else f"{name}_{protocol}")
+                workdir = runs_folder / (name if protocol == "reported" else f"{name}_{protocol}")
                 if not (workdir / "summary.json").exists() and flags.FLAGS.run:
                     failures += _run(name, protocol, workdir, (*own, *(QUICK if quick else ())))
                 summary = _read(workdir / "summary.json")
                 if summary is not None:
                     summaries[name, protocol] = summary
         if not summaries:
-            raise UserError(f"nothing was run yet in {runs}; leave --norun out, or point --runs at the folder of runs")
+            raise UserError(
+                f"nothing was run yet in {runs_folder}; leave --norun out, or point --runs at the folder of runs"
+            )
         _write(folder, summaries, failures)
 
 
@@ -70,12 +71,7 @@ def _run(name: str, protocol: str, workdir: Path, extra: tuple[str, ...]) -> lis
 
 
 def _read(path: Path) -> dict[str, Any] | None:
-    if not path.exists():
-        return None
-    try:
-        return json.loads(path.read_text())
-    except json.JSONDecodeError as error:
-        raise UserError(f"{path} is damaged ({error}); delete it and run again") from error
+    return runs.read_summary(path.parent) if path.exists() else None
 
 
 def _write(folder: Path, summaries: Mapping[tuple[str, str], dict[str, Any]], failures: list[str]) -> None:
@@ -155,8 +151,8 @@ def _values(
                 if protocol == "controlled":
                     rows[protocol].append((*label, *cells))
                     continue
-                runs = np.array([np.nan if value is None else value for value in ours["values"]])
-                finite = runs[np.isfinite(runs)]
+                values = np.array([np.nan if value is None else value for value in ours["values"]])
+                finite = values[np.isfinite(values)]
                 inside = None if number is None else stats.inside(finite, number)
                 where = {True: "inside", False: "outside", None: report.MISSING}[inside]
                 rows[protocol].append((*label, report.format_value(metric, number), *cells, where))

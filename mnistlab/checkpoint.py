@@ -2,8 +2,10 @@
 
 import contextlib
 import hashlib
+import re
 import shutil
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -56,12 +58,8 @@ class Keeper:
         tree = jax.device_get(_keys_to_data(tree))
         meta = {"epoch": epoch, "digest": digest(tree)}
         arguments = ocp.args.Composite(state=ocp.args.StandardSave(tree), meta=ocp.args.JsonSave(meta))
-        try:
+        with self._writing():
             saved = self.manager.save(epoch, args=arguments)
-        except (OSError, ValueError) as error:
-            raise UserError(
-                f"cannot write a checkpoint to {self.folder}: {error}; free the space and resume"
-            ) from error
         if not saved:
             raise UserError(
                 f"{self.folder} already holds epoch {epoch} or a later one; resume, or choose another --workdir"
@@ -93,12 +91,24 @@ class Keeper:
         return None
 
     def wait(self) -> None:
-        """Returns when everything that was saved is on disk."""
-        self.manager.wait_until_finished()
+        """Returns when everything that was saved is on disk; raises as `save`."""
+        with self._writing():
+            self.manager.wait_until_finished()
 
     def close(self) -> None:
-        """Waits and gives the threads back."""
-        self.manager.close()
+        """Waits and gives the threads back; raises as `save`."""
+        with self._writing():
+            self.manager.close()
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        """What the thread that writes failed of comes up here, in a later call."""
+        try:
+            yield
+        except (OSError, ValueError) as error:
+            raise UserError(
+                f"cannot write a checkpoint to {self.folder}: {_reason(error)}; free the space and resume"
+            ) from error
 
     def _read(self, epoch: int, template: Any) -> Any | None:
         target = jax.tree.map(np.asarray, jax.device_get(_keys_to_data(template)))
@@ -149,6 +159,16 @@ def digest(tree: Any) -> str:
         value.update(f"{jax.tree_util.keystr(path)} {array.dtype} {np.shape(leaf)}".encode())
         value.update(array.reshape(-1).view(np.uint8).data)
     return value.hexdigest()
+
+
+def _reason(error: Exception) -> str:
+    """The last clause of what TensorStore says, without its annotations: the paths before it are ours.
+
+    >>> _reason(ValueError("OUT_OF_RANGE: Failed writing: 'd': No space left on device [os_error_code='28']"))
+    'No space left on device'
+    """
+    first = str(error).partition("\n")[0]
+    return re.sub(r" \[\w+=.*", "", first).rpartition(": ")[2][:200]
 
 
 def _is_key(leaf: Any) -> bool:

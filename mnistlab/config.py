@@ -17,6 +17,9 @@ SWEEPABLE = ("learning_rate", "momentum", "weight_decay", "dropout_rate", "initi
 """Settings that change numbers but not the program: they can be a vmapped axis."""
 
 MAX_SEED = 2**32 - 1  # jax.random.key(2**32 + s) silently equals key(s)
+# More is a slip of the hand, which would end as a lack of memory.
+MAX_SEEDS = MAX_EPOCHS = MAX_BATCH_SIZE = 1_000_000
+MAX_FLOAT32 = 3.4028234663852886e38
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,22 +93,22 @@ def check(config: TrainConfig) -> TrainConfig:
     _number("learning_rate", optim.learning_rate, low=0.0, low_is_open=True)
     _number("momentum", optim.momentum, low=0.0, high=1.0)
     _number("weight_decay", optim.weight_decay, low=0.0)
-    _number("warmup_epochs", optim.warmup_epochs, low=0.0)
+    _number("warmup_epochs", optim.warmup_epochs, low=0.0, high=MAX_EPOCHS)
     _number("decay_factor", optim.decay_factor, low=0.0, low_is_open=True)
     for epochs in optim.decay_epochs:
-        _number("decay_epochs", epochs, low=0.0, low_is_open=True)
+        _number("decay_epochs", epochs, low=0.0, high=MAX_EPOCHS, low_is_open=True)
     if list(optim.decay_epochs) != sorted(set(optim.decay_epochs)):
-        raise UserError(f"decay_epochs is {optim.decay_epochs}; expected increasing numbers of epochs")
+        raise UserError(f"decay_epochs is {optim.decay_epochs!r:.80}; expected increasing numbers of epochs")
     if optim.schedule == "exponential" and len(optim.decay_epochs) != 1:
         raise UserError(
             "schedule exponential needs one number in decay_epochs: the epochs in which the rate decays once"
         )
     if optim.schedule == "piecewise" and not optim.decay_epochs:
         raise UserError("schedule piecewise needs decay_epochs: the epochs at which the rate drops")
-    _integer("batch_size", config.batch_size, low=1)
-    _integer("epochs", config.num_epochs, low=1)
+    _integer("batch_size", config.batch_size, low=1, high=MAX_BATCH_SIZE)
+    _integer("epochs", config.num_epochs, low=1, high=MAX_EPOCHS)
     if config.patience_epochs is not None:
-        _integer("patience_epochs", config.patience_epochs, low=1)
+        _integer("patience_epochs", config.patience_epochs, low=1, high=MAX_EPOCHS)
     if config.limit_examples is not None:
         _integer("limit_examples", config.limit_examples, low=2)
     _number("pixel_scale", config.pixel_scale, low=0.0, low_is_open=True)
@@ -129,6 +132,8 @@ def check_sweep(sweep: Mapping[str, Sequence[float]], config: TrainConfig) -> No
         _one_of("sweep", name, SWEEPABLE)
         if not values:
             raise UserError(f"sweep of {name} has no values; expected e.g. {name}=0.1,0.2")
+        if len(set(values)) < len(values):
+            raise UserError(f"sweep of {name} names a value twice: {','.join(map(str, values))}")
         for value in values:
             check(with_setting(config, name, value))
 
@@ -151,7 +156,7 @@ def check_seeds(first: int, count: int) -> tuple[int, ...]:
     Raises:
       UserError: no seeds, or a seed outside [0, 2**32).
     """
-    _integer("seeds", count, low=1)
+    _integer("seeds", count, low=1, high=MAX_SEEDS)
     _integer("seed", first, low=0)
     if first + count - 1 > MAX_SEED:
         raise UserError(f"seed {first + count - 1} is too large; expected at most {MAX_SEED}")
@@ -178,7 +183,7 @@ def from_json(cls: type[T], text: str) -> T:
     """
     try:
         values = json.loads(text)
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"config is not JSON: {error}; expected what mnistlab wrote") from error
     return from_dict(cls, values)
 
@@ -186,7 +191,7 @@ def from_json(cls: type[T], text: str) -> T:
 def from_dict(cls: type[T], values: Mapping[str, Any]) -> T:
     """As `from_json`, from what the JSON parser returns."""
     if not isinstance(values, Mapping):
-        raise UserError(f"config is {values!r}; expected a JSON object with fields of {cls.__name__}")
+        raise UserError(f"config is {values!r:.80}; expected a JSON object with fields of {cls.__name__}")
     fields = {field.name: field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
     unknown = sorted(set(values) - set(fields))
     if unknown:
@@ -210,18 +215,19 @@ def _tuples(value: Any) -> Any:
 
 def _one_of(what: str, value: str, allowed: tuple[str, ...]) -> None:
     if value not in allowed:
-        raise UserError(f"{what} is {value!r}; expected one of {', '.join(allowed)}")
+        raise UserError(f"{what} is {value!r:.80}; expected one of {', '.join(allowed)}")
 
 
-def _integer(what: str, value: int, *, low: int) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < low:
-        raise UserError(f"{what} is {value}; expected a whole number of at least {low}")
+def _integer(what: str, value: int, *, low: int, high: int | None = None) -> None:
+    good = isinstance(value, int) and not isinstance(value, bool)
+    if not good or value < low or (high is not None and value > high):
+        bound = "" if high is None else f" and at most {high:,}"
+        raise UserError(f"{what} is {value!r:.80}; expected a whole number of at least {low}{bound}")
 
 
 def _number(what: str, value: float, *, low: float, high: float = math.inf, low_is_open: bool = False) -> None:
-    good = isinstance(value, int | float) and math.isfinite(value)
-    good = good and (value > low if low_is_open else value >= low) and value < high
-    if not good:
+    good = isinstance(value, int | float) and (value > low if low_is_open else value >= low)
+    if not good or not value < high or value > MAX_FLOAT32:
         bound = f"more than {low:g}" if low_is_open else f"at least {low:g}"
-        bound += f" and less than {high:g}" if high < math.inf else ""
-        raise UserError(f"{what} is {value}; expected a number of {bound}")
+        bound += f" and less than {min(high, MAX_FLOAT32):g}"
+        raise UserError(f"{what} is {value!r:.80}; expected a number of {bound}")

@@ -5,6 +5,7 @@ import dataclasses
 import fcntl
 import importlib.metadata
 import json
+import os
 import platform
 import re
 import shutil
@@ -22,6 +23,7 @@ from mnistlab import (
     claims,
     config,
     datasets,
+    divergence,
     history,
     models,
     parallel,
@@ -101,6 +103,7 @@ class Options:
     data_dir: Path | None = None
     resume: bool = True
     tensorboard: bool = False
+    debug_nans: bool = False  # end at the first NaN or infinity and say what made it
     crowd_size: int | None = None
     num_devices: int | None = None  # of each process; None: all
     strategy: str = "auto"  # of parallel.STRATEGIES
@@ -140,8 +143,12 @@ def run(experiment: Experiment, options: Options, display: Display = SILENT) -> 
             "sweep": {name: list(values) for name, values in options.sweep.items()},
             "variants": {name: _identity(variant) for name, variant in variants.items()},
         }
-        claim_workdir(options.workdir, identity, options.resume)
+        if options.resume:  # refused before data is loaded
+            claim_workdir(options.workdir, identity, resume=True)
         dataset = parallel.first_then_others(lambda: _load(variants, options.data_dir))
+        for variant in variants.values():  # bad limits end here, before anything is written or replaced
+            batches.split_parts(variant.config, len(dataset.train.label), len(dataset.test.label), seeds[0])
+        claim_workdir(options.workdir, identity, options.resume)
         write_config(options.workdir, identity, options.command, dataset)
         _say_layers(variants, dataset, display)
         outcome = _train(variants, seeds, options, layout, dataset, display)
@@ -278,8 +285,8 @@ def _earlier(workdir: Path, advice: str) -> dict[str, Any]:
         earlier = json.loads(path.read_text())["run"]
         if not isinstance(earlier, dict):
             raise TypeError("its run is no object")
-    except (ValueError, KeyError, TypeError, OSError) as error:
-        raise UserError(f"{path} is damaged ({error}); {advice}") from error
+    except (ValueError, KeyError, TypeError, OSError, RecursionError) as error:
+        raise UserError(f"{path} is damaged ({error!s:.200}); {advice}") from error
     return earlier
 
 
@@ -302,7 +309,7 @@ def write_config(workdir: Path, identity: Mapping[str, Any], command: str, datas
 
 
 def provenance() -> dict[str, Any]:
-    """Versions, device, precision and code revision."""
+    """Versions, device, precision, XLA's flags and code revision."""
     packages = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "tensorflow-datasets", "numpy", "mnistlab")
     device = jax.devices()[0]
     revision = None
@@ -323,6 +330,7 @@ def provenance() -> dict[str, Any]:
         },
         "device": {"platform": device.platform, "kind": device.device_kind, "count": jax.device_count()},
         "matmul_precision": str(jax.config.values["jax_default_matmul_precision"] or "backend's default"),
+        "xla_flags": os.environ.get("XLA_FLAGS") or None,
         "git_revision": revision,
     }
 
@@ -422,13 +430,19 @@ def _train_variant(
 ) -> Result:
     folder = options.workdir / "checkpoints" / name
     keepers: list[checkpoint.Keeper] = []
+    watches: list[divergence.Watch] = []
     events = tensorboard.EventWriter(options.workdir / "tb" / name) if options.tensorboard else None
 
-    def keeper(crowd: str) -> checkpoint.Keeper:
+    def keeper(crowd: str) -> train.Keeper:
         keepers.append(checkpoint.Keeper(folder / "training" / crowd))
-        return keepers[-1]
+        if not options.debug_nans:
+            return keepers[-1]
+        watches.append(divergence.Watch(keepers[-1], variant.config, dataset, _program(variant, dataset)))
+        return watches[-1]
 
     def on_epoch(epoch: Epoch) -> None:
+        if watches:
+            watches[-1].on_epoch(epoch)
         display.epoch(name, epoch)
         if events is not None:
             events.epoch(epoch)

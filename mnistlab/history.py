@@ -46,10 +46,13 @@ def from_csv(path: Path) -> dict[str, dict[str, np.ndarray]]:
         table: dict[str, dict[int, dict[int, list[float]]]] = {}
         for row in rows:
             values = [float(row[name]) for name in HEADER[3:]]
-            table.setdefault(row["variant"], {}).setdefault(int(row["seed"]), {})[int(row["epoch"])] = values
+            epochs = table.setdefault(row["variant"], {}).setdefault(int(row["seed"]), {})
+            if int(row["epoch"]) != len(epochs) + 1:
+                raise ValueError(f"epoch {row['epoch']} of seed {row['seed']} follows epoch {len(epochs)}")
+            epochs[len(epochs) + 1] = values
     except (OSError, KeyError, TypeError, ValueError, csv.Error) as error:
         raise UserError(
-            f"{path} is not a whole history.csv ({error}); run the experiment again with --resume"
+            f"{path} is not a whole history.csv ({error!s:.200}); run the experiment again with --resume"
         ) from error
     histories = {}
     for variant, seeds in table.items():

@@ -10,6 +10,7 @@ import optax
 
 from mnistlab.config import OptimConfig
 
+LAST_STEP = 2**31 - 1  # that an int32 can count to, and no run comes to
 EPSILON = 1e-7  # Keras' default everywhere; optax's is 1e-8
 INJECTED = ("learning_rate", "momentum", "weight_decay")
 """Settings that live in the optimiser's state, so that runs that differ in them share a program."""
@@ -44,9 +45,9 @@ def with_settings(opt_state: Any, settings: Mapping[str, jax.Array]) -> Any:
 
 def make_schedule(config: OptimConfig, num_epochs: int, steps_per_epoch: int) -> optax.Schedule:
     """step -> factor on the learning rate, in [0, 1]; epochs become steps here and nowhere else."""
-    total = max(num_epochs * steps_per_epoch, 1)
+    total = min(max(num_epochs * steps_per_epoch, 1), LAST_STEP)
     warmup = min(round(config.warmup_epochs * steps_per_epoch), total - 1)
-    decays = [max(round(epochs * steps_per_epoch), 1) for epochs in config.decay_epochs]
+    decays = [min(max(round(epochs * steps_per_epoch), 1), LAST_STEP) for epochs in config.decay_epochs]
     if config.schedule == "constant":
         return optax.constant_schedule(1.0)
     if config.schedule == "warmup_cosine":
@@ -54,7 +55,9 @@ def make_schedule(config: OptimConfig, num_epochs: int, steps_per_epoch: int) ->
     if config.schedule == "exponential":
         return optax.exponential_decay(1.0, decays[0], config.decay_factor)
     if config.schedule == "piecewise":
-        return optax.piecewise_constant_schedule(1.0, {at: config.decay_factor ** decays.count(at) for at in decays})
+        return optax.piecewise_constant_schedule(
+            1.0, {at: math.prod([config.decay_factor] * decays.count(at)) for at in decays}
+        )
     if config.schedule == "one_cycle":
         fraction = warmup / total if warmup else 0.3
         return optax.cosine_onecycle_schedule(total, 1.0, pct_start=fraction)

@@ -38,7 +38,7 @@ def read_run(path: Path) -> RunFolder:
     settings = _read_json(path, "config.json", "give the folder of a run")
     if not isinstance(settings.get("run"), dict) or not isinstance(settings["run"].get("variants"), dict):
         raise UserError(f"{path} holds no run of training: its config.json names no variants; give another folder")
-    summary = _read_json(path, "summary.json", "its run has not come to its end; repeat its command, which resumes it")
+    summary = read_summary(path)
     curves = history.from_csv(path / "history.csv")
     try:
         seeds = tuple(int(seed) for seed in settings["run"]["seeds"])
@@ -46,11 +46,70 @@ def read_run(path: Path) -> RunFolder:
             label: _result(label, entry, settings["run"]["variants"], seeds, curves[label])
             for label, entry in summary["variants"].items()
         }
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        for label in variants:
+            settings["run"]["variants"][label.split(" ")[0]]["config"].items()
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise UserError(
-            f"the files in {path} do not belong together ({error!r}); repeat the run with --noresume"
+            f"the files in {path} do not belong together ({error!r:.200}); repeat the run with --noresume"
         ) from error
     return RunFolder(path, seeds, variants, settings, summary)
+
+
+def read_summary(path: Path) -> dict[str, Any]:
+    """The summary.json that any experiment left in the folder `path`.
+
+    Raises:
+      UserError: there is none, it is damaged, or it lacks what every summary has.
+    """
+    summary = _read_json(path, "summary.json", "its run has not come to its end; repeat its command, which resumes it")
+    wrong = _misfit(summary, _SUMMARY, "")
+    if wrong:
+        raise UserError(f"{path / 'summary.json'} is damaged ({wrong}); repeat the run with --noresume")
+    return summary
+
+
+_NUMBER = (int, float, type(None))
+_METRIC = {"mean": _NUMBER, "ci95": [_NUMBER, _NUMBER], "n": int, "values": [_NUMBER]}
+_CLAIM = {"id": str, "text": str, "verdict": str, "metric": str, "left": str, "right": (str, int, float)}
+_SUMMARY = {
+    "experiment": str,
+    "protocol": (str, list),
+    "data": (dict, list, type(None)),
+    "device": str,
+    "n_seeds": int,
+    "variants": {...: {"metrics": {...: _METRIC}}},
+    "claims": [_CLAIM | {"delta": _NUMBER, "ci95": ([_NUMBER, _NUMBER], type(None)), "comparison": dict}],
+    "seconds": dict,
+}
+"""What every summary has: types, (any of), [of each] or [first, second], {name: its value}, {...: every value}."""
+
+
+def _misfit(value: Any, shape: Any, where: str) -> str:
+    """What of a JSON value is not of `shape`, in words; empty where all of it is.
+
+    >>> _misfit({"n": [1, "x"]}, {"n": [int]}, "")
+    "n.1 is 'x'"
+    """
+    if isinstance(shape, dict):
+        if not isinstance(value, dict):
+            return f"{where or 'it'} is no object"
+        names = list(value) if ... in shape else list(shape)
+        missing = next((name for name in names if name not in value), None)
+        if missing is not None:
+            return f"{where}{'.' if where else ''}{missing} is missing"
+        parts = [(name, value[name], shape.get(name, shape.get(...))) for name in names]
+    elif isinstance(shape, list):
+        if not isinstance(value, list):
+            return f"{where} is no list"
+        if len(shape) not in (1, len(value)):
+            return f"{where} has {len(value)} items"
+        parts = [(str(number), item, shape[number % len(shape)]) for number, item in enumerate(value)]
+    elif isinstance(shape, tuple):
+        return "" if any(not _misfit(value, kind, where) for kind in shape) else f"{where} is {value!r:.40}"
+    else:
+        return "" if isinstance(value, shape) and not isinstance(value, bool) else f"{where} is {value!r:.40}"
+    found = (_misfit(item, kind, f"{where}.{name}".strip(".")) for name, item, kind in parts)
+    return next(filter(None, found), "")
 
 
 def choose_variant(run: RunFolder, name: str | None) -> str:
@@ -135,7 +194,8 @@ def differing_settings(a: RunFolder, variant_a: str, b: RunFolder, variant_b: st
 def _settings(run: RunFolder, variant: str) -> dict[str, Any]:
     base = variant.split(" ")[0]
     own = {**run.config["run"]["variants"][base]["config"], **run.variants[variant].runs[0].settings}
-    about = {name: run.config.get(name) for name in ("data", "device", "matmul_precision", "versions", "git_revision")}
+    names = ("data", "device", "matmul_precision", "xla_flags", "versions", "git_revision")
+    about = {name: run.config.get(name) for name in names}
     return _flat({"experiment": run.summary.get("experiment"), "protocol": run.summary.get("protocol"), **own, **about})
 
 
@@ -159,8 +219,8 @@ def _read_json(folder: Path, name: str, missing: str) -> dict[str, Any]:
         content = json.loads(path.read_text())
         if not isinstance(content, dict):
             raise ValueError("no JSON object")
-    except (OSError, ValueError) as error:  # ValueError: no JSON, no UTF-8
-        raise UserError(f"{path} is damaged ({error}); repeat the run with --noresume") from error
+    except (OSError, ValueError, RecursionError) as error:  # ValueError: no JSON, no UTF-8
+        raise UserError(f"{path} is damaged ({error!s:.200}); repeat the run with --noresume") from error
     return content
 
 

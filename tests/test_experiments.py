@@ -115,6 +115,14 @@ def test_a_sweep_shows_how_sensitive_validation_is_and_is_resumed(run_main, tmp_
     assert done.returncode == 2 and "crowd_size is damaged" in done.stderr
 
 
+def test_debug_nans_ends_a_sweep_in_one_line_that_names_what_diverged(run_main, tmp_path):
+    sweep = ("--sweep=learning_rate=1e-3,1e30", "--variants=dense")
+    done = run_main("lenet_vs_dense", *QUICK, *sweep, "--debug_nans", f"--workdir={tmp_path}")
+    assert done.returncode == 1 and len(done.stderr.strip().splitlines()) == 1
+    assert "made by dot_general of layer dense_2, forward, mnistlab/layers.py:" in done.stderr
+    assert "seed 0, learning_rate 1e+30, epoch 1, step 2; 1 of 2 runs" in done.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "word"),
     [
@@ -150,8 +158,17 @@ def test_bad_input_is_one_line_and_status_2(run_main, tmp_path, arguments, word)
 
 def test_an_unwritable_workdir_is_one_line_and_status_2(run_main, tmp_path):
     (tmp_path / "file").write_text("")
-    done = run_main("lenet_vs_dense", *QUICK, f"--workdir={tmp_path / 'file' / 'run'}")
-    assert done.returncode == 2 and len(done.stderr.strip().splitlines()) == 1
+    for bad in (f"--workdir={tmp_path / 'file'}", "--workdir=/proc/run", f"--data_dir={tmp_path / 'file'}"):
+        done = run_main("lenet_vs_dense", *QUICK, f"--workdir={tmp_path / 'run'}", bad)
+        assert done.returncode == 2 and len(done.stderr.strip().splitlines()) == 1
+
+
+def test_a_limit_that_the_data_does_not_reach_replaces_nothing(run_main, workdir):
+    before = (workdir / "history.csv").read_text()
+    arguments = ("--variants=dense", "--limit_examples=60001", "--noresume", f"--workdir={workdir}")
+    done = run_main("lenet_vs_dense", *arguments)
+    assert done.returncode == 2 and "limit_examples" in done.stderr and len(done.stderr.strip().splitlines()) == 1
+    assert (workdir / "history.csv").read_text() == before
 
 
 @pytest.fixture(scope="module")
@@ -178,6 +195,32 @@ def test_the_scoreboard_reads_what_is_there(run_main, workdir, tmp_path):
 def test_a_scoreboard_of_nothing_is_one_line_and_status_2(run_main, tmp_path):
     done = run_main("scoreboard", "--norun", f"--workdir={tmp_path / 'scoreboard'}")
     assert done.returncode == 2 and len(done.stderr.strip().splitlines()) == 1 and "--norun" in done.stderr
+
+
+def rows_without_seconds(workdir):
+    return [line.rpartition(",")[0] for line in (workdir / "history.csv").read_text().splitlines()]
+
+
+def test_deterministic_adds_its_flag_to_the_users_before_jax_starts():
+    code = """
+import os, jax
+from jax._src import xla_bridge
+from experiments import common
+def body():
+    print(xla_bridge.backends_are_initialized(), os.environ["XLA_FLAGS"], jax.device_count())
+common.define_run_flags()
+common.enter(body)
+"""
+    ours, users = "--xla_gpu_deterministic_ops=true", "--xla_force_host_platform_device_count=3"
+    done = subprocess.run(
+        [sys.executable, "-c", code, "--deterministic", "--compile_cache=off"],
+        cwd=ROOT,
+        env={"PATH": "/usr/bin:/bin", "JAX_PLATFORMS": "cpu", "XLA_FLAGS": users},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.stdout.split() == ["False", users, ours, "3"], done.stderr
 
 
 class TestResume:
@@ -209,6 +252,9 @@ class TestResume:
         assert "damaged" in done.stderr.strip().splitlines()[-1] and "Traceback" not in done.stderr
         assert (workdir / "history.csv").read_text() == history
 
-    def test_noresume_replaces_it(self, run_main, workdir):
-        done = self.run_again(run_main, workdir, "--noresume")
+    def test_noresume_replaces_it_with_the_same_bits(self, run_main, workdir):
+        before = rows_without_seconds(workdir)
+        done = self.run_again(run_main, workdir, "--noresume", "--deterministic")
         assert done.returncode == 0 and "epoch 3/3" in done.stdout
+        assert rows_without_seconds(workdir) == before and len(before) == 1 + 3
+        assert "--xla_gpu_deterministic_ops=true" in json.loads((workdir / "config.json").read_text())["xla_flags"]

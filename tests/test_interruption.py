@@ -8,6 +8,8 @@ import json
 import os
 import random
 import re
+import resource
+import shutil
 import signal
 import subprocess
 import time
@@ -111,6 +113,35 @@ def test_a_signal_ends_a_run_after_an_epoch_and_nothing_is_lost(start, uninterru
     said, errors = process.communicate(timeout=300)
     assert process.returncode == 0, errors
     assert num_epochs(said) == NUM_EPOCHS - last  # none is repeated
+    assert ending(tmp_path) == uninterrupted[:2]
+
+
+def test_a_second_run_in_a_folder_and_a_folder_that_is_gone_are_one_line_each(start, tmp_path):
+    workdir = tmp_path / "run"
+    process = start(workdir, 100_000)
+    wait_for_epoch(process, 1)
+    second = start(workdir, 100_000)
+    _, errors = second.communicate(timeout=60)
+    assert second.returncode == 2 and len(errors.splitlines()) == 1 and "another run is writing" in errors
+    wait_for_epoch(process, 2)  # the first goes on
+    shutil.rmtree(workdir, ignore_errors=True)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 2 and "cannot write" in errors.splitlines()[-1] and "Traceback" not in errors
+
+
+def test_a_full_disk_is_one_line_and_the_same_command_goes_on_where_it_was(start, uninterrupted, tmp_path):
+    process = start(tmp_path)
+    wait_for_epoch(process, 3)
+    # From here on no file may grow beyond 100,000 bytes, as on a disk that is full.
+    resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (100_000, 100_000))
+    said, errors = process.communicate(timeout=300)
+    # TensorStore's own threads may say more.
+    line = next(line for line in errors.splitlines() if line.startswith("error: "))
+    assert process.returncode == 2 and "cannot write" in line and "File too large" in line and len(line) < 400
+    process = start(tmp_path)
+    said, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors
+    assert num_epochs(said) < NUM_EPOCHS
     assert ending(tmp_path) == uninterrupted[:2]
 
 

@@ -73,7 +73,7 @@ def test_a_sweep_is_read_with_its_settings(tmp_path):
         ),
         pytest.param(
             lambda run: edit(run / "summary.json", lambda content: content.pop("variants")),
-            "do not belong together",
+            "variants is missing",
             id="no variants",
         ),
     ],

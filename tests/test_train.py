@@ -329,6 +329,9 @@ def test_a_diverging_run_is_counted_and_disturbs_no_other(dataset, linear):
     summary = history.summarize(history.metric(result, "test_loss"))
     assert (summary["n"], summary["num_failed"]) == (1, 1)
     same(learned(train.select(result, [0])), learned(train.select(linear[0], [0])), 1e-5)
+    # To the bit against a neighbour that does not diverge: the same program then.
+    sound = train.run(sgd(), dataset, (0,), model=Linear(), sweep={"learning_rate": (0.05, 0.06)})
+    same(learned(train.select(result, [0])), learned(train.select(sound, [0])))
 
 
 # What cannot be
