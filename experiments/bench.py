@@ -33,8 +33,10 @@ from mnistlab.errors import UserError
 
 NAME = "bench"
 FLAGS = flags.FLAGS
-OURS, OUR_CROWD = "mnistlab", "mnistlab_8_seeds"
-CROWD = 8  # seeds of the peers whose name ends so
+OURS = "mnistlab"
+DEFAULT_PEERS = (
+    OURS, "mnistlab_8_seeds", "pytorch", "pytorch_compiled", "keras_tensorflow", "flax_step", "flax_scan"
+)  # fmt: skip
 NEEDS = {"pytorch": "torch", "pytorch_compiled": "torch", "keras_tensorflow": "tensorflow"}
 LOSS_TOLERANCE = 0.02  # of the first round's mean loss, where nothing is dropped out
 CALIBRATING_SIZE = 2048  # of the matrix product beside which the rounds are put
@@ -135,7 +137,7 @@ class Peer:
 def main() -> None:
     """Measures, checks that the losses agree, writes the page; exit status 1 where --against finds us slower."""
     workloads = _chosen("workloads", FLAGS.workloads, WORKLOADS)
-    peers = _chosen("peers", FLAGS.peers, PEERS)
+    peers = _chosen("peers", FLAGS.peers or DEFAULT_PEERS, PEERS)
     if not 0 < FLAGS.fraction <= 1 or FLAGS.rounds < 1:
         raise UserError(
             f"fraction is {FLAGS.fraction}, rounds {FLAGS.rounds}; expected a share of an epoch up to 1 and at least 1 round"
@@ -194,9 +196,8 @@ def measure(
     try:
         for name in peers:
             say(f"{workload.model} {workload.batch_size}: {name}")
-            num_seeds = CROWD if name.endswith("_8_seeds") else 1
             path = scratch / f"{len(running)}.json"
-            jobs.write(job._replace(num_seeds=num_seeds), path)
+            jobs.write(job._replace(num_seeds=num_seeds(name)), path)
             running.append(Peer(name, path, scratch / f"{len(running)}.log", _environment(name)))
             rounds[name].append(running[-1].round())
         for _ in range(num_rounds):
@@ -213,11 +214,10 @@ def measure(
 
 
 def _measured(peer: Peer, rounds: Sequence[Mapping[str, Any]], rounds_per_epoch: float) -> Measured:
-    num_seeds = CROWD if peer.name.endswith("_8_seeds") else 1
     seconds = np.array([one["seconds"] for one in rounds[1:]])
     compile_seconds = max(0.0, rounds[0]["num_times"] * (rounds[0]["seconds"] - np.median(seconds)))
     return Measured(
-        seconds * rounds_per_epoch / num_seeds,
+        seconds * rounds_per_epoch / num_seeds(peer.name),
         rounds[0]["loss"],
         peer.ready_seconds,
         float(compile_seconds),
@@ -225,12 +225,21 @@ def _measured(peer: Peer, rounds: Sequence[Mapping[str, Any]], rounds_per_epoch:
     )
 
 
+def num_seeds(peer: str) -> int:
+    """How many seeds a peer trains at once, as its name says.
+
+    >>> num_seeds("mnistlab_8_seeds"), num_seeds("pytorch")
+    (8, 1)
+    """
+    return int(peer.split("_")[-2]) if peer.endswith("_seeds") else 1
+
+
 def check_losses(losses: Mapping[str, float]) -> None:
     """Raises UserError where a peer's loss is not that of the first: then it does other work.
 
     Crowds are left out: their seeds start elsewhere.
     """
-    single = {name: loss for name, loss in losses.items() if not name.endswith("_8_seeds")}
+    single = {name: loss for name, loss in losses.items() if num_seeds(name) == 1}
     for name, loss in single.items():
         first = next(iter(single.values()))
         if not abs(loss - first) <= LOSS_TOLERANCE * first:
@@ -336,8 +345,8 @@ def ratios(
     """Our seconds as multiples of each peer's, and of the calibrating product's: what another machine can be held to."""
     result: dict[str, dict[str, float]] = {}
     for workload, measured in found.items():
-        for ours in (OURS, OUR_CROWD):
-            if ours in measured:
+        for ours in measured:
+            if ours.startswith(OURS):
                 mine = measured[ours].median
                 others = {name: mine / one.median for name, one in measured.items() if not name.startswith(OURS)}
                 result[f"{workload}: {ours}"] = {**others, "matrix product": mine / calibrating[workload]}
@@ -400,7 +409,6 @@ def table(name: str, measured: Mapping[str, Measured], peak: float) -> report.Ta
     best = min((one.median for peer, one in measured.items() if not peer.startswith(OURS)), default=float("nan"))
     rows = []
     for peer, one in measured.items():
-        num_seeds = CROWD if peer.endswith("_8_seeds") else 1
         rate = flops / one.median / 1e9
         spread = f"{one.median:.3g} [{one.seconds.min():.3g}, {one.seconds.max():.3g}]"
         rows.append(
@@ -413,7 +421,7 @@ def table(name: str, measured: Mapping[str, Measured], peak: float) -> report.Ta
                 f"{rate:.3g}",
                 f"{100 * rate / peak:.1f} %",
                 f"{one.compile_seconds:.1f}",
-                f"{one.first_epoch_seconds(num_seeds):.1f}",
+                f"{one.first_epoch_seconds(num_seeds(peer)):.1f}",
                 f"{one.peak_bytes / 1e6:,.0f}",
             )
         )
@@ -530,7 +538,7 @@ def define_flags() -> None:
     """Flags of this entry point beside the common ones."""
     common.define_run_flags()
     flags.DEFINE_list("workloads", [], f"Which; default all: {', '.join(WORKLOADS)}.")
-    flags.DEFINE_list("peers", [], f"Which; default all: {', '.join(PEERS)}.")
+    flags.DEFINE_list("peers", [], f"Which of {', '.join(PEERS)}; default {', '.join(DEFAULT_PEERS)}.")
     flags.DEFINE_integer("rounds", 5, "Timed rounds of each peer.")
     flags.DEFINE_float("fraction", 0.1, "The share of an epoch that is a round.")
     flags.DEFINE_bool("start_up", True, "Also time experiment 1 from the start of its process.")

@@ -16,7 +16,7 @@ LEAST_SECONDS = 0.5  # a shorter round is repeated until it took this long
 
 PEERS = {
     "mnistlab": "mnistlab_epoch",
-    "mnistlab_8_seeds": "mnistlab_epoch",
+    **{f"mnistlab_{number}_seeds": "mnistlab_epoch" for number in (2, 4, 8, 16, 32)},
     "pytorch": "pytorch",
     "pytorch_compiled": "pytorch",
     "keras_tensorflow": "keras_tensorflow",
