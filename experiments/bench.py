@@ -39,6 +39,7 @@ DEFAULT_PEERS = (
 )  # fmt: skip
 NEEDS = {"pytorch": "torch", "pytorch_compiled": "torch", "keras_tensorflow": "tensorflow"}
 LOSS_TOLERANCE = 0.02  # of the first round's mean loss, where nothing is dropped out
+RMSPROP_TOLERANCE = 0.15  # its first steps are signs of the gradient, and where that is small rounding decides them
 CALIBRATING_SIZE = 2048  # of the matrix product beside which the rounds are put
 PAUSE_SECONDS = 0.5  # before a round: until the threads of the peer before have stopped spinning
 NUM_EXAMPLES = 60_000
@@ -209,7 +210,8 @@ def measure(
             peer.end()
     measured = {peer.name: _measured(peer, rounds[peer.name], workload.steps_per_epoch / num_steps) for peer in running}
     if not any(kind == "Dropout" for kind, _, _ in job.layers):
-        check_losses({name: one.first_loss for name, one in measured.items()})
+        tolerance = RMSPROP_TOLERANCE if workload.optimizer == "rmsprop" else LOSS_TOLERANCE
+        check_losses({name: one.first_loss for name, one in measured.items()}, tolerance)
     return measured, float(np.median(calibrating))
 
 
@@ -234,7 +236,7 @@ def num_seeds(peer: str) -> int:
     return int(peer.split("_")[-2]) if peer.endswith("_seeds") else 1
 
 
-def check_losses(losses: Mapping[str, float]) -> None:
+def check_losses(losses: Mapping[str, float], tolerance: float = LOSS_TOLERANCE) -> None:
     """Raises UserError where a peer's loss is not that of the first: then it does other work.
 
     Crowds are left out: their seeds start elsewhere.
@@ -242,7 +244,7 @@ def check_losses(losses: Mapping[str, float]) -> None:
     single = {name: loss for name, loss in losses.items() if num_seeds(name) == 1}
     for name, loss in single.items():
         first = next(iter(single.values()))
-        if not abs(loss - first) <= LOSS_TOLERANCE * first:
+        if not abs(loss - first) <= tolerance * first:
             raise UserError(
                 f"the first round's loss of {name} is {loss:.4f}, of {next(iter(single))} {first:.4f}: they do not do the same work"
             )

@@ -51,8 +51,9 @@ def build(job: Job) -> keras.Model:
         x = _layer(kind, name, fields)(x)
     model = keras.Model(inputs, x)
     for layer in model.layers:
-        if f"{layer.name}/kernel" in params:
-            layer.set_weights([params[f"{layer.name}/kernel"], params[f"{layer.name}/bias"]])
+        name = layer.name.replace("-", "/")  # Keras allows no slash
+        if f"{name}/kernel" in params:
+            layer.set_weights([params[f"{name}/kernel"], params[f"{name}/bias"]])
     return model
 
 
@@ -91,7 +92,7 @@ def _inception(x: Any, name: str, fields: dict[str, Any]) -> Any:
     one, three, five, projection, three_reduce, five_reduce = fields["filters"]
 
     def conv(features: int, size: int, part: str, x: Any) -> Any:
-        return layers.Conv2D(features, size, padding="same", activation="relu", name=f"{name}/{part}")(x)
+        return layers.Conv2D(features, size, padding="same", activation="relu", name=f"{name}-{part}")(x)
 
     return layers.Concatenate()(
         [
