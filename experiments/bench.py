@@ -3,7 +3,8 @@
 python -m experiments.bench [--workloads=lenet5_256,dense_256] [--peers=mnistlab,pytorch] [--rounds=5] [--against=summary.json]
 
 Every peer trains the same network from the same weights on the same batches, in a process of its own with as many threads.
-A round is a fixed share of an epoch; the peers take turns round by round, so that a slow minute of the machine hits all.
+A round is a part of an epoch, of as many operations for every network; the peers take turns round by round, so that a
+slow minute of the machine hits all.
 The first round compiles and is not counted in the median; its loss must agree between the peers (networks without dropout).
 PyTorch and Keras come with the extra: pip install -e .[bench]; without it they are left out, and the page says so.
 """
@@ -139,9 +140,9 @@ def main() -> None:
     """Measures, checks that the losses agree, writes the page; exit status 1 where --against finds us slower."""
     workloads = _chosen("workloads", FLAGS.workloads, WORKLOADS)
     peers = _chosen("peers", FLAGS.peers or DEFAULT_PEERS, PEERS)
-    if not 0 < FLAGS.fraction <= 1 or FLAGS.rounds < 1:
+    if not FLAGS.round_gflop > 0 or FLAGS.rounds < 1:
         raise UserError(
-            f"fraction is {FLAGS.fraction}, rounds {FLAGS.rounds}; expected a share of an epoch up to 1 and at least 1 round"
+            f"round_gflop is {FLAGS.round_gflop}, rounds {FLAGS.rounds}; expected more than 0, and at least 1 round"
         )
     reference = _read_reference(Path(FLAGS.against)) if FLAGS.against else None
     missing = {name: NEEDS[name] for name in peers if name in NEEDS and importlib.util.find_spec(NEEDS[name]) is None}
@@ -158,7 +159,7 @@ def main() -> None:
         for name in workloads:
             with tempfile.TemporaryDirectory() as scratch:
                 found[name], calibrating[name] = measure(
-                    WORKLOADS[name], peers, dataset, Path(scratch), FLAGS.rounds, FLAGS.fraction, _say
+                    WORKLOADS[name], peers, dataset, Path(scratch), FLAGS.rounds, FLAGS.round_gflop, _say
                 )
             peak = max(peak, 2 * CALIBRATING_SIZE**3 / calibrating[name] / 1e9)
             _print(name, found[name])
@@ -180,7 +181,7 @@ def measure(
     dataset: datasets.Dataset,
     scratch: Path,
     num_rounds: int,
-    fraction: float,
+    round_gflop: float,
     say: Callable[[str], None] = lambda text: None,
 ) -> tuple[dict[str, Measured], float]:
     """What each peer takes, and seconds of the calibrating product, measured between the rounds.
@@ -188,7 +189,8 @@ def measure(
     Raises:
       UserError: a peer fails, or learns something else than mnistlab in the first round.
     """
-    num_steps = max(1, round(fraction * workload.steps_per_epoch))
+    step_gflop = flops_per_example(workload.model) * workload.batch_size / 1e9
+    num_steps = min(max(1, round(round_gflop / step_gflop)), workload.steps_per_epoch)
     job = _write_job(workload, dataset, num_steps, scratch)
     running: list[Peer] = []
     rounds: dict[str, list[dict[str, Any]]] = {name: [] for name in peers}
@@ -456,7 +458,7 @@ def _write(
     blocks: list[report.Block] = [
         report.Text(
             "Every peer trains the same network from the same weights on the same batches, in a process of its own. Rounds "
-            f"of {100 * FLAGS.fraction:g} % of an epoch, the peers by turns; medians, scaled to an epoch of 60,000. Measured peak of a "
+            f"of {FLAGS.round_gflop:g} GFLOP, at most an epoch, the peers by turns; medians, scaled to an epoch of 60,000. Measured peak of a "
             f"matrix product: {peak:.0f} GFLOP/s."
         ),
         *[
@@ -498,7 +500,7 @@ def _write(
         "claims": [],
         "seconds": {},
     }
-    identity = {"experiment": NAME, "workloads": list(found), "rounds": FLAGS.rounds, "fraction": FLAGS.fraction}
+    identity = {"experiment": NAME, "workloads": list(found), "rounds": FLAGS.rounds, "round_gflop": FLAGS.round_gflop}
     packages = {"torch": "torch", "keras": "keras", "tensorflow": "tensorflow"}
     identity |= {"peer_versions": {name: _version(package) for name, package in packages.items()}}
     title = "Seconds an epoch, side by side"
@@ -542,7 +544,7 @@ def define_flags() -> None:
     flags.DEFINE_list("workloads", [], f"Which; default all: {', '.join(WORKLOADS)}.")
     flags.DEFINE_list("peers", [], f"Which of {', '.join(PEERS)}; default {', '.join(DEFAULT_PEERS)}.")
     flags.DEFINE_integer("rounds", 5, "Timed rounds of each peer.")
-    flags.DEFINE_float("fraction", 0.1, "The share of an epoch that is a round.")
+    flags.DEFINE_float("round_gflop", 30.0, "Operations of a round, in GFLOP; a round is at most an epoch.")
     flags.DEFINE_bool("start_up", True, "Also time experiment 1 from the start of its process.")
     flags.DEFINE_string("against", None, "summary.json of an earlier run; exit status 1 where we have become slower.")
     flags.DEFINE_float("tolerance", 1.3, "How many times slower than --against, by every measure, is too slow.")

@@ -82,7 +82,7 @@ def test_jobs_come_back_as_they_were_written(network, tmp_path):
 
 def test_peers_take_turns_and_learn_the_same(dataset, tmp_path):
     workload = bench.WORKLOADS["dense_256"]._replace(batch_size=50)
-    measured, product_seconds = bench.measure(workload, ["mnistlab", "flax_scan"], dataset, tmp_path, 2, 0.002)
+    measured, product_seconds = bench.measure(workload, ["mnistlab", "flax_scan"], dataset, tmp_path, 2, 0.05)
     assert list(measured) == ["mnistlab", "flax_scan"] and product_seconds > 0
     for one in measured.values():
         assert one.seconds.shape == (2,) and (one.seconds > 0).all() and one.peak_bytes > 50e6
