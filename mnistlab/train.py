@@ -168,7 +168,7 @@ def run(
     Args:
       model: any Linen module, image float32 [N, H, W, C] -> logits [N, K], in place of `train_config.model`. Its
         __call__ may take train= and weight=.
-      program: in place of the model, the loss and the optimiser that `train_config` names.
+      program: in place of the model, the loss, the optimiser and the augmentation that `train_config` names.
       sweep: values of config.SWEEPABLE settings; the grid is their product.
       crowd_size: how many runs share a program; None takes as many as fit into memory, at most 8 on a CPU.
       layout: the devices to train on, with `parallel.make_layout`; None takes one.
@@ -259,6 +259,7 @@ def program_of(
         losses.LOSSES[train_config.loss],
         pixel_scale=train_config.pixel_scale,
         reduction=train_config.loss_reduction,
+        augmentation=train_config.augment,
         axis_name=axis_name,
     )
 
