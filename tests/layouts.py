@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from mnistlab import datasets, layers, models, parallel, train
-from mnistlab.config import OptimConfig, TrainConfig
+from mnistlab.config import AugmentConfig, OptimConfig, TrainConfig
 
 NETS = {
     "dense": (layers.Flatten(), layers.Dense(16, "relu"), layers.Dense(10)),
@@ -23,8 +23,13 @@ NETS = {
 SEEDS = (3, 4)
 # One step an epoch: the first update is the first gradient. Eight devices do not divide 180, two do.
 CONFIG = TrainConfig(
-    "dense", optim=OptimConfig("sgd", 0.125), limit_examples=180, batch_size=180, num_epochs=3
-)  # 0.125 divides without rounding
+    "dense",
+    optim=OptimConfig("sgd", 0.125),  # 0.125 divides without rounding
+    augment=AugmentConfig(shift_pixels=2, scale_fraction=0.1, mixup_alpha=1.0),
+    limit_examples=180,
+    batch_size=180,
+    num_epochs=3,
+)
 
 
 def initial_params(dataset, net):
