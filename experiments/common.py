@@ -67,6 +67,12 @@ def define_training_flags() -> None:
     flags.DEFINE_integer("limit_examples", None, "Train on the first N training images, for a quick look.")
     flags.DEFINE_multi_string("sweep", [], "setting=value,value,...: train the grid; may be repeated.")
     flags.DEFINE_integer("crowd_size", None, "How many runs share a compiled program.")
+    flags.DEFINE_integer(
+        "stream_megabytes",
+        None,
+        "Keep the dataset on disk and so much of it on the devices at a time; default: all of it, unless it is too large.",
+        lower_bound=1,
+    )
     flags.DEFINE_integer("devices", None, "How many devices of each process train; default all.")
     flags.DEFINE_enum("parallel", "auto", ["auto", "jit", "pmap", "shard_map"], "How several devices share the work.")
     flags.DEFINE_enum(
@@ -232,6 +238,7 @@ def options(name: str) -> "Options":
         crowd_size=FLAGS.crowd_size,
         num_devices=FLAGS.devices,
         strategy=FLAGS.parallel,
+        stream_megabytes=FLAGS.stream_megabytes,
         command=command(),
     )
 

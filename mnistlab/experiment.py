@@ -107,6 +107,7 @@ class Options:
     crowd_size: int | None = None
     num_devices: int | None = None  # of each process; None: all
     strategy: str = "auto"  # of parallel.STRATEGIES
+    stream_megabytes: int | None = None  # of the dataset on the devices at a time; None: all of it where it fits
     command: str = ""  # how to repeat it
     after_epoch: Callable[[], None] = lambda: None  # called when an epoch is kept; may raise to end the run
 
@@ -417,6 +418,7 @@ def _follow(variants: Mapping[str, Variant], seeds: Sequence[int], options: Opti
             sweep=_sweep(variant, options),
             crowd_size=_crowd_size(options.workdir / "checkpoints" / name, options),
             layout=layout,
+            stream_megabytes=options.stream_megabytes,
             on_epoch=lambda _: options.after_epoch(),
         )
 
@@ -469,6 +471,7 @@ def _train_variant(
             sweep=_sweep(variant, options),
             crowd_size=_crowd_size(folder, options),
             layout=layout,
+            stream_megabytes=options.stream_megabytes,
             keeper=keeper,
             on_sharing=on_sharing,
             on_epoch=on_epoch,
