@@ -531,11 +531,9 @@ class _Trainer:
             train_sums.append(sums)
             _wait_for_last_but_one(train_sums)
         val_sums = self._streamed_sums(grid, state, val_order)
-        finished = functools.partial(finish, patience_epochs=self.config.patience_epochs)
+        finished = jax.vmap(functools.partial(finish, patience_epochs=self.config.patience_epochs))
         args = (carry, state, *(grid.put(_joined(sums), P(SEEDS)) for sums in (train_sums, val_sums)))
-        specs = (P(SEEDS),) * len(args)
-        mapped = _each_run(finished, (0,) * len(args), grid)
-        return self._compiled("finish", mapped, *args, grid=grid, specs=specs, out_specs=P(SEEDS))(*args)
+        return self._compiled("finish", finished, *args, grid=grid)(*args)
 
     def _streamed_sums(self, grid: Grid, state: TrainState, order: Order) -> list[Sums]:
         """The sums of each batch of `order`, float32 [R, steps] a chunk."""
@@ -652,8 +650,8 @@ class _Trainer:
     ) -> Any:
         """`function` compiled for the shapes of `args`, once; the carry of an epoch is donated.
 
-        Over the devices of `grid`, `specs` say how the arguments lie there, `out_specs` the results. What is no carry
-        comes back on every device, for each process to read.
+        Over the devices of `grid`, `specs` say how the arguments lie there, `out_specs` the results; without them the
+        compiler splits. What is no carry comes back on every device, for each process to read.
         """
         shapes = tuple((np.shape(leaf), str(getattr(leaf, "dtype", ""))) for leaf in jax.tree.leaves(args))
         key = (name, shapes, grid)
@@ -662,7 +660,7 @@ class _Trainer:
             start = time.perf_counter()
             donated = (0,) if name == "epoch" else ()
             returned = (P(SEEDS), P()) if name in ("epoch", "fit", "finish") else P()
-            spread = grid.spread(function, specs, out_specs)
+            spread = grid.spread(function, specs, out_specs) if specs else function
             jitted = jax.jit(spread, donate_argnums=donated, **grid.jit_options(returned))
             self.programs[key] = jitted.lower(*args).compile(compiler_options=compiler_options(name, grid))
             self.compile_seconds += time.perf_counter() - start
