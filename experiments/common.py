@@ -17,6 +17,7 @@ from absl import app, flags, logging
 from mnistlab.errors import UserError
 
 if TYPE_CHECKING:
+    from mnistlab.config import AugmentConfig
     from mnistlab.experiment import Display, Experiment, Options
     from mnistlab.train import Epoch
 
@@ -59,10 +60,19 @@ def define_training_flags() -> None:
     flags.DEFINE_list("decay_epochs", None, "exponential: epochs of one decay; piecewise: epochs at which it drops.")
     flags.DEFINE_float("dropout_rate", None, "In place of every dropout rate of the model.")
     flags.DEFINE_float("initial_scale", None, "Multiplies every initial kernel.")
+    flags.DEFINE_list(
+        "augment", None, "e.g. shift=2,rotate=10,scale=0.1,elastic_alpha=34,elastic_sigma=4,cutout=8,mixup=0.2."
+    )
     flags.DEFINE_integer("patience_epochs", None, "Early stopping on validation loss.")
     flags.DEFINE_integer("limit_examples", None, "Train on the first N training images, for a quick look.")
     flags.DEFINE_multi_string("sweep", [], "setting=value,value,...: train the grid; may be repeated.")
     flags.DEFINE_integer("crowd_size", None, "How many runs share a compiled program.")
+    flags.DEFINE_integer(
+        "stream_megabytes",
+        None,
+        "Keep the dataset on disk and so much of it on the devices at a time; default: all of it, unless it is too large.",
+        lower_bound=1,
+    )
     flags.DEFINE_integer("devices", None, "How many devices of each process train; default all.")
     flags.DEFINE_enum("parallel", "auto", ["auto", "jit", "pmap", "shard_map"], "How several devices share the work.")
     flags.DEFINE_enum(
@@ -208,6 +218,8 @@ def options(name: str) -> "Options":
     overrides = {field: getattr(FLAGS, flag) for field, flag in names.items() if getattr(FLAGS, flag) is not None}
     if FLAGS.decay_epochs is not None:
         overrides["decay_epochs"] = _numbers("decay_epochs", FLAGS.decay_epochs)
+    if FLAGS.augment is not None:
+        overrides["augment"] = augmentation(FLAGS.augment)
     if FLAGS.crowd_size is not None and FLAGS.crowd_size < 1:
         raise UserError(f"crowd_size is {FLAGS.crowd_size}; expected a whole number of at least 1")
     suffix = "" if FLAGS.protocol == "reported" else f"_{FLAGS.protocol}"
@@ -226,6 +238,7 @@ def options(name: str) -> "Options":
         crowd_size=FLAGS.crowd_size,
         num_devices=FLAGS.devices,
         strategy=FLAGS.parallel,
+        stream_megabytes=FLAGS.stream_megabytes,
         command=command(),
     )
 
@@ -244,6 +257,25 @@ def _sweep(text: str) -> tuple[str, tuple[float, ...]]:
     if not equals:
         raise UserError(f"sweep is {text!r}; expected setting=value,value,... such as learning_rate=1e-4,1e-3")
     return name, _numbers("sweep", values.split(","))
+
+
+def augmentation(settings: Sequence[str]) -> "AugmentConfig":
+    """The augmentation that name=value settings ask for; the names are AugmentConfig's without their units.
+
+    >>> augmentation(["shift=2", "rotate=7.5"])  # doctest: +ELLIPSIS
+    AugmentConfig(shift_pixels=2, rotate_degrees=7.5, ...)
+    """
+    from mnistlab.config import AugmentConfig
+
+    fields = {field.name.rpartition("_")[0]: field for field in dataclasses.fields(AugmentConfig)}
+    values = {}
+    for text in settings:
+        name, _, value = text.partition("=")
+        if name not in fields:
+            raise UserError(f"augment has {text!r}; expected name=value with a name of {', '.join(fields)}")
+        number = _numbers("augment", [value])[0]
+        values[fields[name].name] = int(number) if fields[name].type is int and number.is_integer() else number
+    return AugmentConfig(**values)  # type: ignore[arg-type]
 
 
 def _numbers(what: str, texts: Sequence[str]) -> tuple[float, ...]:

@@ -1,5 +1,7 @@
-"""Splits -> one pool on the device; which example stands where in which batch."""
+"""Splits -> one pool on the device, or chunks of batches read one after the other; which example stands where."""
 
+import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
@@ -12,7 +14,7 @@ from mnistlab.errors import UserError
 
 
 class Batch(NamedTuple):
-    """One step's examples."""
+    """One step's examples; those of many steps, and of many runs, where axes stand before."""
 
     image: jax.Array  # uint8 [B, H, W, C]
     label: jax.Array  # int32 [B]
@@ -43,7 +45,7 @@ class Parts(NamedTuple):
 
 def make_pool(dataset: Dataset) -> Pool:
     """The dataset as one pool of host arrays: training examples first, then test examples."""
-    image = np.concatenate([dataset.train.image, dataset.test.image])
+    image = np.concatenate([dataset.train.image[:], dataset.test.image[:]])
     label = np.concatenate([dataset.train.label, dataset.test.label])
     return Pool(image, label.astype(np.int32))
 
@@ -105,7 +107,48 @@ def padded_order(index: np.ndarray, batch_size: int) -> Order:
     return Order(np.concatenate([index, padding]).astype(np.int32).reshape(shape), weight.reshape(shape))
 
 
-def take(pool: Pool, order: Order) -> Batch:
-    """The batch that one step's `order`, [B] each, names."""
+def read(arrays: Sequence[np.ndarray], example: np.ndarray) -> np.ndarray:
+    """What stands at `example`, int of any shape, in `arrays` one after the other, of which only that is read.
+
+    >>> read([np.array([10, 11]), np.array([12, 13])], np.array([[0, 3], [2, 2]])).tolist()
+    [[10, 13], [12, 12]]
+    """
+    out = np.empty((*example.shape, *arrays[0].shape[1:]), arrays[0].dtype)
+    first = 0
+    for array in arrays:
+        here = (example >= first) & (example < first + len(array))
+        if here.any():
+            out[here] = array[example[here] - first]
+        first += len(array)
+    return out
+
+
+def chunk_steps(num_steps: int, step_bytes: int, budget_bytes: int) -> int:
+    """How many steps' batches are on the device at a time, where two such chunks fit into `budget_bytes`.
+
+    All chunks are of one size where that costs less than half of it, since each size is compiled.
+
+    >>> chunk_steps(235, step_bytes=100_000, budget_bytes=20_000_000)  # 100 would fit, 47 divides 235
+    100
+    >>> chunk_steps(235, step_bytes=100_000, budget_bytes=12_000_000)
+    47
+
+    Raises:
+      UserError: not even one step fits.
+    """
+    most = min(num_steps, budget_bytes // (2 * step_bytes))
+    if most < 1:
+        raise UserError(
+            f"stream_megabytes is {budget_bytes // 10**6}; two steps' batches of all runs take "
+            f"{math.ceil(2 * step_bytes / 10**6)}: give at least that, or a smaller crowd_size"
+        )
+    return next((size for size in range(most, most // 2, -1) if num_steps % size == 0), most)
+
+
+def take(pool: Pool | None, order: Order | Batch) -> Batch:
+    """The batch that one step's `order`, [B] each, names; one that was streamed is a batch already."""
+    if isinstance(order, Batch):
+        return order
+    assert pool is not None
     image, label, weight = jnp.asarray(pool.image), jnp.asarray(pool.label), jnp.asarray(order.weight)
     return Batch(image[order.example], label[order.example], weight)

@@ -36,6 +36,19 @@ class OptimConfig:
     decay_epochs: tuple[float, ...] = ()  # exponential: one number, the length of a decay; piecewise: when it drops
 
 
+@dataclasses.dataclass(frozen=True)
+class AugmentConfig:
+    """What is drawn anew for every training example at every step; 0 is off, and all off is no augmentation."""
+
+    shift_pixels: int = 0  # at most so far along each axis, by whole pixels
+    rotate_degrees: float = 0.0  # at most, either way
+    scale_fraction: float = 0.0  # a factor from [1 - f, 1 + f]
+    elastic_alpha_pixels: float = 0.0  # elastic distortion: what the smoothed noise is multiplied by
+    elastic_sigma_pixels: float = 0.0  # how far it is smoothed
+    cutout_pixels: int = 0  # side of a square set to 0
+    mixup_alpha: float = 0.0  # mixed with another example at a share ~ Beta(alpha, alpha)
+
+
 OPTIM_DEFAULTS = {
     "adam": OptimConfig("adam", 1e-3),
     "adamw": OptimConfig("adamw", 1e-3, weight_decay=0.004),
@@ -64,6 +77,7 @@ class TrainConfig:
     pixel_scale: float = 1 / 255  # images enter the model as float32(image) * pixel_scale
     dropout_rate: float | None = None  # None keeps the model's own rates
     initial_scale: float = 1.0  # multiplies every initial kernel
+    augment: AugmentConfig = AugmentConfig()
     limit_examples: int | None = None  # first N training examples
 
 
@@ -115,11 +129,24 @@ def check(config: TrainConfig) -> TrainConfig:
     _number("initial_scale", config.initial_scale, low=0.0)
     if config.dropout_rate is not None:
         _number("dropout_rate", config.dropout_rate, low=0.0, high=1.0)
+    _check_augment(config.augment)
     if optim.momentum and optim.name != "sgd":
         raise UserError(f"momentum is set, but {optim.name} has none; use the optimizer sgd")
     if optim.weight_decay and optim.name != "adamw":
         raise UserError(f"weight_decay is set, but {optim.name} has none; use the optimizer adamw")
     return config
+
+
+def _check_augment(augment: AugmentConfig) -> None:
+    _integer("shift_pixels", augment.shift_pixels, low=0)
+    _number("rotate_degrees", augment.rotate_degrees, low=0.0)
+    _number("scale_fraction", augment.scale_fraction, low=0.0, high=1.0)
+    _number("elastic_alpha_pixels", augment.elastic_alpha_pixels, low=0.0)
+    _number("elastic_sigma_pixels", augment.elastic_sigma_pixels, low=0.0)
+    _integer("cutout_pixels", augment.cutout_pixels, low=0)
+    _number("mixup_alpha", augment.mixup_alpha, low=0.0)
+    if bool(augment.elastic_alpha_pixels) != bool(augment.elastic_sigma_pixels):
+        raise UserError("elastic distortion needs both elastic_alpha_pixels and elastic_sigma_pixels, e.g. 34 and 4")
 
 
 def check_sweep(sweep: Mapping[str, Sequence[float]], config: TrainConfig) -> None:
@@ -206,6 +233,8 @@ def from_dict(cls: type[T], values: Mapping[str, Any]) -> T:
 def _field_value(name: str, value: Any) -> Any:
     if name == "optim":
         return from_dict(OptimConfig, value)
+    if name == "augment":
+        return from_dict(AugmentConfig, value)
     return _tuples(value)
 
 

@@ -171,6 +171,58 @@ def random_split(num_examples: int, fraction: float, seed: int) -> tuple[np.ndar
     return index[:count], index[count:]
 
 
+# Straight from a TFDS data source.
+
+
+class SourceImages:
+    """The images of a TFDS data source as an array uint8 [N, H, W, C] that is read and decoded where it is indexed."""
+
+    def __init__(self, builder: Any, split: str):
+        self._builder, self._source = builder, _data_source(builder, split)
+        self.shape = (len(self._source), *builder.info.features["image"].shape)
+        self.dtype = np.dtype(np.uint8)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, index: Any) -> np.ndarray:
+        chosen = np.arange(len(self))[index]
+        image, _ = _decode(self._builder, self._source, chosen.ravel().tolist())
+        return image.reshape(*chosen.shape, *self.shape[1:])
+
+
+def from_builder(builder: Any) -> Dataset:
+    """The splits train and test of a prepared TFDS dataset of equally large images, whatever its size; for streaming.
+
+    Nothing is kept beside it and no image in memory: train.run(..., stream_megabytes=...) reads and decodes what each
+    chunk names. Labels are read once. `builder` is what `tfds.builder(name, data_dir=...)` gives.
+
+    Raises:
+      UserError: not prepared as array_record, or images of several sizes.
+    """
+    import tensorflow_datasets as tfds
+
+    name = builder.info.full_name
+    if not builder.is_prepared() or builder.info.file_format != tfds.core.FileFormat.ARRAY_RECORD:
+        raise UserError(
+            f"{name} is not prepared as array_record; download_and_prepare(file_format='array_record') does it"
+        )
+    if None in builder.info.features["image"].shape:
+        raise UserError(f"{name} has images of several sizes; expected one, prepare a dataset of resized images")
+    splits = {}
+    for split in _PREFIXES:
+        source = _data_source(builder, split)
+        pieces = [range(len(source))[start : start + 10_000] for start in range(0, len(source), 10_000)]
+        label = np.concatenate([_labels(_features(source, piece)) for piece in pieces])
+        splits[split] = Split(SourceImages(builder, split), label)  # type: ignore[arg-type]
+    records = {path.name: path.stat().st_size for path in sorted(Path(builder.data_dir).glob("*.array_record*"))}
+    fingerprint = files.sha256(
+        json.dumps([name, records, [_digest(split.label) for split in splits.values()]]).encode()
+    )
+    class_names = tuple(builder.info.features["label"].names)
+    return Dataset(builder.info.name, str(builder.version), class_names, **splits, fingerprint=fingerprint)
+
+
 # The decoded arrays beside the dataset: <data_dir>/<name>/<version>/decoded.
 
 
@@ -229,7 +281,8 @@ def _write_decoded(builder: Any, shipped: Path | None, expected: Mapping[str, Sp
     arrays: dict[str, np.ndarray] = {}
     for split in _PREFIXES:
         try:
-            image, label = _decode(builder, split)
+            source = _data_source(builder, split)
+            image, label = _decode(builder, source, range(len(source)))
         except Exception as error:
             raise UserError(
                 f"cannot read {dataset_dir} ({_one_line(error)}); delete that folder and run again"
@@ -352,21 +405,32 @@ def _examples(image: np.ndarray, label: np.ndarray) -> Iterator[tuple[int, dict[
         yield index, {"image": _encode_png(pixels), "label": target}
 
 
-def _decode(builder: Any, split: str) -> tuple[np.ndarray, np.ndarray]:
-    """uint8 [N, H, W, C] and int32 [N] of a prepared split, in its order."""
+def _data_source(builder: Any, split: str) -> Any:
     import tensorflow_datasets as tfds
+
+    return builder.as_data_source(split, deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES)
+
+
+def _features(source: Any, index: Sequence[int]) -> list[Any]:
     from tensorflow_datasets.proto import tf_example_pb2
 
-    source = builder.as_data_source(split, deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES)
-    records = source.__getitems__(range(len(source)))  # in bulk: five times as fast as one by one
-    features = [tf_example_pb2.Example.FromString(record).features.feature for record in records]
-    label = np.array([feature["label"].int64_list.value[0] for feature in features], np.int32)
+    records = source.__getitems__(index)  # in bulk: five times as fast as one by one
+    return [tf_example_pb2.Example.FromString(record).features.feature for record in records]
+
+
+def _labels(features: Sequence[Any]) -> np.ndarray:
+    return np.array([feature["label"].int64_list.value[0] for feature in features], np.int32)
+
+
+def _decode(builder: Any, source: Any, index: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+    """uint8 [N, H, W, C] and int32 [N] of a data source's examples at `index`."""
+    features = _features(source, index)
     pngs = [feature["image"].bytes_list.value[0] for feature in features]
     image_feature = builder.info.features["image"]
     image = _decode_pngs(pngs, image_feature.shape)
     if image is None:
         image = np.stack([image_feature.decode_example_np(png) for png in pngs])
-    return image, label
+    return image, _labels(features)
 
 
 def _file_order(split: str, num_examples: int) -> np.ndarray:

@@ -34,7 +34,7 @@ from mnistlab import (
     train,
 )
 from mnistlab.claims import Checked, Claim
-from mnistlab.config import TrainConfig
+from mnistlab.config import AugmentConfig, TrainConfig
 from mnistlab.datasets import Dataset
 from mnistlab.errors import UserError
 from mnistlab.files import write_atomic
@@ -107,6 +107,7 @@ class Options:
     crowd_size: int | None = None
     num_devices: int | None = None  # of each process; None: all
     strategy: str = "auto"  # of parallel.STRATEGIES
+    stream_megabytes: int | None = None  # of the dataset on the devices at a time; None: all of it where it fits
     command: str = ""  # how to repeat it
     after_epoch: Callable[[], None] = lambda: None  # called when an epoch is kept; may raise to end the run
 
@@ -209,6 +210,8 @@ def resolve(experiment: Experiment, options: Options) -> dict[str, Variant]:
             )
         variant = known[name]
         train_config = override(variant.config, options.overrides)
+        if variant.program is not None and train_config.augment != AugmentConfig():
+            raise UserError(f"variant {name} has a program of its own, which cannot augment; leave it or --augment out")
         rates = (
             () if "learning_rate" in options.overrides or "learning_rate" in options.sweep else variant.learning_rates
         )
@@ -259,6 +262,10 @@ def claim_workdir(workdir: Path, identity: Mapping[str, Any], resume: bool) -> N
         _clear(workdir)
         return
     earlier = _earlier(workdir, "use --noresume to start again, or another --workdir")
+    if isinstance(earlier.get("variants"), dict):  # a run of before there was augmentation had none
+        for variant in earlier["variants"].values():
+            if isinstance(variant, dict) and isinstance(variant.get("config"), dict):
+                variant["config"].setdefault("augment", dataclasses.asdict(AugmentConfig()))
     differing = [key for key, value in _jsonable(identity).items() if earlier.get(key) != value]
     if differing:
         raise UserError(
@@ -411,6 +418,7 @@ def _follow(variants: Mapping[str, Variant], seeds: Sequence[int], options: Opti
             sweep=_sweep(variant, options),
             crowd_size=_crowd_size(options.workdir / "checkpoints" / name, options),
             layout=layout,
+            stream_megabytes=options.stream_megabytes,
             on_epoch=lambda _: options.after_epoch(),
         )
 
@@ -463,6 +471,7 @@ def _train_variant(
             sweep=_sweep(variant, options),
             crowd_size=_crowd_size(folder, options),
             layout=layout,
+            stream_megabytes=options.stream_megabytes,
             keeper=keeper,
             on_sharing=on_sharing,
             on_epoch=on_epoch,

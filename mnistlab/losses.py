@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 Loss = Callable[[jax.Array, jax.Array], jax.Array]
-"""(logits float32 [N, K], label int32 [N]) -> loss float32 [N]."""
+"""(logits float32 [N, K], label int32 [N] or soft target float32 [N, K]) -> loss float32 [N]."""
 
 
 class Sums(NamedTuple):
@@ -24,7 +24,7 @@ def cross_entropy(logits: jax.Array, label: jax.Array) -> jax.Array:
     >>> cross_entropy(jnp.zeros((1, 10)), jnp.array([3])).item() == jnp.log(10.0).item()
     True
     """
-    return categorical_cross_entropy(logits, _one_hot(logits, label))
+    return categorical_cross_entropy(logits, _target(logits, label))
 
 
 def categorical_cross_entropy(logits: jax.Array, target: jax.Array) -> jax.Array:
@@ -42,7 +42,7 @@ def double_softmax_cross_entropy(logits: jax.Array, label: jax.Array) -> jax.Arr
 
 def categorical_cross_entropy_one_hot(logits: jax.Array, label: jax.Array) -> jax.Array:
     """`categorical_cross_entropy` with the label as a one-hot target, as Keras' to_categorical makes it."""
-    return categorical_cross_entropy(logits, jax.nn.one_hot(label, logits.shape[-1]))
+    return categorical_cross_entropy(logits, _target(logits, label))
 
 
 LOSSES: dict[str, Loss] = {
@@ -53,7 +53,8 @@ LOSSES: dict[str, Loss] = {
 
 
 def sums(loss: jax.Array, logits: jax.Array, label: jax.Array, weight: jax.Array) -> Sums:
-    """The weighted sums of a batch; all arguments have a leading axis [N]."""
+    """The weighted sums of a batch; all arguments have a leading axis [N]. Of soft targets the largest class counts."""
+    label = label if label.ndim == 1 else jnp.argmax(label, axis=-1)
     correct = (jnp.argmax(logits, axis=-1) == label).astype(jnp.float32)
     return Sums(jnp.sum(weight * loss), jnp.sum(weight * correct), jnp.sum(weight))
 
@@ -63,6 +64,18 @@ def means(total: Sums) -> tuple[jax.Array, jax.Array]:
     return total.loss / total.num_examples, total.correct / total.num_examples
 
 
-def _one_hot(logits: jax.Array, label: jax.Array) -> jax.Array:
+def mixed_target(label: jax.Array, partner: jax.Array, share: jax.Array, num_classes: int) -> jax.Array:
+    """The soft target of an example mixed with its partner: share on one label, the rest on the other, [N, K].
+
+    >>> mixed_target(jnp.array([0]), jnp.array([2]), jnp.array([0.75]), 3).tolist()
+    [[0.75, 0.0, 0.25]]
+    """
+    own, other = (jax.nn.one_hot(classes, num_classes) for classes in (label, partner))
+    return share[:, None] * own + (1 - share[:, None]) * other
+
+
+def _target(logits: jax.Array, label: jax.Array) -> jax.Array:
+    if label.ndim == logits.ndim:
+        return label
     # A product with a one-hot row: indexing would put a scatter into the gradient.
     return jax.nn.one_hot(label, logits.shape[-1], dtype=logits.dtype)

@@ -100,6 +100,18 @@ class Grid(NamedTuple):
             return tree
         return jax.tree.map(lambda spec, part: self._put_part(part, spec), specs, tree, is_leaf=_is_spec)
 
+    def build(self, shape: tuple[int, ...], spec: P, read: Callable[[Any], np.ndarray]) -> jax.Array:
+        """An array over the mesh, read(index) a part of it; a process reads those of its own devices, each once."""
+        assert self.mesh is not None
+        parts: dict[str, np.ndarray] = {}  # devices that hold the same part
+
+        def read_once(index: Any) -> np.ndarray:
+            if str(index) not in parts:
+                parts[str(index)] = read(index)
+            return parts[str(index)]
+
+        return jax.make_array_from_callback(shape, NamedSharding(self.mesh, spec), read_once)
+
     def spread(self, function: Callable, in_specs: Any, out_specs: Any) -> Callable:
         """`function` over the devices, to be compiled by `jit`: itself where the compiler splits it."""
         if self.mesh is None or self.strategy == "jit":

@@ -10,7 +10,9 @@ import optax
 from flax import linen as nn
 
 from mnistlab import losses, optim
+from mnistlab.augment import augment, mixup
 from mnistlab.batches import Batch
+from mnistlab.config import AugmentConfig
 from mnistlab.errors import UserError
 from mnistlab.losses import Loss, Sums
 
@@ -24,6 +26,8 @@ class TrainState(NamedTuple):
     opt_state: Any
     rng: jax.Array  # one key, folded with the step
 
+
+NO_AUGMENTATION = AugmentConfig()
 
 InitState = Callable[[jax.Array, tuple[int, ...], Mapping[str, jax.Array]], TrainState]
 TrainStep = Callable[[TrainState, Batch], tuple[TrainState, Sums]]
@@ -48,6 +52,7 @@ def make_program(
     *,
     pixel_scale: float = 1 / 255,
     reduction: str = "mean",
+    augmentation: AugmentConfig = NO_AUGMENTATION,
     axis_name: str | None = None,
 ) -> Program:
     """The program of a Linen module: image float32 [N, H, W, C] -> logits [N, K]; __call__ may take train=, weight=.
@@ -60,7 +65,9 @@ def make_program(
 
     return Program(
         init,
-        make_train_step(model, tx, loss, axis_name, pixel_scale=pixel_scale, reduction=reduction),
+        make_train_step(
+            model, tx, loss, axis_name, pixel_scale=pixel_scale, reduction=reduction, augmentation=augmentation
+        ),
         make_eval_step(model, loss, axis_name, pixel_scale=pixel_scale),
         make_predict(model, pixel_scale=pixel_scale),
         needs_full_batches=not takes_weight(model),
@@ -115,9 +122,11 @@ def make_train_step(
     *,
     pixel_scale: float = 1 / 255,
     reduction: str = "mean",
+    augmentation: AugmentConfig = NO_AUGMENTATION,
 ) -> TrainStep:
     """(state, batch) -> (state, sums of the loss and accuracy that the step saw, before its update).
 
+    The images are augmented first, with other random numbers at every step.
     The gradient is of sum_i w_i loss_i, divided by sum_i w_i where the reduction is "mean". With `axis_name` the batch
     is one device's part: gradients, sums and batch statistics are taken over all parts.
     """
@@ -128,13 +137,22 @@ def make_train_step(
         image = batch.image.astype(jnp.float32) * pixel_scale
         count = _sum_over(jnp.sum(batch.weight), axis_name)
         divisor = count if reduction == "mean" else jnp.ones([])
+        mixed = None
+        if augmentation != NO_AUGMENTATION:
+            augment_rng = jax.random.fold_in(rng, 0)
+            image = augment(augment_rng, image, augmentation, axis_name)
+            if augmentation.mixup_alpha:
+                mixed = mixup(augment_rng, image, batch.label, batch.weight, augmentation.mixup_alpha, axis_name)
+                image = mixed.image
 
         def objective(params: Any) -> tuple[jax.Array, tuple[dict[str, Any], Sums]]:
             logits, model_state = apply(
                 params, state.model_state, image, batch.weight, rng, train=True, mutable=["batch_stats"]
             )
-            each = loss(logits, batch.label)
-            total = losses.sums(each, logits, batch.label, batch.weight)
+            target = batch.label
+            if mixed is not None:
+                target = losses.mixed_target(target, mixed.partner_label, mixed.share, logits.shape[-1])
+            total = losses.sums(loss(logits, target), logits, target, batch.weight)
             return total.loss / divisor, (model_state, total)
 
         params = state.params

@@ -2,9 +2,10 @@
 
 import functools
 import itertools
+import math
 import re
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -15,7 +16,7 @@ from flax import linen as nn
 from jax.sharding import PartitionSpec as P
 
 from mnistlab import batches, config, losses, models, optim, parallel, step
-from mnistlab.batches import Order, Parts, Pool
+from mnistlab.batches import Batch, Order, Parts, Pool
 from mnistlab.config import TrainConfig
 from mnistlab.datasets import Dataset
 from mnistlab.errors import UserError
@@ -27,6 +28,7 @@ from mnistlab.step import EvalStep, Program, TrainState, TrainStep
 ONE_DEVICE = Grid()
 EVAL_BATCH_SIZE = 250  # divides every evaluation set here, so that nothing is padded
 MAX_CPU_CROWD = 8  # a run costs no less in a larger one (measured: lenet5, dense and cnn A on 2 cores)
+STREAM_MEGABYTES = 256  # where a dataset does not fit and nobody says how much of it may be there at a time
 MEMORY_SHARE = 0.7  # of the memory that is free: the rest is for evaluation, checkpoints and the estimate's error
 
 
@@ -128,25 +130,40 @@ def make_epoch(
     """
 
     def epoch(carry: Carry, pool: Pool, train_order: Order, val_order: Order) -> tuple[Carry, Record]:
-        def body(state: TrainState, order: Order) -> tuple[TrainState, Sums]:
-            return train_step(state, batches.take(pool, order))
-
-        state, train_sums = jax.lax.scan(body, carry.state, train_order)
-        train_loss, train_accuracy = losses.means(_total(train_sums))
-        val_loss, val_accuracy = losses.means(_total(evaluate(eval_step, state, pool, val_order)))
-        record = Record(train_loss, train_accuracy, val_loss, val_accuracy)
-        return _advance(carry, state, record, patience_epochs)
+        state, train_sums = fit(train_step, carry.state, pool, train_order)
+        return finish(carry, state, train_sums, evaluate(eval_step, state, pool, val_order), patience_epochs)
 
     return epoch
 
 
-def evaluate(eval_step: EvalStep, state: TrainState, pool: Pool, order: Order) -> Sums:
-    """The sums of every batch of `order` [steps, B]: float32 [steps]."""
+def fit(train_step: TrainStep, state: TrainState, pool: Pool | None, order: Order | Batch) -> tuple[TrainState, Sums]:
+    """(state, sums float32 [steps]) after every batch of `order` [steps, B], of a pool or streamed."""
 
-    def body(number: jax.Array, step_order: Order) -> tuple[jax.Array, Sums]:
+    def body(state: TrainState, step_order: Any) -> tuple[TrainState, Sums]:
+        return train_step(state, batches.take(pool, step_order))
+
+    return jax.lax.scan(body, state, order)
+
+
+def evaluate(
+    eval_step: EvalStep, state: TrainState, pool: Pool | None, order: Order | Batch, first: jax.Array | int = 0
+) -> Sums:
+    """The sums of every batch of `order` [steps, B]: float32 [steps]; `first` is the number of its first batch."""
+
+    def body(number: jax.Array, step_order: Any) -> tuple[jax.Array, Sums]:
         return number + 1, eval_step(state, batches.take(pool, step_order), number)
 
-    return jax.lax.scan(body, jnp.zeros([], jnp.int32), order)[1]
+    return jax.lax.scan(body, jnp.asarray(first, jnp.int32), order)[1]
+
+
+def finish(
+    carry: Carry, state: TrainState, train_sums: Sums, val_sums: Sums, patience_epochs: int | None
+) -> tuple[Carry, Record]:
+    """(carry, record) after an epoch that led to `state`, from the sums float32 [steps] of its batches."""
+    train_loss, train_accuracy = losses.means(_total(train_sums))
+    val_loss, val_accuracy = losses.means(_total(val_sums))
+    record = Record(train_loss, train_accuracy, val_loss, val_accuracy)
+    return _advance(carry, state, record, patience_epochs)
 
 
 def run(
@@ -159,6 +176,7 @@ def run(
     sweep: Mapping[str, Sequence[float]] | None = None,
     crowd_size: int | None = None,
     layout: Layout | None = None,
+    stream_megabytes: int | None = None,
     keeper: Callable[[str], Keeper] | None = None,
     on_sharing: Callable[[Sharing], None] | None = None,
     on_epoch: Callable[[Epoch], None] | None = None,
@@ -168,10 +186,12 @@ def run(
     Args:
       model: any Linen module, image float32 [N, H, W, C] -> logits [N, K], in place of `train_config.model`. Its
         __call__ may take train= and weight=.
-      program: in place of the model, the loss and the optimiser that `train_config` names.
+      program: in place of the model, the loss, the optimiser and the augmentation that `train_config` names.
       sweep: values of config.SWEEPABLE settings; the grid is their product.
       crowd_size: how many runs share a program; None takes as many as fit into memory, at most 8 on a CPU.
       layout: the devices to train on, with `parallel.make_layout`; None takes one.
+      stream_megabytes: the dataset stays where it is, and at most so much of it is on the devices at a time, read while
+        they compute; None puts all of it there where it fits, and else streams. The results are the same.
       keeper: name of a crowd -> where it is kept; a crowd that was kept is continued, with the same bits. Of several
         processes the first alone gives one.
       on_sharing: called once, before the first epoch, with how many runs share a program.
@@ -189,6 +209,8 @@ def run(
         config.check_seeds(int(seed), 1)
     if crowd_size is not None and crowd_size < 1:
         raise UserError(f"crowd_size is {crowd_size}; expected a whole number of at least 1")
+    if stream_megabytes is not None and stream_megabytes < 1:
+        raise UserError(f"stream_megabytes is {stream_megabytes}; expected a whole number of at least 1")
     runs = _grid(train_config, seeds, sweep)
 
     def make_program(axis_name: str | None) -> Program:
@@ -196,7 +218,7 @@ def run(
             return program or program_of(train_config, dataset, model, axis_name)
         raise UserError("this program splits no batch by itself; use --parallel=jit, or as many seeds as devices")
 
-    trainer = _Trainer(train_config, dataset, make_program, layout)
+    trainer = _Trainer(train_config, dataset, make_program, layout, stream_megabytes)
     sharing = Sharing(len(runs), min(crowd_size, len(runs))) if crowd_size else trainer.sharing(runs)
     if on_sharing is not None:
         on_sharing(sharing)
@@ -227,7 +249,7 @@ def prepare(
 
     def epoch(carry: Carry, example: np.ndarray) -> tuple[Carry, Record]:
         given = Order(np.broadcast_to(example, (len(runs), *example.shape)), np.ones(example.shape, np.float32))
-        order = _placed(given, grid)
+        order = trainer.placed(given, grid)
         return trainer.epoch_program(grid, carry, order, nothing)(carry, trainer.pool, order, nothing)
 
     return epoch, grid.put(trainer.init(runs, grid), P(SEEDS))
@@ -259,6 +281,7 @@ def program_of(
         losses.LOSSES[train_config.loss],
         pixel_scale=train_config.pixel_scale,
         reduction=train_config.loss_reduction,
+        augmentation=train_config.augment,
         axis_name=axis_name,
     )
 
@@ -367,6 +390,7 @@ class _Trainer:
         dataset: Dataset,
         make_program: Callable[[str | None], Program],
         layout: Layout | None,
+        stream_megabytes: int | None = None,
     ):
         self.config = train_config
         self.num_train, self.num_test = len(dataset.train.label), len(dataset.test.label)
@@ -374,8 +398,15 @@ class _Trainer:
         self.layout = layout
         self.make_program = functools.cache(make_program)
         self.program = self.make_program(None)
-        pool = batches.make_pool(dataset)
-        self.pool = jax.device_put(pool) if layout is None else parallel.make_grid(layout, 1).put(pool, P())
+        self.images = dataset.train.image, dataset.test.image
+        self.labels = dataset.train.label, dataset.test.label
+        if stream_megabytes is None and parallel.agree(not _fits(self.images)):
+            stream_megabytes = STREAM_MEGABYTES
+        self.stream_bytes = None if stream_megabytes is None else stream_megabytes * 10**6
+        self.pool: Pool | None = None
+        if self.stream_bytes is None:
+            pool = batches.make_pool(dataset)
+            self.pool = jax.device_put(pool) if layout is None else parallel.make_grid(layout, 1).put(pool, P())
         self.programs: dict[Any, Any] = {}
         self.compile_seconds = 0.0
 
@@ -400,18 +431,18 @@ class _Trainer:
             epoch_seconds = np.array(tree["epoch_seconds"])
         active = np.asarray(carry.active)
         carry = grid.put(carry, P(SEEDS))
-        val_order = _placed(self._shared_order([part.val for part in parts]), grid)
-        train_order = _placed(self._train_order(crowd, parts, done), grid)
+        val_order = self.placed(self._shared_order([part.val for part in parts]), grid)
+        train_order = self.placed(self._train_order(crowd, parts, done), grid)
         for number in range(done, num_epochs):
             if not active.any():
                 break
             epoch = self.epoch_program(grid, carry, train_order, val_order)
-            start = time.perf_counter()
+            start, compiled = time.perf_counter(), self.compile_seconds
             carry, record = epoch(carry, self.pool, train_order, val_order)
             if number + 1 < num_epochs:  # made while the device works
-                train_order = _placed(self._train_order(crowd, parts, number + 1), grid)
+                train_order = self.placed(self._train_order(crowd, parts, number + 1), grid)
             record = {name: np.asarray(value) for name, value in record._asdict().items()}
-            seconds = time.perf_counter() - start
+            seconds = time.perf_counter() - start - (self.compile_seconds - compiled)
             for name, value in record.items():
                 history[name][active, number] = value[active]
             epoch_seconds[active, number] = seconds / active.sum()
@@ -453,13 +484,19 @@ class _Trainer:
         grid = parallel.make_grid(self.layout, size)
         parts = [self._parts(member.seed) for member in crowd]
         carry = grid.put(self.init(crowd, grid), P(SEEDS))
-        val_order = _placed(self._shared_order([part.val for part in parts]), grid)
-        train_order = _placed(self._train_order(crowd, parts, 0), grid)
+        val_order = self.placed(self._shared_order([part.val for part in parts]), grid)
+        train_order = self.placed(self._train_order(crowd, parts, 0), grid)
         free_bytes = free_memory()
-        needed = _program_bytes(self.epoch_program(grid, carry, train_order, val_order))
+        if self.pool is None:
+            chunk = next(self._chunks(train_order, grid))
+            fit_chunk = functools.partial(fit, self.make_program(grid.axis_name).train_step)
+            program = self._of_each_run("fit", fit_chunk, grid, carry.state, *chunk)
+        else:
+            program = self.epoch_program(grid, carry, train_order, val_order)
+        needed = _program_bytes(program)
         if needed is None:
             return Sharing(len(runs), size)
-        pool_bytes = sum(leaf.nbytes for leaf in self.pool)
+        pool_bytes = sum(leaf.nbytes for leaf in self.pool or ())
         if _one_by_one(grid):  # each device holds what one run needs, however many wait
             run_bytes = max(0, needed - pool_bytes)
             if free_bytes is None or grid.num_devices * run_bytes <= MEMORY_SHARE * free_bytes:
@@ -472,13 +509,79 @@ class _Trainer:
         return batches.split_parts(self.config, self.num_train, self.num_test, seed)
 
     def epoch_program(self, grid: Grid, carry: Carry, train_order: Order, val_order: Order) -> Any:
+        if self.pool is None:
+            return functools.partial(self._streamed_epoch, grid)
         program = self.make_program(grid.axis_name)
         epoch = make_epoch(program.train_step, program.eval_step, patience_epochs=self.config.patience_epochs)
         args = (carry, self.pool, train_order, val_order)
-        specs = (P(SEEDS), P(), _order_specs(train_order, grid), _order_specs(val_order, grid))
-        axes = (0, None, Order(0, None), _order_axes(val_order))  # type: ignore[arg-type]
+        specs = (P(SEEDS), P(), _specs(train_order, grid), _specs(val_order, grid))
+        axes = (0, None, _axes(train_order), _axes(val_order))
         mapped = _each_run(_if_active(epoch) if _one_by_one(grid) else epoch, axes, grid)
         return self._compiled("epoch", mapped, *args, grid=grid, specs=specs, out_specs=P(SEEDS))
+
+    def _streamed_epoch(
+        self, grid: Grid, carry: Carry, pool: None, train_order: Order, val_order: Order
+    ) -> tuple[Carry, Record]:
+        """What the epoch program does, a chunk of batches after the other."""
+        state, train_sums = carry.state, []
+        train_step = functools.partial(fit, self.make_program(grid.axis_name).train_step)
+        for chunk in self._chunks(train_order, grid):
+            args = (state, *chunk)
+            state, sums = self._of_each_run("fit", train_step, grid, *args)(*args)
+            train_sums.append(sums)
+            _wait_for_last_but_one(train_sums)
+        val_sums = self._streamed_sums(grid, state, val_order)
+        finished = jax.vmap(functools.partial(finish, patience_epochs=self.config.patience_epochs))
+        args = (carry, state, *(grid.put(_joined(sums), P(SEEDS)) for sums in (train_sums, val_sums)))
+        return self._compiled("finish", finished, *args, grid=grid)(*args)
+
+    def _streamed_sums(self, grid: Grid, state: TrainState, order: Order) -> list[Sums]:
+        """The sums of each batch of `order`, float32 [R, steps] a chunk."""
+        eval_step = functools.partial(evaluate, self.make_program(grid.axis_name).eval_step)
+        seen: list[Sums] = []
+        first = 0
+        for chunk in self._chunks(order, grid):
+            args = (state, *chunk, grid.put(np.int32(first), P()))
+            seen.append(self._of_each_run("evaluate", eval_step, grid, *args)(*args))
+            _wait_for_last_but_one(seen)
+            first += len(chunk[1].weight)
+        return seen
+
+    def _of_each_run(self, name: str, function: Callable, grid: Grid, *args: Any) -> Any:
+        """function(state, pool, order, what all runs share) compiled for `args`, mapped over the runs."""
+        _, _, order, *shared = args
+        mapped = _each_run(function, (0, None, _axes(order), *[None] * len(shared)), grid)
+        specs = (P(SEEDS), P(), _specs(order, grid), *[P()] * len(shared))
+        return self._compiled(name, mapped, *args, grid=grid, specs=specs, out_specs=P(SEEDS))
+
+    def _chunks(self, order: Order, grid: Grid) -> Iterator[tuple[Pool | None, Order | Batch]]:
+        """The examples of `order`, [R, steps, B] or [steps, B], as many steps at a time as two chunks may take.
+
+        To be asked for the next one while the device works on the last. On one device a chunk is a pool and the order
+        in it, so that the compiler sees what it sees of a resident pool, and the bits are the same. On several it is
+        batches, of which each device has its own and each process reads what its devices need.
+        """
+        assert self.stream_bytes is not None
+        num_steps = order.weight.shape[0]
+        step_bytes = order.example.size // num_steps * (_image_bytes(self.images[0]) + 12)
+        size = batches.chunk_steps(num_steps, step_bytes, self.stream_bytes)
+        specs = _specs(order, grid)
+        for start in range(0, num_steps, size):
+            example, weight = order.example[..., start : start + size, :], order.weight[start : start + size]
+            if grid.mesh is None:
+                pool = Pool(*(batches.read(arrays, example.ravel()) for arrays in (self.images, self.labels)))
+                local = np.arange(example.size, dtype=np.int32).reshape(example.shape)
+                yield jax.device_put(pool), Order(local, weight)
+                continue
+            image, label = (
+                grid.build(
+                    (*example.shape, *arrays[0].shape[1:]),
+                    specs.example,
+                    lambda index: batches.read(arrays, example[index[: example.ndim]]),  # noqa: B023
+                )
+                for arrays in (self.images, self.labels)
+            )
+            yield None, Batch(image, label, grid.put(weight, specs.weight))
 
     def init(self, crowd: Sequence[Run], grid: Grid) -> Carry:
         names = sorted(crowd[0].settings)
@@ -502,6 +605,14 @@ class _Trainer:
             )
         return carry
 
+    def placed(self, order: Order, grid: Grid) -> Order:
+        """`order`, its batches padded at weight 0 to a size that the devices divide; on them unless it is streamed."""
+        missing = grid.round_up(order.weight.shape[-1]) - order.weight.shape[-1]
+        if missing:
+            ends = [(0, 0)] * (order.example.ndim - 1) + [(0, missing)]
+            order = Order(np.pad(order.example, ends, mode="edge"), np.pad(order.weight, ends[-2:]))
+        return order if self.pool is None else grid.put(order, _specs(order, grid))
+
     def _train_order(self, crowd: Sequence[Run], parts: Sequence[Parts], epoch: int) -> Order:
         by_seed: dict[int, Order] = {}
         for member, part in zip(crowd, parts, strict=True):
@@ -523,16 +634,13 @@ class _Trainer:
         per_run = any(np.ndim(order.example) == 3 for order in orders)
         examples = [_per_run(order.example, len(parts)) if per_run else order.example for order in orders]
         weights = np.concatenate([order.weight for order in orders])
-        order = _placed(Order(np.concatenate(examples, axis=-2), weights), grid)
-        eval_step = self.make_program(grid.axis_name).eval_step
-
-        def one(state: TrainState, pool: Pool, order: Order) -> Sums:
-            return evaluate(eval_step, state, pool, order)
-
-        mapped = _each_run(one, (0, None, _order_axes(order)), grid)
-        args = (state, self.pool, order)
-        specs = (P(SEEDS), P(), _order_specs(order, grid))
-        batch_sums = self._compiled("evaluate", mapped, *args, grid=grid, specs=specs, out_specs=P(SEEDS))(*args)
+        order = self.placed(Order(np.concatenate(examples, axis=-2), weights), grid)
+        if self.pool is None:
+            batch_sums = _joined(self._streamed_sums(grid, state, order))
+        else:
+            eval_step = functools.partial(evaluate, self.make_program(grid.axis_name).eval_step)
+            args = (state, self.pool, order)
+            batch_sums = self._of_each_run("evaluate", eval_step, grid, *args)(*args)
         ends = np.cumsum([len(order.weight) for order in orders])[:-1]
         split = [np.split(np.asarray(value, np.float64), ends, axis=1) for value in batch_sums]
         return {name: Sums(*(value[n].sum(axis=1) for value in split)) for n, name in enumerate(Parts._fields)}
@@ -542,16 +650,17 @@ class _Trainer:
     ) -> Any:
         """`function` compiled for the shapes of `args`, once; the carry of an epoch is donated.
 
-        Over the devices of `grid`, `specs` say how the arguments lie there, `out_specs` the results. What is no carry
-        comes back on every device, for each process to read.
+        Over the devices of `grid`, `specs` say how the arguments lie there, `out_specs` the results; without them the
+        compiler splits. What is no carry comes back on every device, for each process to read.
         """
         shapes = tuple((np.shape(leaf), str(getattr(leaf, "dtype", ""))) for leaf in jax.tree.leaves(args))
         key = (name, shapes, grid)
         if key not in self.programs:
+            jax.block_until_ready(args)  # so that the seconds are the compiler's alone
             start = time.perf_counter()
             donated = (0,) if name == "epoch" else ()
-            returned = (P(SEEDS), P()) if name == "epoch" else P()
-            spread = grid.spread(function, specs, out_specs)
+            returned = (P(SEEDS), P()) if name in ("epoch", "fit", "finish") else P()
+            spread = grid.spread(function, specs, out_specs) if specs else function
             jitted = jax.jit(spread, donate_argnums=donated, **grid.jit_options(returned))
             self.programs[key] = jitted.lower(*args).compile(compiler_options=compiler_options(name, grid))
             self.compile_seconds += time.perf_counter() - start
@@ -602,22 +711,37 @@ def _total(sums: Sums) -> Sums:
     return Sums(*(jnp.sum(value) for value in sums))
 
 
-def _order_axes(order: Order) -> Order:
-    return Order(0 if np.ndim(order.example) == 3 else None, None)  # type: ignore[arg-type]
+def _fits(images: Sequence[np.ndarray]) -> bool:
+    """Whether the pool leaves the larger part of the memory free; yes where nothing is known."""
+    free_bytes = free_memory()
+    return free_bytes is None or sum(len(array) * _image_bytes(array) for array in images) <= free_bytes / 2
 
 
-def _order_specs(order: Order, grid: Grid) -> Order:
+def _image_bytes(images: np.ndarray) -> int:
+    return math.prod(images.shape[1:]) * images.dtype.itemsize
+
+
+def _wait_for_last_but_one(sums: Sequence[Sums]) -> None:
+    """Else the chunks would pile up before a device that is slower than reading."""
+    if len(sums) > 1:
+        jax.block_until_ready(sums[-2])
+
+
+def _joined(sums: Sequence[Sums]) -> Sums:
+    """Sums [R, steps] of chunks as those of all steps, on the host."""
+    return Sums(*(np.concatenate(values, axis=1) for values in zip(*sums, strict=True)))  # type: ignore[arg-type]
+
+
+def _axes(order: Order | Batch) -> Any:
+    """The axes that are mapped over runs: none where all share the examples, and never the weight's, which is last."""
+    rest = 0 if np.ndim(order[-2]) == 3 else None
+    return jax.tree.unflatten(jax.tree.structure(order), [rest] * (len(order) - 1) + [None])
+
+
+def _specs(order: Order | Batch, grid: Grid) -> Any:
     weight = grid.spec(None, BATCH)
-    return Order(grid.spec(SEEDS, None, BATCH) if np.ndim(order.example) == 3 else weight, weight)  # type: ignore[arg-type]
-
-
-def _placed(order: Order, grid: Grid) -> Order:
-    """`order` on the devices of `grid`, its batches padded at weight 0 to a size that the devices divide."""
-    missing = grid.round_up(order.weight.shape[-1]) - order.weight.shape[-1]
-    if missing:
-        ends = [(0, 0)] * (order.example.ndim - 1) + [(0, missing)]
-        order = Order(np.pad(order.example, ends, mode="edge"), np.pad(order.weight, ends[-2:]))
-    return grid.put(order, _order_specs(order, grid))
+    rest = grid.spec(SEEDS, None, BATCH) if np.ndim(order[-2]) == 3 else weight
+    return jax.tree.unflatten(jax.tree.structure(order), [rest] * (len(order) - 1) + [weight])
 
 
 def _per_run(example: np.ndarray, num_runs: int) -> np.ndarray:

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from mnistlab import datasets, layers, models, parallel, train
-from mnistlab.config import OptimConfig, TrainConfig
+from mnistlab.config import AugmentConfig, OptimConfig, TrainConfig
 
 NETS = {
     "dense": (layers.Flatten(), layers.Dense(16, "relu"), layers.Dense(10)),
@@ -23,8 +23,13 @@ NETS = {
 SEEDS = (3, 4)
 # One step an epoch: the first update is the first gradient. Eight devices do not divide 180, two do.
 CONFIG = TrainConfig(
-    "dense", optim=OptimConfig("sgd", 0.125), limit_examples=180, batch_size=180, num_epochs=3
-)  # 0.125 divides without rounding
+    "dense",
+    optim=OptimConfig("sgd", 0.125),  # 0.125 divides without rounding
+    augment=AugmentConfig(shift_pixels=2, scale_fraction=0.1, mixup_alpha=1.0),
+    limit_examples=180,
+    batch_size=180,
+    num_epochs=3,
+)
 
 
 def initial_params(dataset, net):
@@ -33,7 +38,7 @@ def initial_params(dataset, net):
     return jax.device_get(jax.jit(jax.vmap(lambda seed: init(seed, (28, 28, 1), {}).params))(seeds))
 
 
-def observe(dataset, net, before, layout):
+def observe(dataset, net, before, layout, stream_megabytes=None):
     """What a run shows: norms of the first gradients, history, final metrics and final weights."""
     first = []
 
@@ -42,7 +47,8 @@ def observe(dataset, net, before, layout):
             first.append(jax.device_get(epoch.carry.state.params))
 
     model = models.Network(NETS[net])
-    result = train.run(CONFIG, dataset, SEEDS, model=model, layout=layout, on_epoch=on_epoch)
+    keywords = {"layout": layout, "stream_megabytes": stream_megabytes, "on_epoch": on_epoch}
+    result = train.run(CONFIG, dataset, SEEDS, model=model, **keywords)
     norms = []
     for number in range(len(SEEDS)):
         moved = jax.tree.map(lambda a, b: (a[number] - b[number]).astype(np.float64), before, first[0])  # noqa: B023
@@ -86,7 +92,8 @@ def main(nets, numbers):
         for strategy in (*parallel.STRATEGIES[1:], "cores"):
             for number in numbers:
                 layout = parallel.make_layout(number, "shard_map" if strategy == "cores" else strategy)
-                got = observe(dataset, net, before, layout._replace(cores=strategy == "cores"))
+                streamed = 2 if number == 2 else None  # megabytes; on one number of devices
+                got = observe(dataset, net, before, layout._replace(cores=strategy == "cores"), streamed)
                 row = {name: difference(got[name], one[name], relative=name == "gradient norm") for name in one}
                 print(json.dumps({"net": net, "strategy": strategy, "devices": number, **row}), flush=True)
 

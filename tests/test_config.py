@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mnistlab import config
-from mnistlab.config import OptimConfig, TrainConfig
+from mnistlab.config import AugmentConfig, OptimConfig, TrainConfig
 from mnistlab.errors import UserError
 
 positive = st.floats(1e-300, 1e300)
@@ -31,6 +31,7 @@ train_configs = st.builds(
     batch_size=st.integers(1, 2**40),
     patience_epochs=st.none() | st.integers(1, 100),
     pixel_scale=positive,
+    augment=st.builds(AugmentConfig, shift_pixels=st.integers(0, 28), mixup_alpha=positive),
     dropout_rate=st.none() | st.floats(0, 0.99),
     limit_examples=st.none() | st.integers(2, 70_000),
 )

@@ -22,7 +22,8 @@ import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from mnistlab import datasets
+from mnistlab import datasets, train
+from mnistlab.config import OptimConfig, TrainConfig
 from mnistlab.errors import UserError
 
 ARCHIVES = Path(datasets.__file__).parent / "archives"
@@ -495,3 +496,28 @@ def test_default_data_dir_honours_xdg(monkeypatch, tmp_path):
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     assert datasets.default_data_dir() == tmp_path / "home" / ".cache" / "mnistlab" / "datasets"
+
+
+# Streaming
+
+
+def test_a_data_source_reads_what_it_is_asked_for(tiny, tmp_path):
+    whole = load_tiny(tmp_path, tiny)
+    streamed = datasets.from_builder(tfds.builder("mnist", data_dir=tmp_path / "data"))
+    for split in ("train", "test"):
+        array, source = getattr(whole, split).image, getattr(streamed, split).image
+        assert (source.shape, source.dtype, len(source)) == (array.shape, array.dtype, len(array))
+        for index in (np.array([[3, 0], [3, 19]]), slice(2, 9), np.array([-1]), slice(None)):
+            np.testing.assert_array_equal(source[index], array[index])
+        np.testing.assert_array_equal(getattr(streamed, split).label, getattr(whole, split).label)
+    assert streamed.class_names == whole.class_names and streamed.name == "mnist"
+    config = TrainConfig("dense", optim=OptimConfig("sgd", 0.1), batch_size=16, num_epochs=2)
+    resident = train.run(config, whole, (0, 1))
+    for history in (train.run(config, dataset, (0, 1), stream_megabytes=2).history for dataset in (whole, streamed)):
+        for name, values in resident.history.items():
+            np.testing.assert_array_equal(history[name], values)
+
+
+def test_a_dataset_that_is_not_prepared_cannot_be_streamed(tmp_path):
+    with pytest.raises(UserError, match="array_record"):
+        datasets.from_builder(tfds.builder("mnist", data_dir=tmp_path))
