@@ -4,7 +4,7 @@ python -m experiments.bench [--workloads=lenet5_256,dense_256] [--peers=mnistlab
 
 Every peer trains the same network from the same weights on the same batches, in a process of its own with as many threads.
 A round is a part of an epoch, of as many operations for every network; the peers take turns round by round, so that a
-slow minute of the machine hits all.
+slow minute of the machine hits all. Within a round the first pass is not counted: systems take memory from idle processes.
 The first round compiles and is not counted in the median; its loss must agree between the peers (networks without dropout).
 PyTorch and Keras come with the extra: pip install -e .[bench]; without it they are left out, and the page says so.
 """
@@ -219,7 +219,7 @@ def measure(
 
 def _measured(peer: Peer, rounds: Sequence[Mapping[str, Any]], rounds_per_epoch: float) -> Measured:
     seconds = np.array([one["seconds"] for one in rounds[1:]])
-    compile_seconds = max(0.0, rounds[0]["num_times"] * (rounds[0]["seconds"] - np.median(seconds)))
+    compile_seconds = max(0.0, rounds[0]["first_seconds"] - np.median(seconds))
     return Measured(
         seconds * rounds_per_epoch / num_seeds(peer.name),
         rounds[0]["loss"],

@@ -351,8 +351,6 @@ def _set_up() -> None:
     warnings.showwarning = lambda message, *_, **__: print(f"warning: {message}", file=sys.stderr)
     warnings.filterwarnings("ignore", category=DeprecationWarning)
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "true" if FLAGS.preallocate else "false")
-    if "devices" in FLAGS:
-        os.environ["XLA_FLAGS"] = with_devices_of_cores(os.environ.get("XLA_FLAGS", ""))
     if FLAGS.deterministic:  # of a flag that is there twice XLA takes the last
         os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_gpu_deterministic_ops=true".strip()
     import jax
@@ -369,7 +367,9 @@ def _set_up() -> None:
         cluster = parallel.resolve_cluster(
             FLAGS.distributed, os.environ, FLAGS.coordinator, FLAGS.num_processes, FLAGS.process_id
         )
-        if cluster is not None:
+        if cluster is None:
+            os.environ["XLA_FLAGS"] = with_devices_of_cores(os.environ.get("XLA_FLAGS", ""))
+        else:  # a device a process: the cores of one help each other
             parallel.join(cluster, heartbeat_seconds=FLAGS.heartbeat_seconds)
 
 

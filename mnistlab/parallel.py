@@ -77,7 +77,7 @@ class Grid(NamedTuple):
         """Whether every device that JAX made of this CPU has a run of its own, and no core is left to help another."""
         return (
             self.mesh is not None
-            and self._size(SEEDS) == jax.device_count() > 1
+            and self._size(SEEDS) == jax.local_device_count() > 1
             and self.mesh.devices.flat[0].platform == "cpu"
         )
 
