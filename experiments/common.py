@@ -7,6 +7,7 @@ import pkgutil
 import shlex
 import signal
 import sys
+import traceback
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from mnistlab.train import Epoch
 
 FLAGS = flags.FLAGS
-TOOLS = ("bench", "compare", "power")  # entry points that are no comparison of a source
+TOOLS = ("bench", "compare", "gather", "power")  # entry points that are no comparison of a source
 
 
 def define_run_flags() -> None:
@@ -62,6 +63,12 @@ def define_training_flags() -> None:
     flags.DEFINE_float("initial_scale", None, "Multiplies every initial kernel.")
     flags.DEFINE_list(
         "augment", None, "e.g. shift=2,rotate=10,scale=0.1,elastic_alpha=34,elastic_sigma=4,cutout=8,mixup=0.2."
+    )
+    flags.DEFINE_enum(
+        "convolution",
+        None,
+        ["cells", "slices", "lax"],
+        "How convolutions are computed, in place of what suits the backend.",
     )
     flags.DEFINE_integer("patience_epochs", None, "Early stopping on validation loss.")
     flags.DEFINE_integer("limit_examples", None, "Train on the first N training images, for a quick look.")
@@ -125,6 +132,9 @@ def enter(body: Callable[..., Any], arguments: Sequence[str] = ()) -> None:
             from mnistlab import parallel
 
             if not parallel.is_lost_process(error):
+                if _joined():  # an orderly exit would wait for the others, which wait for this one
+                    traceback.print_exc()
+                    _leave(1)
                 raise
             print(
                 "error: another process has died; the same command resumes after the last whole epoch", file=sys.stderr
@@ -213,7 +223,7 @@ def options(name: str) -> "Options":
         "momentum": "momentum", "weight_decay": "weight_decay", "schedule": "schedule",
         "warmup_epochs": "warmup_epochs",
         "decay_factor": "decay_factor", "dropout_rate": "dropout_rate", "initial_scale": "initial_scale",
-        "patience_epochs": "patience_epochs", "limit_examples": "limit_examples",
+        "patience_epochs": "patience_epochs", "limit_examples": "limit_examples", "convolution": "convolution",
     }  # fmt: skip
     overrides = {field: getattr(FLAGS, flag) for field, flag in names.items() if getattr(FLAGS, flag) is not None}
     if FLAGS.decay_epochs is not None:

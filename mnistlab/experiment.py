@@ -221,8 +221,11 @@ def resolve(experiment: Experiment, options: Options) -> dict[str, Variant]:
 
 
 def override(train_config: TrainConfig, overrides: Mapping[str, Any]) -> TrainConfig:
-    """`train_config` with fields of it or of its optimiser replaced."""
+    """`train_config` with fields of it or of its optimiser replaced; "convolution" is the form of the model's."""
     settings = dict(overrides)
+    if "convolution" in settings:
+        options = dict(train_config.model_options) | {"form": settings.pop("convolution")}
+        train_config = dataclasses.replace(train_config, model_options=tuple(options.items()))
     if "optimizer" in settings:  # first: its defaults give way to the other overrides
         train_config = dataclasses.replace(train_config, optim=config.optim_default(settings.pop("optimizer")))
     for name, value in settings.items():
@@ -259,7 +262,7 @@ def claim_workdir(workdir: Path, identity: Mapping[str, Any], resume: bool) -> N
     if not (workdir / "config.json").exists():
         return
     if not resume:
-        _clear(workdir)
+        clear(workdir)
         return
     earlier = _earlier(workdir, "use --noresume to start again, or another --workdir")
     if isinstance(earlier.get("variants"), dict):  # a run of before there was augmentation had none
@@ -283,7 +286,7 @@ def clear_workdir(workdir: Path, name: str) -> None:
     if (workdir / "config.json").exists():
         if _earlier(workdir, "use another --workdir").get("experiment") != name:
             raise UserError(f"{workdir} holds another run; use another --workdir")
-        _clear(workdir)
+        clear(workdir)
 
 
 def _earlier(workdir: Path, advice: str) -> dict[str, Any]:
@@ -297,7 +300,8 @@ def _earlier(workdir: Path, advice: str) -> dict[str, Any]:
     return earlier
 
 
-def _clear(workdir: Path) -> None:
+def clear(workdir: Path) -> None:
+    """Removes what any run leaves in `workdir`."""
     for name in ("config.json", "history.csv", "summary.json", "report.html"):
         (workdir / name).unlink(missing_ok=True)
     for name in ("checkpoints", "figures", "tb"):

@@ -7,7 +7,7 @@
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -110,6 +110,55 @@ def _misfit(value: Any, shape: Any, where: str) -> str:
         return "" if isinstance(value, shape) and not isinstance(value, bool) else f"{where} is {value!r:.40}"
     found = (_misfit(item, kind, f"{where}.{name}".strip(".")) for name, item, kind in parts)
     return next(filter(None, found), "")
+
+
+def join_runs(runs: Sequence[RunFolder]) -> dict[str, Result]:
+    """The variants of runs that differ in their seeds alone, with all their seeds in increasing order.
+
+    Raises:
+      UserError: nothing to join, another experiment or configuration among them, or a seed that two hold.
+    """
+    if not runs:
+        raise UserError("no runs to join; expected at least one folder of a run")
+    first = runs[0]
+    for run in runs[1:]:
+        for what in ("experiment", "protocol", "variants", "sweep"):
+            if run.config["run"].get(what) != first.config["run"].get(what):
+                raise UserError(f"{run.path} and {first.path} differ in their {what}; only seeds may differ")
+        if _chosen(run) != _chosen(first):
+            raise UserError(
+                f"{run.path} and {first.path} hold other variants or chose other rates; only seeds may differ"
+            )
+    ordered = sorted(runs, key=lambda run: run.seeds)
+    seeds = [seed for run in ordered for seed in run.seeds]
+    twice = sorted({seed for seed in seeds if seeds.count(seed) > 1})
+    if twice:
+        raise UserError(f"seed {twice[0]} is in two of the runs; give each seed once")
+    return {name: _join([run.variants[name] for run in ordered]) for name in first.variants}
+
+
+def _chosen(run: RunFolder) -> dict[str, Any]:
+    return {name: entry.get("learning_rate") for name, entry in run.summary["variants"].items()}
+
+
+def _join(results: Sequence[Result]) -> Result:
+    order = np.argsort([run.seed for result in results for run in result.runs])
+    num_epochs = max(result.epoch_seconds.shape[1] for result in results)
+
+    def curves(arrays: Sequence[np.ndarray]) -> np.ndarray:
+        ends = [((0, 0), (0, num_epochs - array.shape[1])) for array in arrays]
+        padded = [np.pad(array, end, constant_values=np.nan) for array, end in zip(arrays, ends, strict=True)]
+        return np.concatenate(padded)[order]
+
+    members = [run for result in results for run in result.runs]
+    return results[0]._replace(
+        runs=tuple(members[number] for number in order),
+        history={name: curves([result.history[name] for result in results]) for name in results[0].history},
+        metrics={
+            name: np.concatenate([result.metrics[name] for result in results])[order] for name in results[0].metrics
+        },
+        epoch_seconds=curves([result.epoch_seconds for result in results]),
+    )
 
 
 def choose_variant(run: RunFolder, name: str | None) -> str:

@@ -319,11 +319,11 @@ def fitting_crowd_size(
 
 
 def free_memory(device: jax.Device | None = None, meminfo: Path = Path("/proc/meminfo")) -> int | None:
-    """Bytes that are free for programs of `device` (default: the first), None where nothing says so.
+    """Bytes that are free for programs of `device` (default: this process's first), None where nothing says so.
 
     An accelerator's own statistics count; a CPU has the host's memory, of which Linux says what is available.
     """
-    device = device or jax.devices()[0]
+    device = device or jax.local_devices()[0]
     stats = device.memory_stats() or {}
     if "bytes_limit" in stats:
         return max(0, stats["bytes_limit"] - stats.get("bytes_in_use", 0))

@@ -6,6 +6,7 @@ from run_folders import result_of
 
 from mnistlab import claims, experiment, report
 from mnistlab.claims import Claim
+from mnistlab.config import TrainConfig
 
 SEEDS = range(8)
 RESULTS = {
@@ -60,3 +61,16 @@ def test_a_tool_clears_its_own_folder_and_no_other(tmp_path):
     assert (tmp_path / "summary.json").exists()
     experiment.clear_workdir(tmp_path, "compare")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_overrides_reach_the_config_its_optimiser_and_the_model():
+    before = TrainConfig("mlp512", model_options=(("use_bias", False),))
+    after = experiment.override(before, {"convolution": "lax", "optimizer": "sgd", "momentum": 0.5, "num_epochs": 3})
+    assert dict(after.model_options) == {"use_bias": False, "form": "lax"}
+    assert (after.optim.name, after.optim.learning_rate, after.optim.momentum, after.num_epochs) == (
+        "sgd",
+        1e-2,
+        0.5,
+        3,
+    )
+    assert experiment.override(before, {}) == before

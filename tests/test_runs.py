@@ -167,3 +167,36 @@ def test_what_differs_between_two_runs(tmp_path, pair):
         ("protocol", "controlled", "reported"),
         ("batch_size", 128, 7),
     ]
+
+
+def test_joined_runs_are_one_run_of_all_seeds(tmp_path):
+    values = np.arange(5.0)
+    curve = np.arange(15.0, dtype=np.float32).reshape(5, 3)
+    whole = result_of(values, range(5), val_accuracy=curve)
+    parts = [
+        runs.read_run(
+            write_run(tmp_path / name, {"dense": result_of(values[part], range(5)[part], val_accuracy=curve[part])})
+        )
+        for name, part in (("second", slice(2, 5)), ("first", slice(0, 2)))
+    ]
+    joined = runs.join_runs(parts)["dense"]
+    assert joined.runs == whole.runs
+    np.testing.assert_array_equal(joined.metrics["test_accuracy"], values)
+    np.testing.assert_array_equal(joined.history["val_accuracy"], curve)
+    np.testing.assert_array_equal(joined.epoch_seconds, whole.epoch_seconds)
+
+
+def test_runs_that_do_not_belong_together_are_not_joined(tmp_path):
+    first = runs.read_run(write_run(tmp_path / "first", {"dense": result_of([0.5], [0])}))
+    again = runs.read_run(write_run(tmp_path / "again", {"dense": result_of([0.5], [0])}))
+    other = runs.read_run(write_run(tmp_path / "other", {"lenet5": result_of([0.5], [1])}))
+    slower = runs.read_run(write_run(tmp_path / "slower", {"dense": result_of([0.5], [1])}))
+    slower.summary["variants"]["dense"]["learning_rate"] = 1e-4
+    for group, message in (
+        ([], "no runs"),
+        ([first, again], "seed 0 is in two"),
+        ([first, other], "differ in their variants"),
+        ([first, slower], "chose other rates"),
+    ):
+        with pytest.raises(UserError, match=message):
+            runs.join_runs(group)

@@ -185,3 +185,31 @@ class TestPower:
         assert done.returncode == 2
         assert len(done.stderr.strip().splitlines()) == 1 and word in done.stderr
         assert not (tmp_path / "out").exists()
+
+
+class TestGather:
+    def test_parts_of_a_sweep_become_a_run_that_the_other_tools_read(self, tmp_path):
+        for name, part in (("seeds_0", slice(0, 4)), ("seeds_4", slice(4, 8))):
+            results = {"lenet5": result_of(HIGH[part], SEEDS[part]), "dense": result_of(LOW[part], SEEDS[part])}
+            (tmp_path / "sweep").mkdir(exist_ok=True)
+            write_run(tmp_path / "sweep" / name, results, experiment="lenet_vs_dense")
+        out = tmp_path / "out"
+        done = call("gather", tmp_path / "sweep", f"--workdir={out}")
+        assert done.returncode == 0, done.stderr
+        assert "2 runs, 8 seeds" in done.stdout
+        summary = json.loads((out / "summary.json").read_text())
+        assert summary["n_seeds"] == 8
+        np.testing.assert_allclose(summary["variants"]["lenet5"]["metrics"]["test_accuracy"]["values"], HIGH)
+        claim = summary["claims"][0]
+        assert (claim["verdict"], claim["delta"]) == ("holds", pytest.approx((HIGH - LOW).mean()))
+        compared = call("compare", out, out, f"--workdir={tmp_path / 'compared'}")
+        assert compared.returncode == 0, compared.stderr
+        assert call("gather", tmp_path / "sweep", f"--workdir={out}").returncode == 0  # again
+
+    def test_bad_input_is_one_line(self, folders, tmp_path):
+        for arguments, message in (
+            ((tmp_path,), "no folders of runs"),
+            ((folders,), "is damaged"),
+        ):
+            done = call("gather", *arguments, f"--workdir={tmp_path / 'out'}")
+            assert done.returncode == 2 and message in done.stderr and len(done.stderr.splitlines()) == 1

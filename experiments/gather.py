@@ -1,0 +1,87 @@
+"""Joins the runs of a sweep, each of other seeds, into one: its verdicts are over all seeds.
+
+python -m experiments.gather results/sweep/lenet_vs_dense [--workdir=results/lenet_vs_dense_gathered]
+
+FOLDER holds the folders of runs, as launch/sweep.sh leaves them. What this leaves is a run to compare, power and scoreboard.
+"""
+
+import importlib
+from pathlib import Path
+from typing import Any
+
+from experiments import common
+from mnistlab import claims, files, history, report, runs
+from mnistlab import experiment as engine
+from mnistlab.claims import Checked
+from mnistlab.errors import UserError
+from mnistlab.runs import RunFolder
+from mnistlab.train import Result
+
+
+def main(folder: str) -> None:
+    """Reads all runs, joins them, and only then writes."""
+    paths = sorted(path.parent for path in Path(folder).glob("*/config.json"))
+    if not paths:
+        raise UserError(f"{folder} holds no folders of runs; expected what launch/sweep.sh left")
+    found = [runs.read_run(path) for path in paths]
+    results = runs.join_runs(found)
+    name = found[0].summary["experiment"]
+    if name not in common.names():
+        raise UserError(f"{paths[0]} is of {name!r}, which is no experiment of this release")
+    experiment = importlib.import_module(f"experiments.{name}").EXPERIMENT
+    checked = claims.check(experiment.claims, results)
+    table = engine.claims_table(checked)
+    seeds = sorted(seed for run in found for seed in run.seeds)
+    print(f"{name}: {len(found)} runs, {len(seeds)} seeds\n\n{report.text_table(table.header, table.rows)}")
+    target = common.workdir(f"{name}_gathered")
+    with engine.locked(target):
+        if (target / "config.json").exists() and "gathered" not in runs.read_run(target).config["run"]:
+            raise UserError(f"{target} holds a run that was not gathered; use another --workdir")
+        engine.clear(target)
+        _write(target, experiment.title, found, seeds, results, checked)
+    print(f"\nreport: {target / 'report.html'}")
+
+
+def _write(
+    target: Path,
+    title: str,
+    found: list[RunFolder],
+    seeds: list[int],
+    results: dict[str, Result],
+    checked: list[Checked],
+) -> None:
+    draw = engine.draw_into(target / "figures")
+    first = found[0]
+    variants: dict[str, Any] = {}
+    for name, result in results.items():
+        metrics = {metric: history.summarize(values) for metric, values in result.metrics.items()}
+        variants[name] = first.summary["variants"][name] | {"metrics": metrics}
+    summary = first.summary | {
+        "n_seeds": len(seeds),
+        "variants": variants,
+        "claims": [item.to_dict() for item in checked],
+        "seconds": {run.path.name: run.summary["seconds"] for run in found},
+    }
+    where = f"{first.summary['data']['name']}, protocol {first.summary['protocol']}, {len(seeds)} seeds"
+    blocks: list[report.Block] = [
+        report.Text(f"{len(found)} runs of {len(seeds)} seeds, joined from `{first.path.parent}`."),
+        report.Heading("Claims"),
+        engine.claims_table(checked),
+        *engine.quotable(checked, where),
+        report.Heading("Seeds"),
+        engine.seeds_picture("test_accuracy", results, draw),
+        *engine.difference_pictures(checked, results, draw),
+        report.Heading("Learning curves"),
+    ]
+    for name, result in results.items():
+        caption = f"{name}: training (running mean of the epoch) and validation."
+        blocks.append(draw(report.figure_history({name: result.history}), f"history_{name}", caption))
+    blocks += [report.Heading("How to repeat it"), report.Command(common.command())]
+    files.write_atomic(target / "history.csv", history.to_csv(results))
+    identity = first.config["run"] | {"seeds": seeds, "gathered": [str(run.path) for run in found]}
+    engine.leave(target, identity=identity, command=common.command(), title=title, blocks=blocks, summary=summary)
+
+
+if __name__ == "__main__":
+    common.define_run_flags()
+    common.enter(main, ("FOLDER",))
