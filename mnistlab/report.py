@@ -626,6 +626,8 @@ def figure_differences(
 def figure_durations(seconds: Mapping[str, Mapping[str, ArrayLike]], label: str) -> Figure:
     """Durations on a logarithmic axis, every round a dot, the median a bar; a panel a workload, a row a peer.
 
+    The first peer, and those whose names begin with its name, stand out.
+
     Args:
       seconds: workload -> peer -> float [rounds].
       label: what was timed, with its unit.
@@ -637,9 +639,9 @@ def figure_durations(seconds: Mapping[str, Mapping[str, ArrayLike]], label: str)
             len(seconds), 1, sharex=True, squeeze=False, height_ratios=[len(peers) for peers in seconds.values()]
         )[:, 0]
         for axes, (workload, peers) in zip(panels, seconds.items(), strict=True):
-            for y, values in enumerate(peers.values()):
+            for y, (peer, values) in enumerate(peers.items()):
                 array = np.asarray(values, float)
-                color = BLUE if y == 0 else _GREY
+                color = BLUE if peer.startswith(next(iter(peers))) else _GREY
                 axes.plot(array, np.full(len(array), y), "o", color=color, markersize=3.5, alpha=0.6, linewidth=0)
                 axes.plot([np.median(array)] * 2, [y - 0.35, y + 0.35], color=color, linewidth=2.4)
             axes.set(ylim=(len(peers) - 0.5, -0.5), xscale="log")

@@ -243,6 +243,16 @@ def test_sweep_averages_over_seeds_not_settings():
     assert [text.get_text() for text in axes.get_xticklabels()] == ["0.0001", "0.001", "0.01"]
 
 
+def test_durations_mark_medians_and_what_is_ours():
+    figure = report.figure_durations({"a": {"mine": [1.0, 3.0, 2.0], "mine_8": [1.0], "other": [4.0]}}, "seconds")
+    (axes,) = figure.axes
+    bars = [line for line in axes.get_lines() if line.get_linestyle() == "-"]
+    assert [line.get_xdata()[0] for line in bars] == [2.0, 1.0, 4.0]
+    assert [line.get_color() == report.BLUE for line in bars] == [True, True, False]
+    dots = [line.get_xdata().tolist() for line in axes.get_lines() if line.get_marker() == "o"]
+    assert dots == [[1.0, 3.0, 2.0], [1.0], [4.0]]
+
+
 def test_singular_images_share_a_scale_symmetric_about_zero():
     images = np.array([[[1.0, -3.0]], [[0.5, 2.0]]])
     figure = report.figure_singular_images(images, ["1", "2"])
