@@ -250,7 +250,7 @@ def prepare(
     def epoch(carry: Carry, example: np.ndarray) -> tuple[Carry, Record]:
         given = Order(np.broadcast_to(example, (len(runs), *example.shape)), np.ones(example.shape, np.float32))
         order = trainer.placed(given, grid)
-        return trainer.epoch_program(grid, carry, order, nothing)(carry, trainer.pool, order, nothing)
+        return trainer.epoch_program(grid, carry, order, nothing)(carry, trainer.pool_on(grid), order, nothing)
 
     return epoch, grid.put(trainer.init(runs, grid), P(SEEDS))
 
@@ -405,8 +405,8 @@ class _Trainer:
         self.stream_bytes = None if stream_megabytes is None else stream_megabytes * 10**6
         self.pool: Pool | None = None
         if self.stream_bytes is None:
-            pool = batches.make_pool(dataset)
-            self.pool = jax.device_put(pool) if layout is None else parallel.make_grid(layout, 1).put(pool, P())
+            self.pool = batches.make_pool(dataset)
+        self.placed_pools: dict[Grid, Any] = {}
         self.programs: dict[Any, Any] = {}
         self.compile_seconds = 0.0
 
@@ -438,7 +438,7 @@ class _Trainer:
                 break
             epoch = self.epoch_program(grid, carry, train_order, val_order)
             start, compiled = time.perf_counter(), self.compile_seconds
-            carry, record = epoch(carry, self.pool, train_order, val_order)
+            carry, record = epoch(carry, self.pool_on(grid), train_order, val_order)
             if number + 1 < num_epochs:  # made while the device works
                 train_order = self.placed(self._train_order(crowd, parts, number + 1), grid)
             record = {name: np.asarray(value) for name, value in record._asdict().items()}
@@ -513,7 +513,7 @@ class _Trainer:
             return functools.partial(self._streamed_epoch, grid)
         program = self.make_program(grid.axis_name)
         epoch = make_epoch(program.train_step, program.eval_step, patience_epochs=self.config.patience_epochs)
-        args = (carry, self.pool, train_order, val_order)
+        args = (carry, self.pool_on(grid), train_order, val_order)
         specs = (P(SEEDS), P(), _specs(train_order, grid), _specs(val_order, grid))
         axes = (0, None, _axes(train_order), _axes(val_order))
         mapped = _each_run(_if_active(epoch) if _one_by_one(grid) else epoch, axes, grid)
@@ -605,6 +605,12 @@ class _Trainer:
             )
         return carry
 
+    def pool_on(self, grid: Grid) -> Any:
+        """The pool on the devices of `grid`, put there once; None where it is streamed."""
+        if self.pool is not None and grid not in self.placed_pools:
+            self.placed_pools[grid] = jax.device_put(self.pool) if grid.mesh is None else grid.put(self.pool, P())
+        return self.placed_pools.get(grid)
+
     def placed(self, order: Order, grid: Grid) -> Order:
         """`order`, its batches padded at weight 0 to a size that the devices divide; on them unless it is streamed."""
         missing = grid.round_up(order.weight.shape[-1]) - order.weight.shape[-1]
@@ -639,7 +645,7 @@ class _Trainer:
             batch_sums = _joined(self._streamed_sums(grid, state, order))
         else:
             eval_step = functools.partial(evaluate, self.make_program(grid.axis_name).eval_step)
-            args = (state, self.pool, order)
+            args = (state, self.pool_on(grid), order)
             batch_sums = self._of_each_run("evaluate", eval_step, grid, *args)(*args)
         ends = np.cumsum([len(order.weight) for order in orders])[:-1]
         split = [np.split(np.asarray(value, np.float64), ends, axis=1) for value in batch_sums]
