@@ -18,7 +18,7 @@ from absl import flags
 from jax.flatten_util import ravel_pytree
 
 from experiments import common
-from mnistlab import config, history, report, reported
+from mnistlab import config, history, report, reported, workdirs
 from mnistlab import experiment as engine
 from mnistlab.claims import Checked, Claim
 from mnistlab.errors import UserError
@@ -189,8 +189,8 @@ def run(options: Options, learning_rate: float = LEARNING_RATE, display: engine.
         "num_points": min(num_points, NUM_POINTS),
         "learning_rate": learning_rate,
     }
-    with engine.locked(options.workdir):
-        engine.claim_workdir(options.workdir, identity, options.resume)
+    with workdirs.locked(options.workdir):
+        workdirs.prepare(options.workdir, identity, options.resume)
         weights, points, targets = draw(options.first_seed)
         points, targets = points[:num_points], targets[:num_points]
         of_source = options.first_seed == 0 and len(points) == NUM_POINTS
@@ -307,7 +307,7 @@ def _measure(
         "claims": checked,
         "seconds": seconds,
     }
-    engine.leave(
+    workdirs.leave(
         options.workdir, identity=identity, command=options.command, title=TITLE, blocks=blocks, summary=summary
     )
     display.line(f"\nreport: {options.workdir / 'report.html'}")

@@ -28,8 +28,7 @@ from absl import flags
 from experiments import common
 from experiments.peers import job as jobs
 from experiments.peers.worker import PEERS
-from mnistlab import config, datasets, history, report
-from mnistlab import experiment as engine
+from mnistlab import config, datasets, history, report, workdirs
 from mnistlab.errors import UserError
 
 NAME = "bench"
@@ -151,8 +150,7 @@ def main() -> None:
     peers = [name for name in peers if name not in missing]
     folder = common.workdir(NAME)
     dataset = datasets.load("mnist", data_dir=common.data_dir())
-    with engine.locked(folder):
-        engine.clear_workdir(folder, NAME)
+    with workdirs.made_anew(folder, NAME):
         found: dict[str, dict[str, Measured]] = {}
         calibrating: dict[str, float] = {}
         peak = 0.0
@@ -453,7 +451,7 @@ def _write(
     start: Mapping[str, Mapping[str, float]],
     missing: Mapping[str, str],
 ) -> None:
-    draw = engine.draw_into(folder / "figures")
+    draw = report.draw_into(folder / "figures")
     seconds = {name: {peer: one.seconds for peer, one in measured.items()} for name, measured in found.items()}
     blocks: list[report.Block] = [
         report.Text(
@@ -486,7 +484,7 @@ def _write(
         "experiment": NAME,
         "protocol": None,
         "data": {"name": "mnist"},
-        "device": engine.provenance()["device"],
+        "device": workdirs.provenance()["device"],
         "n_seeds": 1,
         "variants": {
             f"{name}: {peer}": {"metrics": {"epoch_seconds": history.summarize(one.seconds)}}
@@ -504,7 +502,7 @@ def _write(
     packages = {"torch": "torch", "keras": "keras", "tensorflow": "tensorflow"}
     identity |= {"peer_versions": {name: _version(package) for name, package in packages.items()}}
     title = "Seconds an epoch, side by side"
-    engine.leave(folder, identity=identity, command=common.command(), title=title, blocks=blocks, summary=summary)
+    workdirs.leave(folder, identity=identity, command=common.command(), title=title, blocks=blocks, summary=summary)
 
 
 def _version(package: str) -> str | None:

@@ -12,7 +12,8 @@ from experiments import common
 from mnistlab import history, report, reported, stats
 from mnistlab.claims import Claim
 from mnistlab.config import OptimConfig, TrainConfig
-from mnistlab.experiment import Draw, Experiment, Outcome, Variant
+from mnistlab.experiment import Experiment, Outcome, Variant
+from mnistlab.report import Draw
 
 A = TrainConfig(
     model="cnn_a",

@@ -13,8 +13,7 @@ import numpy as np
 from absl import flags
 
 from experiments import common
-from mnistlab import claims, history, report, runs
-from mnistlab import experiment as engine
+from mnistlab import claims, evidence, history, report, runs, workdirs
 from mnistlab.claims import Checked, Claim
 from mnistlab.errors import UserError
 from mnistlab.runs import RunFolder
@@ -39,11 +38,10 @@ def main(run_a: str, run_b: str) -> None:
         questions.append(Claim(str(number), text, FLAGS.metric, left, FLAGS.direction, right, ours=True))
     checked = claims.check(questions, results)
     for item in checked:
-        table = engine.evidence_table([item])
+        table = evidence.evidence_table([item])
         print(f"\n{report.text_table(table.header, table.rows)}\n\n{item.sentence}")
     folder = common.workdir(NAME)
-    with engine.locked(folder):
-        engine.clear_workdir(folder, NAME)
+    with workdirs.made_anew(folder, NAME):
         _write(folder, a, b, pairs, results, checked)
     print(f"\nreport: {folder / 'report.html'}")
 
@@ -68,19 +66,19 @@ def _write(
     results: Mapping[str, Result],
     checked: list[Checked],
 ) -> None:
-    picture = engine.draw_into(folder / "figures")
+    picture = report.draw_into(folder / "figures")
     metric = FLAGS.metric.replace("_", " ")
     where = " and ".join(dict.fromkeys(_about(run) for run in (a, b)))
     blocks: list[report.Block] = [
         report.Text(f"A: `{a.path}`. B: `{b.path}`. Compared by {metric}, paired by seed: {len(a.seeds)} seeds."),
         report.Heading("Claims"),
-        engine.claims_table(checked),
-        *engine.quotable(checked, where),
+        evidence.claims_table(checked),
+        *evidence.quotable(checked, where),
         report.Heading("What differs"),
         *_differing(a, b, pairs, checked),
         report.Heading("Seeds"),
-        engine.seeds_picture(FLAGS.metric, results, picture),
-        *engine.difference_pictures(checked, results, picture),
+        evidence.seeds_picture(FLAGS.metric, results, picture),
+        *evidence.difference_pictures(checked, results, picture),
         report.Heading("Learning curves"),
     ]
     for item in checked:
@@ -107,7 +105,7 @@ def _write(
         "seconds": {},
     }
     title = f"{a.path.resolve().name} and {b.path.resolve().name} compared by {metric}"
-    engine.leave(folder, identity=identity, command=common.command(), title=title, blocks=blocks, summary=summary)
+    workdirs.leave(folder, identity=identity, command=common.command(), title=title, blocks=blocks, summary=summary)
 
 
 def _about(run: RunFolder) -> str:

@@ -13,7 +13,8 @@ from experiments import common
 from mnistlab import models, report, timing
 from mnistlab.claims import Claim
 from mnistlab.config import OptimConfig, TrainConfig
-from mnistlab.experiment import Draw, Experiment, Outcome, Variant, class_pictures
+from mnistlab.experiment import Experiment, Outcome, Variant, class_pictures
+from mnistlab.report import Draw
 
 LEARNING_RATES = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
 

@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from experiments import common
-from mnistlab import claims, files, history, report, runs
-from mnistlab import experiment as engine
+from mnistlab import claims, evidence, files, history, report, runs, workdirs
 from mnistlab.claims import Checked
 from mnistlab.errors import UserError
 from mnistlab.runs import RunFolder
 from mnistlab.train import Result
+
+NAME = "gather"
 
 
 def main(folder: str) -> None:
@@ -30,14 +31,11 @@ def main(folder: str) -> None:
         raise UserError(f"{paths[0]} is of {name!r}, which is no experiment of this release")
     experiment = importlib.import_module(f"experiments.{name}").EXPERIMENT
     checked = claims.check(experiment.claims, results)
-    table = engine.claims_table(checked)
+    table = evidence.claims_table(checked)
     seeds = sorted(seed for run in found for seed in run.seeds)
     print(f"{name}: {len(found)} runs, {len(seeds)} seeds\n\n{report.text_table(table.header, table.rows)}")
     target = common.workdir(f"{name}_gathered")
-    with engine.locked(target):
-        if (target / "config.json").exists() and "gathered" not in runs.read_run(target).config["run"]:
-            raise UserError(f"{target} holds a run that was not gathered; use another --workdir")
-        engine.clear(target)
+    with workdirs.made_anew(target, NAME):
         _write(target, experiment.title, found, seeds, results, checked)
     print(f"\nreport: {target / 'report.html'}")
 
@@ -50,7 +48,7 @@ def _write(
     results: dict[str, Result],
     checked: list[Checked],
 ) -> None:
-    draw = engine.draw_into(target / "figures")
+    draw = report.draw_into(target / "figures")
     first = found[0]
     variants: dict[str, Any] = {}
     for name, result in results.items():
@@ -66,11 +64,11 @@ def _write(
     blocks: list[report.Block] = [
         report.Text(f"{len(found)} runs of {len(seeds)} seeds, joined from `{first.path.parent}`."),
         report.Heading("Claims"),
-        engine.claims_table(checked),
-        *engine.quotable(checked, where),
+        evidence.claims_table(checked),
+        *evidence.quotable(checked, where),
         report.Heading("Seeds"),
-        engine.seeds_picture("test_accuracy", results, draw),
-        *engine.difference_pictures(checked, results, draw),
+        evidence.seeds_picture("test_accuracy", results, draw),
+        *evidence.difference_pictures(checked, results, draw),
         report.Heading("Learning curves"),
     ]
     for name, result in results.items():
@@ -78,8 +76,8 @@ def _write(
         blocks.append(draw(report.figure_history({name: result.history}), f"history_{name}", caption))
     blocks += [report.Heading("How to repeat it"), report.Command(common.command())]
     files.write_atomic(target / "history.csv", history.to_csv(results))
-    identity = first.config["run"] | {"seeds": seeds, "gathered": [str(run.path) for run in found]}
-    engine.leave(target, identity=identity, command=common.command(), title=title, blocks=blocks, summary=summary)
+    identity = first.config["run"] | {"tool": NAME, "seeds": seeds, "gathered": [str(run.path) for run in found]}
+    workdirs.leave(target, identity=identity, command=common.command(), title=title, blocks=blocks, summary=summary)
 
 
 if __name__ == "__main__":

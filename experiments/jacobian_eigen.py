@@ -18,7 +18,7 @@ import numpy as np
 from absl import flags
 
 from experiments import common
-from mnistlab import config, datasets, history, models, report, train
+from mnistlab import config, datasets, history, models, report, train, workdirs
 from mnistlab import experiment as engine
 from mnistlab.claims import Checked, Claim
 from mnistlab.config import OptimConfig, TrainConfig
@@ -157,8 +157,8 @@ def run(options: Options, display: engine.Display = engine.SILENT) -> dict[str, 
         "seeds": list(seeds),
         "config": config.to_json(train_config),
     }
-    with engine.locked(options.workdir):
-        engine.claim_workdir(options.workdir, identity, options.resume)
+    with workdirs.locked(options.workdir):
+        workdirs.prepare(options.workdir, identity, options.resume)
         dataset = datasets.load(train_config.dataset, data_dir=options.data_dir)
         start = time.perf_counter()
         small = _small_checks()
@@ -195,7 +195,7 @@ def run(options: Options, display: engine.Display = engine.SILENT) -> dict[str, 
             "claims": checked,
             "seconds": {"total": time.perf_counter() - start, **result.seconds},
         }
-        engine.leave(
+        workdirs.leave(
             options.workdir,
             identity=identity,
             command=options.command,

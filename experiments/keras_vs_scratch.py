@@ -10,7 +10,8 @@ from experiments import common
 from mnistlab import history, report, reported, scratch
 from mnistlab.claims import Claim
 from mnistlab.config import OptimConfig, TrainConfig
-from mnistlab.experiment import Draw, Experiment, Outcome, Variant
+from mnistlab.experiment import Experiment, Outcome, Variant
+from mnistlab.report import Draw
 
 KERAS = TrainConfig(
     model="mlp512",

@@ -15,7 +15,8 @@ from experiments import common
 from mnistlab import report
 from mnistlab.claims import Claim
 from mnistlab.config import OptimConfig, TrainConfig
-from mnistlab.experiment import Draw, Experiment, Outcome, Variant
+from mnistlab.experiment import Experiment, Outcome, Variant
+from mnistlab.report import Draw
 
 LENET5 = TrainConfig(
     model="lenet5_adadelta",

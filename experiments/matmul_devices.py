@@ -19,7 +19,7 @@ import numpy as np
 from absl import flags
 
 from experiments import common
-from mnistlab import config, history, report, reported, stats
+from mnistlab import config, history, report, reported, stats, workdirs
 from mnistlab import experiment as engine
 from mnistlab.claims import Checked, Claim
 from mnistlab.errors import UserError
@@ -238,8 +238,8 @@ def run(
         "num_rounds": num_rounds,
         "quick_look": quick,
     }
-    with engine.locked(options.workdir):
-        engine.claim_workdir(options.workdir, identity, options.resume)
+    with workdirs.locked(options.workdir):
+        workdirs.prepare(options.workdir, identity, options.resume)
         return _measure(options, identity, display)
 
 
@@ -293,7 +293,7 @@ def _measure(options: Options, identity: Mapping[str, Any], display: engine.Disp
     for table in tables:
         display.line(f"\n{table.caption}\n{report.text_table(table.header, table.rows)}")
     blocks = _page(options, identity, rows, checked, devices, tables)
-    engine.leave(
+    workdirs.leave(
         options.workdir, identity=identity, command=options.command, title=TITLE, blocks=blocks, summary=summary
     )
     display.line(f"\nreport: {options.workdir / 'report.html'}")

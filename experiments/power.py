@@ -15,8 +15,7 @@ import numpy as np
 from absl import flags
 
 from experiments import common
-from mnistlab import claims, history, report, runs, stats
-from mnistlab import experiment as engine
+from mnistlab import claims, history, report, runs, stats, workdirs
 from mnistlab.errors import UserError
 from mnistlab.runs import RunFolder
 
@@ -182,8 +181,7 @@ def main(folder: str) -> None:
     table = needs_table(asked, needs, num_claims)
     print(f"{table.caption}\n{report.text_table(table.header, table.rows)}\n\n{remark(asked)}")
     workdir = common.workdir(NAME)
-    with engine.locked(workdir):
-        engine.clear_workdir(workdir, NAME)
+    with workdirs.made_anew(workdir, NAME):
         _write(workdir, run, asked, needs, table, wanted)
     print(f"\nreport: {workdir / 'report.html'}")
 
@@ -208,7 +206,7 @@ def _write(
     table: report.Table,
     wanted: Sequence[float],
 ) -> None:
-    picture = engine.draw_into(workdir / "figures")
+    picture = report.draw_into(workdir / "figures")
     blocks: list[report.Block] = [
         report.Text(f"From the run in `{run.path}`, {len(run.seeds)} seeds."),
         report.Heading("Pairs needed"),
@@ -252,7 +250,7 @@ def _write(
     identity = {"experiment": NAME, "runs": [str(run.path)], "seeds": list(run.seeds), "differences": list(wanted)}
     identity |= {"asked": [(pilot.label, pilot.metric) for pilot in asked]}
     title = f"How many seeds: {run.path.resolve().name}"
-    engine.leave(workdir, identity=identity, command=common.command(), title=title, blocks=blocks, summary=summary)
+    workdirs.leave(workdir, identity=identity, command=common.command(), title=title, blocks=blocks, summary=summary)
 
 
 def define_flags() -> None:

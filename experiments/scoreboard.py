@@ -17,7 +17,7 @@ from absl import flags
 
 from experiments import common
 from mnistlab import experiment as engine
-from mnistlab import report, reported, runs, stats
+from mnistlab import files, report, reported, runs, stats, workdirs
 from mnistlab.errors import UserError
 
 EXPERIMENTS = {
@@ -43,7 +43,7 @@ def main() -> None:
     quick = flags.FLAGS.quick
     folder = common.workdir("quick/scoreboard" if quick else "scoreboard")
     runs_folder = Path(flags.FLAGS.runs or folder.parent)
-    with engine.locked(folder):
+    with workdirs.locked(folder):
         summaries, failures = {}, []
         for name, own in EXPERIMENTS.items():
             for protocol in engine.PROTOCOLS:
@@ -109,7 +109,7 @@ def _write(folder: Path, summaries: Mapping[tuple[str, str], dict[str, Any]], fa
     for table in (*tables, verdicts):
         print(f"\n{table.caption}\n{report.text_table(table.header, table.rows)}")
         markdown.append(f"{table.caption}\n\n{report.markdown_table(table.header, table.rows)}\n")
-    engine.write_atomic(folder / "scoreboard.md", "\n".join(markdown))
+    files.write_atomic(folder / "scoreboard.md", "\n".join(markdown))
     summary = {
         "experiment": "scoreboard",
         "protocol": "both",
@@ -125,7 +125,7 @@ def _write(folder: Path, summaries: Mapping[tuple[str, str], dict[str, Any]], fa
     }
     identity = {"experiment": "scoreboard", "runs": sorted("/".join(key) for key in summaries)}
     title = "Scoreboard: five homeworks, reproduced and asked again"
-    engine.leave(folder, identity=identity, command=common.command(), title=title, blocks=blocks, summary=summary)
+    workdirs.leave(folder, identity=identity, command=common.command(), title=title, blocks=blocks, summary=summary)
     print(f"\nreport: {folder / 'report.html'}")
     if failures:
         raise UserError("; ".join(failures))

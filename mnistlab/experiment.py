@@ -1,16 +1,7 @@
 """What is common to all comparisons: train the variants, check the claims, leave the files."""
 
-import contextlib
 import dataclasses
-import fcntl
-import importlib.metadata
-import json
-import os
-import platform
-import re
-import shutil
-import subprocess
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,6 +15,7 @@ from mnistlab import (
     config,
     datasets,
     divergence,
+    evidence,
     history,
     models,
     parallel,
@@ -32,6 +24,7 @@ from mnistlab import (
     step,
     tensorboard,
     train,
+    workdirs,
 )
 from mnistlab.claims import Checked, Claim
 from mnistlab.config import AugmentConfig, TrainConfig
@@ -39,6 +32,7 @@ from mnistlab.datasets import Dataset
 from mnistlab.errors import UserError
 from mnistlab.files import write_atomic
 from mnistlab.parallel import Layout
+from mnistlab.report import Draw
 from mnistlab.step import Program
 from mnistlab.train import Epoch, Result, Sharing
 
@@ -68,8 +62,6 @@ class Outcome(NamedTuple):
     protocol: str
 
 
-Draw = Callable[..., report.Picture]
-"""(figure, file name, caption) -> the saved figure as a block of the page."""
 Extra = Callable[[Outcome, Draw], tuple[list[report.Block], dict[str, Any]]]
 """An experiment's own blocks for the page and entries for summary.json."""
 
@@ -136,7 +128,7 @@ def run(experiment: Experiment, options: Options, display: Display = SILENT) -> 
     if not parallel.is_first():
         _follow(variants, seeds, options, layout)
         return {}
-    with locked(options.workdir):
+    with workdirs.locked(options.workdir):
         identity = {
             "experiment": experiment.name,
             "protocol": options.protocol,
@@ -145,12 +137,12 @@ def run(experiment: Experiment, options: Options, display: Display = SILENT) -> 
             "variants": {name: _identity(variant) for name, variant in variants.items()},
         }
         if options.resume:  # refused before data is loaded
-            claim_workdir(options.workdir, identity, resume=True)
+            workdirs.prepare(options.workdir, identity, resume=True)
         dataset = parallel.first_then_others(lambda: _load(variants, options.data_dir))
         for variant in variants.values():  # bad limits end here, before anything is written or replaced
             batches.split_parts(variant.config, len(dataset.train.label), len(dataset.test.label), seeds[0])
-        claim_workdir(options.workdir, identity, options.resume)
-        write_config(options.workdir, identity, options.command, dataset)
+        workdirs.prepare(options.workdir, identity, options.resume)
+        workdirs.write_config(options.workdir, identity, options.command, dataset)
         _say_layers(variants, dataset, display)
         outcome = _train(variants, seeds, options, layout, dataset, display)
         return _leave(experiment, variants, options, outcome, display)
@@ -158,37 +150,6 @@ def run(experiment: Experiment, options: Options, display: Display = SILENT) -> 
 
 def _identity(variant: Variant) -> dict[str, Any]:
     return {"config": dataclasses.asdict(variant.config), "learning_rates": variant.learning_rates}
-
-
-def leave(
-    workdir: Path,
-    *,
-    identity: Mapping[str, Any],
-    command: str,
-    title: str,
-    blocks: Sequence[report.Block],
-    summary: Mapping[str, Any],
-    dataset: Dataset | None = None,
-) -> None:
-    """Writes config.json, summary.json and report.html: what every experiment leaves, one that trains nothing too.
-
-    Raises:
-      UserError: the folder cannot be written, or another run holds it.
-    """
-    write_config(workdir, identity, command, dataset)
-    _write_findings(workdir, title, blocks, summary)
-
-
-def _write_findings(workdir: Path, title: str, blocks: Sequence[report.Block], summary: Mapping[str, Any]) -> None:
-    write_atomic(workdir / "summary.json", json.dumps(summary, indent=2) + "\n")
-    write_atomic(workdir / "report.html", report.html_page(title, blocks, _footer()))
-
-
-def _footer() -> str:
-    about = provenance()
-    versions = ", ".join(f"{name} {version}" for name, version in about["versions"].items())
-    device = about["device"]
-    return f"{versions}; {device['count']} × {device['kind']} ({device['platform']}); revision {about['git_revision']}"
 
 
 def resolve(experiment: Experiment, options: Options) -> dict[str, Variant]:
@@ -231,123 +192,6 @@ def override(train_config: TrainConfig, overrides: Mapping[str, Any]) -> TrainCo
     for name, value in settings.items():
         train_config = config.with_setting(train_config, name, value)
     return train_config
-
-
-@contextlib.contextmanager
-def locked(workdir: Path) -> Iterator[None]:
-    """Holds `workdir`, making it if need be, so that a second run in it is refused.
-
-    Raises:
-      UserError: the folder cannot be written, or another process holds it.
-    """
-    try:
-        workdir.mkdir(parents=True, exist_ok=True)
-        lock = (workdir / ".lock").open("w")
-    except OSError as error:
-        raise UserError(f"cannot write to {workdir}: {error.strerror}; choose another --workdir") from error
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise UserError(f"another run is writing to {workdir}; wait for it, or choose another --workdir") from error
-        yield
-
-
-def claim_workdir(workdir: Path, identity: Mapping[str, Any], resume: bool) -> None:
-    """Makes sure that what lies in `workdir` is this run, or nothing.
-
-    Raises:
-      UserError: it holds another run.
-    """
-    if not (workdir / "config.json").exists():
-        return
-    if not resume:
-        clear(workdir)
-        return
-    earlier = _earlier(workdir, "use --noresume to start again, or another --workdir")
-    if isinstance(earlier.get("variants"), dict):  # a run of before there was augmentation had none
-        for variant in earlier["variants"].values():
-            if isinstance(variant, dict) and isinstance(variant.get("config"), dict):
-                variant["config"].setdefault("augment", dataclasses.asdict(AugmentConfig()))
-    differing = [key for key, value in _jsonable(identity).items() if earlier.get(key) != value]
-    if differing:
-        raise UserError(
-            f"{workdir} holds another run (its {', '.join(differing)} differ); "
-            "use another --workdir, or --noresume to replace it"
-        )
-
-
-def clear_workdir(workdir: Path, name: str) -> None:
-    """Removes what the tool `name` left in `workdir`: unlike a run of training, it is made anew in a moment.
-
-    Raises:
-      UserError: something else left its files there.
-    """
-    if (workdir / "config.json").exists():
-        if _earlier(workdir, "use another --workdir").get("experiment") != name:
-            raise UserError(f"{workdir} holds another run; use another --workdir")
-        clear(workdir)
-
-
-def _earlier(workdir: Path, advice: str) -> dict[str, Any]:
-    path = workdir / "config.json"
-    try:
-        earlier = json.loads(path.read_text())["run"]
-        if not isinstance(earlier, dict):
-            raise TypeError("its run is no object")
-    except (ValueError, KeyError, TypeError, OSError, RecursionError) as error:
-        raise UserError(f"{path} is damaged ({error!s:.200}); {advice}") from error
-    return earlier
-
-
-def clear(workdir: Path) -> None:
-    """Removes what any run leaves in `workdir`."""
-    for name in ("config.json", "history.csv", "summary.json", "report.html"):
-        (workdir / name).unlink(missing_ok=True)
-    for name in ("checkpoints", "figures", "tb"):
-        shutil.rmtree(workdir / name, ignore_errors=True)
-
-
-def write_config(workdir: Path, identity: Mapping[str, Any], command: str, dataset: Dataset | None) -> None:
-    """config.json: what was resolved, and on what it runs."""
-    data = (
-        None
-        if dataset is None
-        else {"name": dataset.name, "version": dataset.version, "fingerprint": dataset.fingerprint}
-    )
-    content = {"run": _jsonable(identity), "command": command, "data": data, **provenance()}
-    write_atomic(workdir / "config.json", json.dumps(content, indent=2) + "\n")
-
-
-def provenance() -> dict[str, Any]:
-    """Versions, device, precision, XLA's flags and code revision."""
-    packages = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "tensorflow-datasets", "numpy", "mnistlab")
-    device = jax.devices()[0]
-    revision = None
-    with contextlib.suppress(OSError, subprocess.SubprocessError):
-        folder = Path(__file__).parent
-        described = subprocess.run(
-            ["git", "describe", "--always", "--dirty", "--abbrev=12"],
-            cwd=folder,
-            capture_output=True,
-            text=True,
-            timeout=10,
-        )
-        revision = described.stdout.strip() or None
-    return {
-        "versions": {
-            "python": platform.python_version(),
-            **{name: importlib.metadata.version(name) for name in packages},
-        },
-        "device": {"platform": device.platform, "kind": device.device_kind, "count": jax.device_count()},
-        "matmul_precision": str(jax.config.values["jax_default_matmul_precision"] or "backend's default"),
-        "xla_flags": os.environ.get("XLA_FLAGS") or None,
-        "git_revision": revision,
-    }
-
-
-def _jsonable(value: Any) -> Any:
-    return json.loads(json.dumps(value))
 
 
 def _load(variants: Mapping[str, Variant], data_dir: Path | None) -> Dataset:
@@ -568,7 +412,7 @@ def _leave(
 ) -> dict[str, Any]:
     """Writes summary.json, figures and report.html; says the tables."""
     checked = claims.check(experiment.claims, outcome.results)
-    draw = draw_into(options.workdir / "figures")
+    draw = report.draw_into(options.workdir / "figures")
     extra_blocks, extra_summary = experiment.extra(outcome, draw) if experiment.extra else ([], {})
     summary = summarize(experiment, options, outcome, checked) | extra_summary
     table = result_table(experiment, outcome)
@@ -582,7 +426,7 @@ def _leave(
             display.line("\n" + block.caption)
             display.line(report.text_table(block.header, block.rows))
     blocks = _page(experiment, variants, options, outcome, checked, table, extra_blocks, draw)
-    _write_findings(options.workdir, experiment.title, blocks, summary)
+    workdirs.write_findings(options.workdir, experiment.title, blocks, summary)
     display.line(f"\nreport: {options.workdir / 'report.html'}")
     return summary
 
@@ -678,17 +522,18 @@ def _page(
     checked: Sequence[Checked],
     table: report.Table,
     extra: Sequence[report.Block],
-    picture: Draw,
+    draw: Draw,
 ) -> list[report.Block]:
     limits = {result.config.limit_examples for result in outcome.results.values()} - {None}
     subset = [report.Text(f"Quick look: trained on the first {limits.pop():,} examples only.")] if limits else []
+    where = f"{outcome.dataset.name}, protocol {options.protocol}, {_count(options.num_seeds, 'seed')}"
     blocks: list[report.Block] = [
         report.Text(experiment.question),
         report.Text(f"Protocol `{options.protocol}`. {experiment.quirks} Source: {experiment.source}."),
         *subset,
         report.Heading("Claims"),
-        claims_table(checked),
-        *quotable(checked, f"{outcome.dataset.name}, protocol {options.protocol}, {_count(options.num_seeds, 'seed')}"),
+        evidence.claims_table(checked),
+        *evidence.quotable(checked, where),
         report.Heading("Results"),
         overview_table(experiment, variants, outcome),
         report.Details("All metrics", [table]),
@@ -703,9 +548,9 @@ def _page(
                 f" Broken lines: as reported; our validation accuracy is {deviation:.4f} off at most (epoch {epoch})."
             )
         figure = report.figure_history({name: result.history}, {name: curves[name]} if name in curves else None)
-        blocks.append(picture(figure, f"history_{name}", caption, f"loss and accuracy of {name} by epoch"))
+        blocks.append(draw(figure, f"history_{name}", caption, f"loss and accuracy of {name} by epoch"))
     if any(len(result.runs) > 1 for result in outcome.results.values()):
-        blocks += _seed_blocks(experiment, outcome, checked, picture)
+        blocks += _seed_blocks(experiment, outcome, checked, draw)
     for name, by_rate in outcome.searched.items():
         rates = sorted(by_rate)
         values = {"validation accuracy": np.stack([by_rate[rate].metrics["val_accuracy"] for rate in rates])}
@@ -713,22 +558,22 @@ def _page(
         caption = (
             f"{name}: validation accuracy by learning rate; the best mean was chosen, {best_learning_rate(by_rate):g}."
         )
-        blocks.append(picture(figure, f"learning_rate_{name}", caption, caption))
+        blocks.append(draw(figure, f"learning_rate_{name}", caption, caption))
     if len(options.sweep) == 1:
         (setting,) = options.sweep
-        blocks += _sweep_blocks(setting, tuple(variants), outcome.results, picture)
+        blocks += _sweep_blocks(setting, tuple(variants), outcome.results, draw)
     blocks.append(report.Heading("Predictions"))
     for name, result in outcome.results.items():
         figure = _predictions_figure(result, outcome.predictions[name], outcome.dataset)
         caption = (
             f"{name}: the first nine test images, predicted by the first seed's model as read from its checkpoint."
         )
-        blocks.append(picture(figure, f"predictions_{name}", caption))
+        blocks.append(draw(figure, f"predictions_{name}", caption))
     blocks += extra
     blocks.append(report.Heading("Networks"))
     for name, layers in layer_tables(variants, outcome.dataset).items():
         figure = report.figure_layer_table(layers.rows, layers.caption)  # type: ignore[arg-type]
-        picture(figure, f"layers_{name}", layers.caption)
+        draw(figure, f"layers_{name}", layers.caption)
         blocks.append(layers)
     seconds = [(name, *(f"{value:.1f}" for value in times.values())) for name, times in outcome.seconds.items()]
     blocks += [
@@ -740,7 +585,7 @@ def _page(
 
 
 def _sweep_blocks(
-    setting: str, variants: Sequence[str], results: Mapping[str, Result], picture: Draw
+    setting: str, variants: Sequence[str], results: Mapping[str, Result], draw: Draw
 ) -> list[report.Block]:
     """How sensitive validation is to a swept setting: what a setting may be chosen by, which test results are not."""
     words = setting.replace("_", " ")
@@ -767,18 +612,8 @@ def _sweep_blocks(
         log_x = points[0] > 0 and points[-1] >= 10 * points[0]
         figure = report.figure_sweep(points, values, words, label, log_x=log_x)
         caption = f"{label.capitalize()} of the final weights by {words}, mean over the seeds."
-        blocks.append(picture(figure, f"sweep_{metric}", caption, f"{label} by {words}"))
+        blocks.append(draw(figure, f"sweep_{metric}", caption, f"{label} by {words}"))
     return blocks
-
-
-def draw_into(folder: Path) -> Draw:
-    """What saves figures in `folder`, as svg and png, and makes blocks of them."""
-
-    def draw(figure: Any, name: str, caption: str, alt: str | None = None) -> report.Picture:
-        svg, _ = report.save_figure(figure, folder, _file_name(name))
-        return report.Picture(svg, caption, alt or caption)
-
-    return draw
 
 
 def class_pictures(name: str, outcome: Outcome, draw: Draw) -> list[report.Block]:
@@ -799,132 +634,16 @@ def class_pictures(name: str, outcome: Outcome, draw: Draw) -> list[report.Block
     ]
 
 
-def quotable(checked: Sequence[Checked], where: str) -> list[report.Block]:
-    """The claims as sentences to quote, which say `where` they were measured, and all the evidence."""
-    measured = [item for item in checked if item.comparison]
-    if not measured:
-        return []
-    sentences = [f"({item.claim.id}) {item.sentence}" for item in measured]
-    return [
-        report.Heading("To quote", 3),
-        report.Text("\n\n".join([f"Measured on {where}:", *sentences])),
-        report.Details("All the evidence", [evidence_table(measured)]),
-    ]
-
-
-def claims_table(checked: Sequence[Checked]) -> report.Table:
-    """The claims with their verdicts, a row each."""
-    rows = []
-    for item in checked:
-        c = item.comparison
-        who = "ours" if item.claim.ours else "source"
-        if c is None:
-            rows.append((item.claim.id, item.claim.text, who, item.verdict, *(report.MISSING,) * 4))
-            continue
-        low, high = c.bca_interval
-        interval = report.format_interval(c.difference, low, high, signed=True)
-        p = report.format_p(c.p_holm) if np.isfinite(c.p_holm) else report.MISSING
-        rows.append((item.claim.id, item.claim.text, who, item.verdict, interval, p, f"{c.probability:.2f}", str(c.n)))
-    header = ("", "claim", "whose", "verdict", "difference [95 %]", "p (Holm)", "P(claim)", "n")
-    return report.Table(header, rows, "Claims, checked on runs paired by seed")
-
-
 def _seed_blocks(
-    experiment: Experiment, outcome: Outcome, checked: Sequence[Checked], picture: Draw
+    experiment: Experiment, outcome: Outcome, checked: Sequence[Checked], draw: Draw
 ) -> list[report.Block]:
     theirs = _theirs(experiment, outcome)
     blocks: list[report.Block] = [report.Heading("Seeds")]
     for metric in ("test_accuracy", "test_loss"):
         numbers = {name: theirs[name][metric] for name in outcome.results if metric in theirs.get(name, {})}
-        blocks.append(seeds_picture(metric, outcome.results, picture, numbers))
-    return blocks + difference_pictures(checked, outcome.results, picture)
-
-
-def seeds_picture(
-    metric: str, results: Mapping[str, Result], picture: Draw, numbers: Mapping[str, float] | None = None
-) -> report.Picture:
-    """A metric of every seed, a dot each, with the reported `numbers` by variant."""
-    values = {name: history.metric(result, metric) for name, result in results.items()}
-    label = metric.replace("_", " ")
-    figure = report.figure_seeds(values, label, numbers)
-    caption = f"{label.capitalize()} of every seed, a dot each; below them the mean with its 95 % interval."
-    return picture(figure, f"seeds_{metric}", caption, f"{label} of every seed by variant")
-
-
-def difference_pictures(
-    checked: Sequence[Checked], results: Mapping[str, Result], picture: Draw
-) -> list[report.Picture]:
-    """The paired differences behind the claims about two variants: a figure for each quantity, a row a claim."""
-    rows: dict[str, dict[str, np.ndarray]] = {}
-    intervals: dict[str, tuple[float, float]] = {}
-    for item in checked:
-        claim = item.claim
-        if item.comparison is None or not isinstance(claim.right, str):
-            continue
-        label = f"({claim.id}) {claim.left} − {claim.right}, {claim.metric.replace('_', ' ')}"
-        left, right = results[claim.left], results[claim.right]
-        difference = history.metric(left, claim.metric) - claims.paired(left, right, claim.metric)
-        rows.setdefault(_quantity(claim.metric), {})[label] = difference
-        intervals[label] = item.comparison.bca_interval
-    return [
-        picture(
-            report.figure_differences(differences, intervals, f"difference in {quantity}"),
-            f"differences_{quantity}",
-            f"Paired differences in {quantity}, a dot a seed; below them the mean with its BCa interval.",
-            f"paired differences in {quantity} by claim",
-        )
-        for quantity, differences in rows.items()
-    ]
-
-
-def _quantity(metric: str) -> str:
-    """What a metric is counted in, so that a figure has one unit.
-
-    >>> [_quantity(name) for name in ("val_accuracy@1 - val_accuracy@2", "overfitting_gap", "lowest_epoch:val_loss")]
-    ['accuracy', 'accuracy', 'epochs']
-    """
-    units = {"seconds": "seconds", "epoch": "epochs", "loss": "loss"}  # the first that the name speaks of
-    return next((unit for word, unit in units.items() if word in metric), "accuracy")
-
-
-def evidence_table(checked: Sequence[Checked]) -> report.Table:
-    """All that was measured on the claims, a column each."""
-    measured = [(item, item.comparison) for item in checked if item.comparison]
-    columns = []
-    for item, c in measured:
-        claim = item.claim
-        low, high = c.probability_interval
-        right = claim.right if isinstance(claim.right, str) else f"{claim.right:g}"
-        columns.append(
-            {
-                "metric": claim.metric.replace("_", " "),
-                "A": claim.left,
-                "B": right,
-                "claim": f"A {c.direction} B",
-                "pairs": str(c.n) + (f", {c.num_failed} diverged" if c.num_failed else ""),
-                "A: mean ± sd": report.format_mean_sd(c.mean_a, c.sd_a, c.n),
-                "B: mean ± sd": report.format_mean_sd(c.mean_b, c.sd_b, c.n),
-                "A − B [95 %, t]": report.format_interval(c.difference, *c.t_interval, signed=True),
-                "A − B [95 %, BCa]": report.format_interval(c.difference, *c.bca_interval, signed=True),
-                "sign-flip p": report.format_p(c.p),
-                "p (Holm)": report.format_p(c.p_holm),
-                f"P(A {c.direction} B) [95 %]": f"{c.probability:.2f} [{low:.2f}, {high:.2f}]",
-                "correlation of A and B": report.format_significant(c.correlation, 2),
-                "smallest resolvable difference": report.format_significant(c.smallest_resolvable, 2),
-                "verdict": item.verdict,
-            }
-        )
-    names = list(dict.fromkeys(name for column in columns for name in column))
-    rows = [(name, *(column.get(name, report.MISSING) for column in columns)) for name in names]
-    caption = (
-        "The evidence. Smallest resolvable: the true difference that so many pairs find four times in five, before Holm"
-    )
-    return report.Table(("", *(f"({item.claim.id})" for item, _ in measured)), rows, caption)
+        blocks.append(evidence.seeds_picture(metric, outcome.results, draw, numbers))
+    return blocks + evidence.difference_pictures(checked, outcome.results, draw)
 
 
 def _count(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
-
-
-def _file_name(name: str) -> str:
-    return re.sub(r"[^\w.+-]+", "_", name).strip("_")

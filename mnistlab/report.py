@@ -14,7 +14,7 @@ import itertools
 import math
 import re
 import textwrap
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -897,6 +897,24 @@ class Details:
 
     summary: str
     blocks: Sequence[Block]
+
+
+Draw: TypeAlias = Callable[..., Picture]
+"""(figure, file name, caption, text in place of the picture) -> the saved figure as a block of the page."""
+
+
+def draw_into(folder: Path) -> Draw:
+    """What saves figures in `folder`, as svg and png, and makes blocks of them."""
+
+    def draw(figure: Any, name: str, caption: str, alt: str | None = None) -> Picture:
+        svg, _ = save_figure(figure, folder, _file_name(name))
+        return Picture(svg, caption, alt or caption)
+
+    return draw
+
+
+def _file_name(name: str) -> str:
+    return re.sub(r"[^\w.+-]+", "_", name).strip("_")
 
 
 Block: TypeAlias = Heading | Text | Table | Picture | Command | Details

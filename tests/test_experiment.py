@@ -1,66 +1,7 @@
-"""The blocks that every page is made of."""
+"""Options as they reach a variant's config."""
 
-import numpy as np
-import pytest
-from run_folders import result_of
-
-from mnistlab import claims, experiment, report
-from mnistlab.claims import Claim
+from mnistlab import experiment
 from mnistlab.config import TrainConfig
-
-SEEDS = range(8)
-RESULTS = {
-    name: result_of(0.9 + shift + 0.01 * np.random.default_rng(0).standard_normal(8), SEEDS)
-    for name, shift in (("high", 0.02), ("low", 0.0))
-}
-CHECKED = claims.check(
-    [
-        Claim("a", "", "test_accuracy", "high", ">", "low"),
-        Claim("b", "", "overfitting_gap", "high", ">", "low"),
-        Claim("c", "", "val_loss@2", "high", "<", "low"),
-        Claim("d", "", "test_accuracy", "high", ">", 0.5),
-        Claim("e", "", "test_accuracy", "high", ">", "never run"),
-    ],
-    RESULTS,
-)
-
-
-def picture(figure, name, caption, alt=None):
-    return report.Picture(figure, caption, name)
-
-
-def test_paired_differences_of_every_claim_on_two_variants_in_a_figure_a_quantity():
-    drawn = experiment.difference_pictures(CHECKED, RESULTS, picture)
-    rows = {block.alt: [label.get_text() for label in block.figure.axes[0].get_yticklabels()] for block in drawn}
-    assert list(rows) == ["differences_accuracy", "differences_loss"]
-    accuracy, loss = rows.values()
-    assert [label[:3] for label in accuracy] == ["(a)", "(b)"] and [label[:3] for label in loss] == ["(c)"]
-
-
-def test_the_evidence_of_the_claims_that_were_measured():
-    table = experiment.evidence_table(CHECKED)
-    assert table.header == ("", "(a)", "(b)", "(c)", "(d)")
-    rows = {row[0]: row[1:] for row in table.rows}
-    assert rows["verdict"][0] == "holds" and rows["B"][3] == "0.5" and rows["pairs"] == ("8",) * 4
-    assert rows["A − B [95 %, t]"][0].startswith("+0.02")
-    assert rows["P(A < B) [95 %]"][2].startswith("0.50") and rows["P(A < B) [95 %]"][0] == report.MISSING
-
-
-def test_sentences_to_quote_say_where_they_come_from():
-    _, text, _ = experiment.quotable(CHECKED, "mnist, 8 seeds")
-    assert text.text.startswith("Measured on mnist, 8 seeds:") and text.text.count("(95 % BCa interval") == 4
-    assert experiment.quotable(CHECKED[-1:], "mnist") == []
-
-
-def test_a_tool_clears_its_own_folder_and_no_other(tmp_path):
-    (tmp_path / "figures").mkdir()
-    (tmp_path / "figures" / "old.svg").write_text("")
-    experiment.leave(tmp_path, identity={"experiment": "compare"}, command="", title="", blocks=[], summary={})
-    with pytest.raises(experiment.UserError, match="another run"):
-        experiment.clear_workdir(tmp_path, "power")
-    assert (tmp_path / "summary.json").exists()
-    experiment.clear_workdir(tmp_path, "compare")
-    assert list(tmp_path.iterdir()) == []
 
 
 def test_overrides_reach_the_config_its_optimiser_and_the_model():

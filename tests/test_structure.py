@@ -14,7 +14,7 @@ LEVELS = {
     "models": 1, "augment": 1, "losses": 1, "optim": 1, "batches": 1,
     "step": 2, "scratch": 3, "train": 3, "parallel": 3, "checkpoint": 3,
     "history": 4, "claims": 4, "tensorboard": 4, "divergence": 4, "report": 5, "runs": 5,
-    "experiment": 6, "__init__": 6, "experiments": 7, "peers": 7,
+    "workdirs": 6, "evidence": 6, "experiment": 7, "__init__": 7, "experiments": 8, "peers": 8,
 }  # fmt: skip
 WITHIN_A_LEVEL = {
     ("claims", "history"),
