@@ -15,9 +15,10 @@ from jax.extend import core
 from mnistlab import batches
 from mnistlab.batches import Order, Pool
 from mnistlab.config import TrainConfig
+from mnistlab.crowds import Run
 from mnistlab.datasets import Dataset
 from mnistlab.step import Program, TrainState
-from mnistlab.train import EVAL_BATCH_SIZE, Epoch, Keeper, Run
+from mnistlab.train import EVAL_BATCH_SIZE, Epoch, Keeper
 
 LIBRARIES = tuple(str(Path(str(package.__file__)).parent) for package in (jax, flax, optax))
 CALLS = ("jit", "closed_call", "custom_jvp_call", "custom_vjp_call", "checkpoint")  # looked into

@@ -28,13 +28,14 @@ from mnistlab import (
 )
 from mnistlab.claims import Checked, Claim
 from mnistlab.config import AugmentConfig, TrainConfig
+from mnistlab.crowds import Sharing
 from mnistlab.datasets import Dataset
 from mnistlab.errors import UserError
 from mnistlab.files import write_atomic
 from mnistlab.parallel import Layout
 from mnistlab.report import Draw
 from mnistlab.step import Program
-from mnistlab.train import Epoch, Result, Sharing
+from mnistlab.train import Epoch, Result
 
 PROTOCOLS = ("reported", "controlled")
 

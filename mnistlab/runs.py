@@ -15,8 +15,9 @@ import numpy as np
 
 from mnistlab import claims, config, history, stats
 from mnistlab.config import TrainConfig
+from mnistlab.crowds import Run
 from mnistlab.errors import UserError
-from mnistlab.train import Record, Result, Run
+from mnistlab.train import Record, Result
 
 
 class RunFolder(NamedTuple):

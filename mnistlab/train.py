@@ -1,12 +1,9 @@
 """Training: the one place for jit, vmap and scan. One compiled program an epoch, many seeds in it."""
 
 import functools
-import itertools
 import math
-import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -15,21 +12,19 @@ import numpy as np
 from flax import linen as nn
 from jax.sharding import PartitionSpec as P
 
-from mnistlab import batches, config, losses, models, optim, parallel, step
+from mnistlab import batches, config, crowds, losses, models, optim, parallel, step
 from mnistlab.batches import Batch, Order, Parts, Pool
 from mnistlab.config import TrainConfig
+from mnistlab.crowds import Run, Sharing
 from mnistlab.datasets import Dataset
 from mnistlab.errors import UserError
-from mnistlab.files import sha256
 from mnistlab.losses import Sums
 from mnistlab.parallel import BATCH, SEEDS, Grid, Layout
 from mnistlab.step import EvalStep, Program, TrainState, TrainStep
 
 ONE_DEVICE = Grid()
 EVAL_BATCH_SIZE = 250  # divides every evaluation set here, so that nothing is padded
-MAX_CPU_CROWD = 8  # a run costs no less in a larger one (measured: lenet5, dense and cnn A on 2 cores)
 STREAM_MEGABYTES = 256  # where a dataset does not fit and nobody says how much of it may be there at a time
-MEMORY_SHARE = 0.7  # of the memory that is free: the rest is for evaluation, checkpoints and the estimate's error
 
 
 class Record(NamedTuple):
@@ -59,13 +54,6 @@ class Carry(NamedTuple):
     num_stale: jax.Array  # int32 []: epochs since the best
 
 
-class Run(NamedTuple):
-    """One member of a crowd: a seed and the settings in which it differs from the config."""
-
-    seed: int
-    settings: dict[str, float]
-
-
 class Result(NamedTuple):
     """What a crowd of R runs leaves; every array is a host array with the runs on its first axis."""
 
@@ -87,27 +75,6 @@ class Epoch(NamedTuple):
     record: dict[str, np.ndarray]  # Record's fields, float32 [runs]
     carry: Carry
     seconds: float
-
-
-class Sharing(NamedTuple):
-    """How many runs share a program, and why; None where it was not measured or cannot be known."""
-
-    num_runs: int
-    crowd_size: int
-    run_bytes: int | None = None  # what one run of the epoch program takes
-    free_bytes: int | None = None  # memory that was free for the crowd
-
-    def text(self) -> str:
-        """In a line.
-
-        >>> Sharing(20, 4, run_bytes=5 * 10**9, free_bytes=30 * 10**9).text()
-        '4 of 20 runs share a program: 5,000 MB each, 30,000 MB free'
-        """
-        text = f"{self.crowd_size} of {self.num_runs} runs share a program"
-        if self.run_bytes is None:
-            return text
-        free = "free memory unknown" if self.free_bytes is None else f"{self.free_bytes / 1e6:,.0f} MB free"
-        return f"{text}: {max(1.0, self.run_bytes / 1e6):,.0f} MB each, {free}"
 
 
 class Keeper(Protocol):
@@ -211,7 +178,7 @@ def run(
         raise UserError(f"crowd_size is {crowd_size}; expected a whole number of at least 1")
     if stream_megabytes is not None and stream_megabytes < 1:
         raise UserError(f"stream_megabytes is {stream_megabytes}; expected a whole number of at least 1")
-    runs = _grid(train_config, seeds, sweep)
+    runs = crowds.make_runs(train_config, seeds, sweep)
 
     def make_program(axis_name: str | None) -> Program:
         if program is None or axis_name is None:
@@ -223,10 +190,10 @@ def run(
     if on_sharing is not None:
         on_sharing(sharing)
     size = sharing.crowd_size
-    crowds = [runs[start : start + size] for start in range(0, len(runs), size)]
     results = []
-    for crowd in crowds:
-        crowd_keeper = keeper(crowd_name(crowd)) if keeper else None
+    for start in range(0, len(runs), size):
+        crowd = runs[start : start + size]
+        crowd_keeper = keeper(crowds.crowd_name(crowd)) if keeper else None
         results.append(trainer.train(crowd, crowd_keeper, on_epoch))
     return _concatenate(train_config, runs, results)
 
@@ -240,7 +207,7 @@ def prepare(
     and nothing is validated. The carry given is donated.
     """
     config.check(train_config)
-    runs = _grid(train_config, seeds, {})
+    runs = crowds.make_runs(train_config, seeds, {})
     trainer = _Trainer(
         train_config, dataset, lambda axis_name: program_of(train_config, dataset, axis_name=axis_name), layout
     )
@@ -284,64 +251,6 @@ def program_of(
         augmentation=train_config.augment,
         axis_name=axis_name,
     )
-
-
-def fitting_crowd_size(
-    num_runs: int,
-    run_bytes: int = 0,
-    free_bytes: int | None = None,
-    most: int | None = None,
-    num_devices: int = 1,
-) -> int:
-    """How many of `num_runs` runs share a program: as many as fit into MEMORY_SHARE of `free_bytes`, at least 1.
-
-    The crowds are of one size where possible, since each size is compiled: 10 runs are 5 and 5, not 8 and 2.
-
-    Args:
-      free_bytes: None where it is not known, and then no limit.
-      most: never more than this.
-      num_devices: a crowd of at least so many runs is a multiple of it.
-
-    >>> fitting_crowd_size(20, run_bytes=100, free_bytes=1000), fitting_crowd_size(10, most=8)
-    (7, 5)
-    >>> fitting_crowd_size(10, most=8, num_devices=2), fitting_crowd_size(7, num_devices=2)
-    (6, 6)
-    """
-    most = num_runs if most is None else min(num_runs, most)
-    if free_bytes is not None and run_bytes > 0:
-        most = min(most, int(MEMORY_SHARE * free_bytes / run_bytes))
-    most = max(1, most)
-    size = -(-num_runs // -(-num_runs // most))
-    if size < num_devices:
-        return size
-    rounded_up = -(-size // num_devices) * num_devices
-    return rounded_up if rounded_up <= most else most // num_devices * num_devices
-
-
-def free_memory(device: jax.Device | None = None, meminfo: Path = Path("/proc/meminfo")) -> int | None:
-    """Bytes that are free for programs of `device` (default: this process's first), None where nothing says so.
-
-    An accelerator's own statistics count; a CPU has the host's memory, of which Linux says what is available.
-    """
-    device = device or jax.local_devices()[0]
-    stats = device.memory_stats() or {}
-    if "bytes_limit" in stats:
-        return max(0, stats["bytes_limit"] - stats.get("bytes_in_use", 0))
-    if device.platform != "cpu" or not meminfo.exists():
-        return None
-    available = re.search(r"^MemAvailable:\s+(\d+) kB$", meminfo.read_text(), re.MULTILINE)
-    return int(available[1]) * 1024 if available else None
-
-
-def crowd_name(crowd: Sequence[Run]) -> str:
-    """A folder name for a crowd, another for every other crowd.
-
-    >>> crowd_name([Run(0, {}), Run(1, {})])
-    'seeds_0-1'
-    """
-    name = f"seeds_{crowd[0].seed}-{crowd[-1].seed}"
-    settings = repr([(member.seed, sorted(member.settings.items())) for member in crowd if member.settings])
-    return name if settings == "[]" else f"{name}_{sha256(settings.encode())[:12]}"
 
 
 def final_metrics(
@@ -476,8 +385,8 @@ class _Trainer:
         """
         on_cores = self.layout is not None and self.layout.cores
         num_devices = len(self.layout.devices) if self.layout is not None and on_cores else 1
-        most = max(MAX_CPU_CROWD, num_devices) if jax.default_backend() == "cpu" else None
-        size = fitting_crowd_size(len(runs), most=most, num_devices=num_devices)
+        most = max(crowds.MAX_CPU_CROWD, num_devices) if jax.default_backend() == "cpu" else None
+        size = crowds.fitting_size(len(runs), most=most, num_devices=num_devices)
         if size == 1 or (self.layout is not None and not on_cores):
             return Sharing(len(runs), size)
         crowd = runs[:size]
@@ -486,7 +395,7 @@ class _Trainer:
         carry = grid.put(self.init(crowd, grid), P(SEEDS))
         val_order = self.placed(self._shared_order([part.val for part in parts]), grid)
         train_order = self.placed(self._train_order(crowd, parts, 0), grid)
-        free_bytes = free_memory()
+        free_bytes = crowds.free_memory()
         if self.pool is None:
             chunk = next(self._chunks(train_order, grid))
             fit_chunk = functools.partial(fit, self.make_program(grid.axis_name).train_step)
@@ -499,11 +408,11 @@ class _Trainer:
         pool_bytes = sum(leaf.nbytes for leaf in self.pool or ())
         if _one_by_one(grid):  # each device holds what one run needs, however many wait
             run_bytes = max(0, needed - pool_bytes)
-            if free_bytes is None or grid.num_devices * run_bytes <= MEMORY_SHARE * free_bytes:
+            if free_bytes is None or grid.num_devices * run_bytes <= crowds.MEMORY_SHARE * free_bytes:
                 return Sharing(len(runs), size, run_bytes, free_bytes)
         else:
             run_bytes = max(0, needed - pool_bytes) // size
-        return Sharing(len(runs), fitting_crowd_size(len(runs), run_bytes, free_bytes, size), run_bytes, free_bytes)
+        return Sharing(len(runs), crowds.fitting_size(len(runs), run_bytes, free_bytes, size), run_bytes, free_bytes)
 
     def _parts(self, seed: int) -> Parts:
         return batches.split_parts(self.config, self.num_train, self.num_test, seed)
@@ -719,7 +628,7 @@ def _total(sums: Sums) -> Sums:
 
 def _fits(images: Sequence[np.ndarray]) -> bool:
     """Whether the pool leaves the larger part of the memory free; yes where nothing is known."""
-    free_bytes = free_memory()
+    free_bytes = crowds.free_memory()
     return free_bytes is None or sum(len(array) * _image_bytes(array) for array in images) <= free_bytes / 2
 
 
@@ -791,16 +700,6 @@ def _if_active(epoch: Callable) -> Callable:
         return jax.lax.cond(carry.active, epoch, skip, carry, *rest)
 
     return guarded
-
-
-def _grid(train_config: TrainConfig, seeds: Sequence[int], sweep: Mapping[str, Sequence[float]]) -> tuple[Run, ...]:
-    fixed = {}
-    if train_config.dropout_rate is not None:
-        fixed["dropout_rate"] = train_config.dropout_rate
-    if train_config.initial_scale != 1.0:
-        fixed["initial_scale"] = train_config.initial_scale
-    points = [dict(zip(sweep, values, strict=True)) for values in itertools.product(*sweep.values())]
-    return tuple(Run(int(seed), {**fixed, **point}) for point in points for seed in seeds)
 
 
 def _host(tree: Any) -> Any:

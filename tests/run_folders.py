@@ -7,7 +7,8 @@ import numpy as np
 
 from mnistlab import claims, history
 from mnistlab.config import TrainConfig
-from mnistlab.train import Record, Result, Run
+from mnistlab.crowds import Run
+from mnistlab.train import Record, Result
 
 
 def result_of(test_accuracy, seeds, **curves):

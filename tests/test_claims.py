@@ -4,7 +4,8 @@ import pytest
 from mnistlab import claims
 from mnistlab.claims import Claim
 from mnistlab.config import TrainConfig
-from mnistlab.train import Record, Result, Run
+from mnistlab.crowds import Run
+from mnistlab.train import Record, Result
 
 NOISE = np.array([0.001, -0.002, 0.0015, 0.0005, -0.001, 0.002, -0.0005, 0.001, -0.0015, 0.0])
 NUM_SEEDS = len(NOISE)

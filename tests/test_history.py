@@ -8,8 +8,9 @@ import scipy.stats
 
 from mnistlab import history
 from mnistlab.config import TrainConfig
+from mnistlab.crowds import Run
 from mnistlab.errors import UserError
-from mnistlab.train import Record, Result, Run
+from mnistlab.train import Record, Result
 
 NAN = math.nan
 

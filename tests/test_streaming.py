@@ -18,7 +18,7 @@ from flax import linen as nn
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mnistlab import batches, checkpoint, models, train
+from mnistlab import batches, checkpoint, crowds, models, train
 from mnistlab.config import OptimConfig, TrainConfig
 from mnistlab.errors import UserError
 from mnistlab.layers import BatchNorm, Dense, Dropout, Flatten
@@ -125,7 +125,7 @@ def test_a_streamed_run_goes_on_after_its_last_epoch_streamed_or_not(dataset, re
 def test_a_dataset_that_does_not_fit_is_streamed_unasked(dataset, monkeypatch):
     images = dataset.train.image, dataset.test.image
     for free_bytes, fits in ((None, True), (2 * 300 * 784, True), (2 * 300 * 784 - 1, False)):
-        monkeypatch.setattr(train, "free_memory", lambda: free_bytes)  # noqa: B023
+        monkeypatch.setattr(crowds, "free_memory", lambda: free_bytes)  # noqa: B023
         assert train._fits(images) == fits
     monkeypatch.setattr(batches, "make_pool", None)  # is not called
     train_config = TrainConfig("linear", optim=OptimConfig("sgd", 0.05), batch_size=100, num_epochs=1)

@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[1]
 LEVELS = {
     "errors": 0, "files": 0, "config": 0, "timing": 0, "stats": 0, "datasets": 0, "layers": 0, "reported": 0,
     "models": 1, "augment": 1, "losses": 1, "optim": 1, "batches": 1,
-    "step": 2, "scratch": 3, "train": 3, "parallel": 3, "checkpoint": 3,
+    "step": 2, "crowds": 2, "scratch": 3, "train": 3, "parallel": 3, "checkpoint": 3,
     "history": 4, "claims": 4, "tensorboard": 4, "divergence": 4, "report": 5, "runs": 5,
     "workdirs": 6, "evidence": 6, "experiment": 7, "__init__": 7, "experiments": 8, "peers": 8,
 }  # fmt: skip

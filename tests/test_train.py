@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from mnistlab import batches, checkpoint, history, models, train
+from mnistlab import batches, checkpoint, crowds, history, models, train
 from mnistlab.config import OptimConfig, TrainConfig
 from mnistlab.errors import UserError
 from mnistlab.layers import BatchNorm, Dense, Dropout, Flatten
@@ -70,7 +70,7 @@ def test_cutting_the_seeds_into_crowds_changes_nothing(dataset, crowd):
 
 def test_a_crowd_learns(crowd):
     assert (crowd.history["train_loss"][:, -1] < 0.8 * crowd.history["train_loss"][:, 0]).all()
-    assert crowd.runs == tuple(train.Run(seed, {}) for seed in (4, 5, 6))
+    assert crowd.runs == tuple(crowds.Run(seed, {}) for seed in (4, 5, 6))
 
 
 def test_final_metrics_belong_together(crowd):
@@ -390,54 +390,7 @@ def test_more_of_the_impossible_is_refused(dataset, changes, keywords):
         train.run(dataclasses.replace(CONFIG, **changes), dataset, **{"model": Linear(), **keywords})
 
 
-# Names
-
-
-def test_crowds_that_differ_have_different_names():
-    names = {train.crowd_name([train.Run(0, {"learning_rate": rate})]) for rate in (0.12345678, 0.12345679)}
-    assert len(names) == 2
-
-
 # Memory
-
-
-@pytest.mark.parametrize(
-    "num_runs, run_bytes, free_bytes, most, expected",
-    [
-        pytest.param(20, 0, None, None, 20, id="nothing limits"),
-        pytest.param(8, 0, None, 8, 8, id="as many as there may be"),
-        pytest.param(32, 0, None, 8, 8, id="four crowds of eight"),
-        pytest.param(10, 0, None, 8, 5, id="two of five, not eight and two"),
-        pytest.param(9, 0, None, 8, 5, id="five and four"),
-        pytest.param(8, 5_000, 22_000, 8, 3, id="0.7 * 22 / 5 = 3.08"),
-        pytest.param(8, 5_000, 14_300, 8, 2, id="0.7 * 14.3 / 5 = 2.002"),
-        pytest.param(7, 1_000, 6_000, None, 4, id="0.7 * 6 = 4.2: four and three"),
-        pytest.param(8, 5_000, 100, 8, 1, id="not even one: try it"),
-        pytest.param(8, 5_000, 0, 8, 1, id="no memory at all"),
-        pytest.param(1, 1, 10**12, 8, 1, id="one run"),
-    ],
-)
-def test_crowds_fit_into_memory(num_runs, run_bytes, free_bytes, most, expected):
-    assert train.fitting_crowd_size(num_runs, run_bytes, free_bytes, most) == expected
-
-
-class Device:
-    def __init__(self, platform, stats):
-        self.platform, self.stats = platform, stats
-
-    def memory_stats(self):
-        return self.stats
-
-
-def test_free_memory_is_what_the_device_or_else_the_host_says(tmp_path):
-    meminfo = tmp_path / "meminfo"
-    meminfo.write_text("MemTotal:       16000 kB\nMemFree:         1000 kB\nMemAvailable:    3000 kB\n")
-    assert train.free_memory(Device("gpu", {"bytes_limit": 1000, "bytes_in_use": 300}), meminfo) == 700
-    assert train.free_memory(Device("cpu", None), meminfo) == 3000 * 1024
-    assert train.free_memory(Device("tpu", None), meminfo) is None  # the host's memory is not its
-    assert train.free_memory(Device("cpu", None), tmp_path / "missing") is None
-    meminfo.write_text("MemTotal:       16000 kB\n")
-    assert train.free_memory(Device("cpu", None), meminfo) is None
 
 
 def test_a_crowd_that_does_not_fit_is_cut_and_learns_the_same(dataset, crowd, monkeypatch):
@@ -446,9 +399,9 @@ def test_a_crowd_that_does_not_fit_is_cut_and_learns_the_same(dataset, crowd, mo
     whole = train.run(CONFIG, dataset, (4, 5, 6), model=SMALL, on_sharing=said.append)
     run_bytes = said[0].run_bytes
     assert said[0].crowd_size == 3
-    monkeypatch.setattr(train, "free_memory", lambda: int(2.9 * run_bytes))  # 0.7 * 2.9 = 2.03 runs
+    monkeypatch.setattr(crowds, "free_memory", lambda: int(2.9 * run_bytes))  # 0.7 * 2.9 = 2.03 runs
     cut = train.run(CONFIG, dataset, (4, 5, 6), model=SMALL, on_sharing=said.append)
-    assert said[1] == train.Sharing(3, 2, run_bytes, int(2.9 * run_bytes))
+    assert said[1] == crowds.Sharing(3, 2, run_bytes, int(2.9 * run_bytes))
     same(learned(cut), learned(whole), 1e-5)
 
 
@@ -463,9 +416,9 @@ def test_runs_one_by_one_learn_what_they_learn_side_by_side(dataset, monkeypatch
 def test_on_a_cpu_memory_is_for_as_many_runs_as_it_has_devices(dataset, monkeypatch):
     said = []
     train.run(sgd(num_epochs=1), dataset, (0, 1, 2), model=Linear(), on_sharing=said.append)
-    monkeypatch.setattr(train, "free_memory", lambda: int(1.5 * said[0].run_bytes))
+    monkeypatch.setattr(crowds, "free_memory", lambda: int(1.5 * said[0].run_bytes))
     train.run(sgd(num_epochs=1), dataset, (0, 1, 2), model=Linear(), on_sharing=said.append)
-    monkeypatch.setattr(train, "free_memory", lambda: int(1.4 * said[0].run_bytes))  # 0.7 * 1.4 = 0.98 runs
+    monkeypatch.setattr(crowds, "free_memory", lambda: int(1.4 * said[0].run_bytes))  # 0.7 * 1.4 = 0.98 runs
     train.run(sgd(num_epochs=1), dataset, (0, 1, 2), model=Linear(), on_sharing=said.append)
     assert [sharing.crowd_size for sharing in said] == [3, 3, 1]
 
@@ -493,4 +446,4 @@ def test_what_a_run_takes_is_at_least_its_weights_and_is_measured_without_a_seco
 def test_a_crowd_size_that_was_asked_for_is_taken(dataset):
     said = []
     train.run(sgd(num_epochs=1), dataset, (0, 1, 2), model=Linear(), crowd_size=2, on_sharing=said.append)
-    assert said == [train.Sharing(3, 2)] and said[0].text() == "2 of 3 runs share a program"
+    assert said == [crowds.Sharing(3, 2)] and said[0].text() == "2 of 3 runs share a program"
