@@ -1,6 +1,7 @@
 """What is common to all comparisons: train the variants, check the claims, leave the files."""
 
 import dataclasses
+import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -138,7 +139,7 @@ def run(experiment: Experiment, options: Options, display: Display = SILENT) -> 
             "variants": {name: _identity(variant) for name, variant in variants.items()},
         }
         if options.resume:  # refused before data is loaded
-            workdirs.prepare(options.workdir, identity, resume=True)
+            workdirs.check(options.workdir, identity)
         dataset = parallel.first_then_others(lambda: _load(variants, options.data_dir))
         for variant in variants.values():  # bad limits end here, before anything is written or replaced
             batches.split_parts(variant.config, len(dataset.train.label), len(dataset.test.label), seeds[0])
@@ -259,17 +260,8 @@ def _follow(variants: Mapping[str, Variant], seeds: Sequence[int], options: Opti
     """What a process that is not the first does of `run`: its part of the computing."""
     dataset = parallel.first_then_others(lambda: _load(variants, options.data_dir))
     for name, variant in variants.items():
-        train.run(
-            variant.config,
-            dataset,
-            seeds,
-            program=variant.program(variant.config) if variant.program else None,
-            sweep=_sweep(variant, options),
-            crowd_size=_crowd_size(options.workdir / "checkpoints" / name, options),
-            layout=layout,
-            stream_megabytes=options.stream_megabytes,
-            on_epoch=lambda _: options.after_epoch(),
-        )
+        folder = options.workdir / "checkpoints" / name
+        _train_parts(variant, seeds, options, layout, dataset, folder, on_epoch=lambda _: options.after_epoch())
 
 
 def _sweep(variant: Variant, options: Options) -> dict[str, tuple[float, ...]]:
@@ -306,25 +298,12 @@ def _train_variant(
         options.after_epoch()
 
     def on_sharing(sharing: Sharing) -> None:
-        write_atomic(folder / "training" / "crowd_size", f"{sharing.crowd_size}\n")
         if sharing.num_runs > 1:
             display.line(f"{name}: {sharing.text()}")
 
     display.begin(name, variant.config.num_epochs)
     try:
-        result = train.run(
-            variant.config,
-            dataset,
-            seeds,
-            program=variant.program(variant.config) if variant.program else None,
-            sweep=_sweep(variant, options),
-            crowd_size=_crowd_size(folder, options),
-            layout=layout,
-            stream_megabytes=options.stream_megabytes,
-            keeper=keeper,
-            on_sharing=on_sharing,
-            on_epoch=on_epoch,
-        )
+        result = _train_parts(variant, seeds, options, layout, dataset, folder, on_epoch, on_sharing, keeper)
     finally:
         for opened in keepers:
             opened.close()
@@ -341,22 +320,73 @@ def _train_variant(
     return result
 
 
-def _crowd_size(folder: Path, options: Options) -> int | None:
-    """With how many runs a program this training began, as the first process knows, else what was asked for.
+class Part(NamedTuple):
+    """Seeds that began together; a run that was given more seeds later has several parts."""
 
-    A crowd of another size would not find what was kept of it.
+    num_seeds: int
+    crowd_size: int | None  # None: not chosen yet
+
+
+def _train_parts(
+    variant: Variant,
+    seeds: Sequence[int],
+    options: Options,
+    layout: Layout | None,
+    dataset: Dataset,
+    folder: Path,
+    on_epoch: Callable[[Epoch], None],
+    on_sharing: Callable[[Sharing], None] = lambda sharing: None,
+    keeper: Callable[[str], train.Keeper] | None = None,
+) -> Result:
+    """Trains the seeds in the parts in which they began: crowds of another size would not find what was kept."""
+    path = folder / "training" / "parts.json"
+    kept = parallel.from_first(_kept_parts(path, len(seeds)) if parallel.is_first() else None)
+    parts = [Part(*map(int, numbers)) for numbers in kept]
+    num_missing = len(seeds) - sum(part.num_seeds for part in parts)
+    if num_missing:
+        parts.append(Part(num_missing, options.crowd_size))
+
+    def on_chosen(sharing: Sharing) -> None:
+        if num_missing and number == len(parts) - 1 and parallel.is_first():
+            write_atomic(path, json.dumps([*kept, Part(num_missing, sharing.crowd_size)]) + "\n")
+        on_sharing(sharing)
+
+    results = []
+    for number, part in enumerate(parts):
+        first = sum(before.num_seeds for before in parts[:number])
+        results.append(
+            train.run(
+                variant.config,
+                dataset,
+                seeds[first : first + part.num_seeds],
+                program=variant.program(variant.config) if variant.program else None,
+                sweep=_sweep(variant, options),
+                crowd_size=part.crowd_size,
+                layout=layout,
+                stream_megabytes=options.stream_megabytes,
+                keeper=keeper,
+                on_sharing=on_chosen,
+                on_epoch=on_epoch,
+            )
+        )
+    return train.concatenate(results)
+
+
+def _kept_parts(path: Path, num_seeds: int) -> list[Part]:
+    """The parts in which training began, of `num_seeds` at most.
+
+    Raises:
+      UserError: the file is damaged.
     """
-    kept = _kept_crowd_size(folder / "training" / "crowd_size") if parallel.is_first() else 0
-    return parallel.agree(kept) or options.crowd_size
-
-
-def _kept_crowd_size(path: Path) -> int:
     if not path.exists():
-        return 0
-    text = path.read_text().strip()
-    if not text.isdecimal() or int(text) < 1:
-        raise UserError(f"{path} is damaged: it holds {text!r}, not a number of runs; use --noresume to start again")
-    return int(text)
+        return []
+    try:
+        numbers = [(int(seeds), int(crowd_size)) for seeds, crowd_size in json.loads(path.read_text())]
+        if min(min(pair) for pair in numbers) < 1 or sum(seeds for seeds, _ in numbers) > num_seeds:
+            raise ValueError(f"{numbers} cannot be, of {num_seeds} seeds")
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{path} is damaged ({error!s:.200}); use --noresume to start again") from error
+    return [Part(*pair) for pair in numbers]
 
 
 def _program(variant: Variant, dataset: Dataset) -> Program:

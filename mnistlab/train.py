@@ -195,7 +195,7 @@ def run(
         crowd = runs[start : start + size]
         crowd_keeper = keeper(crowds.crowd_name(crowd)) if keeper else None
         results.append(trainer.train(crowd, crowd_keeper, on_epoch))
-    return _concatenate(train_config, runs, results)
+    return concatenate(results)
 
 
 def prepare(
@@ -290,6 +290,26 @@ def select(result: Result, numbers: Sequence[int]) -> Result:
     )
 
 
+def concatenate(results: Sequence[Result]) -> Result:
+    """The runs of all `results`, which share a config, one after the other; seconds are added."""
+
+    def join(*leaves: Any) -> Any:
+        if isinstance(leaves[0], jax.Array):  # keys
+            return jnp.concatenate(leaves)
+        return np.concatenate(leaves)
+
+    return Result(
+        results[0].config,
+        tuple(member for result in results for member in result.runs),
+        jax.tree.map(join, *[result.state for result in results]),
+        jax.tree.map(join, *[result.best for result in results]),
+        jax.tree.map(join, *[result.history for result in results]),
+        jax.tree.map(join, *[result.metrics for result in results]),
+        {name: sum(result.seconds[name] for result in results) for name in results[0].seconds},
+        np.concatenate([result.epoch_seconds for result in results]),
+    )
+
+
 class _Trainer:
     """The compiled programs of one config; crowds of one size share them."""
 
@@ -319,7 +339,7 @@ class _Trainer:
         self.programs: dict[Any, Any] = {}
         self.compile_seconds = 0.0
 
-    def train(self, crowd: Sequence[Run], keeper: Keeper | None, on_epoch: Callable[[Epoch], None] | None) -> dict:
+    def train(self, crowd: Sequence[Run], keeper: Keeper | None, on_epoch: Callable[[Epoch], None] | None) -> Result:
         """Trains one crowd to its end and evaluates it."""
         num_epochs = self.config.num_epochs
         compiled_before = self.compile_seconds
@@ -367,16 +387,22 @@ class _Trainer:
         total = self._evaluate(final, parts, grid)
         evaluate_seconds = time.perf_counter() - start - (self.compile_seconds - compiled)
         num_trained = np.isfinite(epoch_seconds).sum(axis=1)
-        return {
-            "state": _host(grid.gather(final._replace(opt_state=()))),
-            "best": _host(grid.gather(best._replace(opt_state=()))),
-            "history": history,
-            "metrics": final_metrics(total, history, num_trained)
-            | {"best_epoch": np.asarray(grid.gather(carry.best.epoch), np.float64)},
-            "epoch_seconds": epoch_seconds,
-            "compile_seconds": self.compile_seconds - compiled_before,
-            "evaluate_seconds": evaluate_seconds,
-        }
+        metrics = final_metrics(total, history, num_trained)
+        metrics["best_epoch"] = np.asarray(grid.gather(carry.best.epoch), np.float64)
+        return Result(
+            self.config,
+            tuple(crowd),
+            jax.device_get(grid.gather(final._replace(opt_state=()))),
+            jax.device_get(grid.gather(best._replace(opt_state=()))),
+            history,
+            metrics,
+            {
+                "compile_seconds": self.compile_seconds - compiled_before,
+                "evaluate_seconds": evaluate_seconds,
+                "train_seconds": float(np.nansum(epoch_seconds)),
+            },
+            epoch_seconds,
+        )
 
     def sharing(self, runs: Sequence[Run]) -> Sharing:
         """The largest crowd that fits, judged by the compiled epoch program of the largest crowd that is wanted.
@@ -700,28 +726,3 @@ def _if_active(epoch: Callable) -> Callable:
         return jax.lax.cond(carry.active, epoch, skip, carry, *rest)
 
     return guarded
-
-
-def _host(tree: Any) -> Any:
-    return jax.device_get(tree)
-
-
-def _concatenate(train_config: TrainConfig, runs: tuple[Run, ...], results: Sequence[dict]) -> Result:
-    def join(*leaves: Any) -> Any:
-        if isinstance(leaves[0], jax.Array):  # keys
-            return jnp.concatenate(leaves)
-        return np.concatenate(leaves)
-
-    seconds = {name: float(sum(result[name] for result in results)) for name in ("compile_seconds", "evaluate_seconds")}
-    seconds["train_seconds"] = float(sum(np.nansum(result["epoch_seconds"]) for result in results))
-    history = jax.tree.map(join, *[result["history"] for result in results])
-    return Result(
-        train_config,
-        runs,
-        jax.tree.map(join, *[result["state"] for result in results]),
-        jax.tree.map(join, *[result["best"] for result in results]),
-        history,
-        jax.tree.map(join, *[result["metrics"] for result in results]),
-        seconds,
-        np.concatenate([result["epoch_seconds"] for result in results]),
-    )

@@ -21,6 +21,8 @@ from mnistlab.datasets import Dataset
 from mnistlab.errors import UserError
 from mnistlab.files import write_atomic
 
+FINDINGS = ("history.csv", "summary.json", "report.html")
+
 
 @contextlib.contextmanager
 def locked(workdir: Path) -> Iterator[None]:
@@ -43,27 +45,49 @@ def locked(workdir: Path) -> Iterator[None]:
 
 
 def prepare(workdir: Path, identity: Mapping[str, Any], resume: bool) -> None:
-    """Makes sure that what lies in `workdir` is this run, or nothing.
+    """Leaves in `workdir` what this run can go on from: nothing, itself, or itself with fewer seeds or variants.
+
+    Raises:
+      UserError: it holds another run.
+    """
+    if not resume:
+        clear(workdir)
+    elif check(workdir, identity):  # what was found is of too few
+        for name in FINDINGS:
+            (workdir / name).unlink(missing_ok=True)
+
+
+def check(workdir: Path, identity: Mapping[str, Any]) -> bool:
+    """Whether `workdir` holds this run with fewer seeds or variants.
 
     Raises:
       UserError: it holds another run.
     """
     if not (workdir / "config.json").exists():
-        return
-    if not resume:
-        clear(workdir)
-        return
+        return False
     earlier = _earlier(workdir, "use --noresume to start again, or another --workdir")
     if isinstance(earlier.get("variants"), dict):  # a run of before there was augmentation had none
         for variant in earlier["variants"].values():
             if isinstance(variant, dict) and isinstance(variant.get("config"), dict):
                 variant["config"].setdefault("augment", dataclasses.asdict(AugmentConfig()))
-    differing = [key for key, value in _jsonable(identity).items() if earlier.get(key) != value]
+    now = _jsonable(identity)
+    grown = {key for key in ("seeds", "variants") if _has_grown(earlier.get(key), now.get(key))}
+    differing = [key for key, value in now.items() if earlier.get(key) != value and key not in grown]
     if differing:
         raise UserError(
             f"{workdir} holds another run (its {', '.join(differing)} differ); "
             "use another --workdir, or --noresume to replace it"
         )
+    return bool(grown)
+
+
+def _has_grown(before: Any, now: Any) -> bool:
+    """Whether `now` is all of `before`, a list's beginning or entries of an object, and more."""
+    if isinstance(before, list) and isinstance(now, list):
+        return len(now) > len(before) and now[: len(before)] == before
+    if isinstance(before, dict) and isinstance(now, dict):
+        return len(now) > len(before) and all(now.get(name) == value for name, value in before.items())
+    return False
 
 
 @contextlib.contextmanager
@@ -95,7 +119,7 @@ def _earlier(workdir: Path, advice: str) -> dict[str, Any]:
 
 def clear(workdir: Path) -> None:
     """Removes what any run leaves in `workdir`."""
-    for name in ("config.json", "history.csv", "summary.json", "report.html"):
+    for name in ("config.json", *FINDINGS):
         (workdir / name).unlink(missing_ok=True)
     for name in ("checkpoints", "figures", "tb"):
         shutil.rmtree(workdir / name, ignore_errors=True)

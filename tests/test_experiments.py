@@ -104,15 +104,41 @@ def test_a_sweep_shows_how_sensitive_validation_is_and_is_resumed(run_main, tmp_
     assert {"sweep_val_accuracy.svg", "sweep_val_loss.svg"} <= figures
 
     before = (tmp_path / "history.csv").read_text()
-    crowd_size = tmp_path / "checkpoints" / "dense" / "training" / "crowd_size"
-    assert crowd_size.read_text() == "4\n"
+    parts = tmp_path / "checkpoints" / "dense" / "training" / "parts.json"
+    assert json.loads(parts.read_text()) == [[2, 4]]
     # Another size would not find the crowds that were kept, and train them again.
     done = run_main("lenet_vs_dense", *SWEEP, f"--workdir={tmp_path}", "--progress=lines", "--crowd_size=3")
     assert done.returncode == 0, done.stderr
     assert "epoch 1/1" not in done.stdout and (tmp_path / "history.csv").read_text() == before
-    crowd_size.write_text("many")
+    parts.write_text("many")
     done = run_main("lenet_vs_dense", *SWEEP, f"--workdir={tmp_path}")
-    assert done.returncode == 2 and "crowd_size is damaged" in done.stderr
+    assert done.returncode == 2 and "parts.json is damaged" in done.stderr
+
+
+def test_a_run_grows_by_seeds_and_variants_and_trains_those_alone(run_main, tmp_path):
+    few = ("lenet_vs_dense", "--limit_examples=500", "--epochs=1", "--progress=lines", f"--workdir={tmp_path}")
+    done = run_main(*few, "--variants=dense", "--seeds=2")
+    assert done.returncode == 0, done.stderr
+    first = (tmp_path / "history.csv").read_text().splitlines()
+    done = run_main(*few, "--variants=dense,lenet5_rate_1e-4", "--seeds=3")
+    assert done.returncode == 0, done.stderr
+    assert [line.split()[1] for line in done.stdout.splitlines() if line.startswith("dense ") and "/1" in line] == [
+        "epoch"
+    ]
+    rows = (tmp_path / "history.csv").read_text().splitlines()
+    assert rows[: len(first)] == first and len(rows) == 1 + 2 * 3
+    assert json.loads((tmp_path / "summary.json").read_text())["variants"]["dense"]["metrics"]["test_loss"]["n"] == 3
+    alone = run_main(*few[:-1], f"--workdir={tmp_path / 'alone'}", "--variants=dense", "--seeds=1", "--seed=2")
+    assert alone.returncode == 0 and alone_row(tmp_path / "alone") == pytest.approx(alone_row(tmp_path, 2), rel=1e-5)
+    before = (tmp_path / "summary.json").read_text()
+    done = run_main(*few, "--variants=dense", "--seeds=3")
+    assert done.returncode == 2 and "another run" in done.stderr
+    assert (tmp_path / "summary.json").read_text() == before
+
+
+def alone_row(folder, number=0):
+    """The losses and accuracies of a row of history.csv."""
+    return [float(cell) for cell in (folder / "history.csv").read_text().splitlines()[1 + number].split(",")[3:7]]
 
 
 def test_debug_nans_ends_a_sweep_in_one_line_that_names_what_diverged(run_main, tmp_path):
