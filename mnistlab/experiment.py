@@ -384,7 +384,7 @@ def _kept_parts(path: Path, num_seeds: int) -> list[Part]:
         numbers = [(int(seeds), int(crowd_size)) for seeds, crowd_size in json.loads(path.read_text())]
         if min(min(pair) for pair in numbers) < 1 or sum(seeds for seeds, _ in numbers) > num_seeds:
             raise ValueError(f"{numbers} cannot be, of {num_seeds} seeds")
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, OverflowError, RecursionError) as error:
         raise UserError(f"{path} is damaged ({error!s:.200}); use --noresume to start again") from error
     return [Part(*pair) for pair in numbers]
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from run_folders import result_of, write_run
 
 from experiments import common, lenet_vs_dense, power, scoreboard
-from mnistlab import config, experiment, optim, parallel, runs
+from mnistlab import config, experiment, optim, parallel, runs, workdirs
 from mnistlab.claims import Claim
 from mnistlab.config import OptimConfig, TrainConfig
 from mnistlab.errors import UserError
@@ -248,7 +248,7 @@ def test_any_damage_to_a_runs_files(whole, data):
         if name == "summary.json":
             outcome(lambda: board(whole))
         if name == "config.json":
-            outcome(lambda: experiment.claim_workdir(whole, {"experiment": "x", "seeds": [0]}, True))
+            outcome(lambda: workdirs.check(whole, {"experiment": "x", "seeds": [0, 1, 2]}))
     finally:
         (whole / name).write_bytes(original)
     assert outcome(lambda: read(whole)) is None and outcome(lambda: board(whole)) is None
