@@ -505,30 +505,23 @@ def result_table(experiment: Experiment, outcome: Outcome) -> report.Table:
 
 
 def overview_table(experiment: Experiment, variants: Mapping[str, Variant], outcome: Outcome) -> report.Table:
-    """Reported beside ours: a row for each variant, test accuracy and loss."""
+    """Ours, beside what was reported where something was: a row for each variant, test accuracy and loss."""
     theirs = _theirs(experiment, outcome)
     rows = []
     for name, result in outcome.results.items():
         cells = [name, variants[name].description if name in variants else ""]
         for metric in ("test_accuracy", "test_loss"):
-            cells += [
-                report.format_value(metric, theirs.get(name, {}).get(metric)),
-                _ours(result, metric, with_n=False),
-            ]
+            cells += [report.format_value(metric, theirs.get(name, {}).get(metric))] if theirs else []
+            cells.append(_ours(result, metric, with_n=False))
         rows.append((*cells, _ours(result, "overfitting_gap", with_n=False)))
-    header = (
-        "variant",
-        "what it is",
-        "test accuracy, reported",
-        "ours",
-        "test loss, reported",
-        "ours",
-        "overfitting gap",
+    metrics = (
+        ("test accuracy, reported", "ours", "test loss, reported", "ours") if theirs else ("test accuracy", "test loss")
     )
     caption = (
-        f"Reported, and ours ({_seeds(outcome)}); overfitting gap: training minus validation accuracy, final weights"
+        f"{'Reported, and ours' if theirs else 'Ours'} ({_seeds(outcome)}); overfitting gap: training minus validation "
+        "accuracy, final weights"
     )
-    return report.Table(header, rows, caption)
+    return report.Table(("variant", "what it is", *metrics, "overfitting gap"), rows, caption)
 
 
 def _seeds(outcome: Outcome) -> str:

@@ -1,5 +1,8 @@
-"""Options as they reach a variant's config."""
+"""Options as they reach a variant's config, and the tables of a page."""
 
+from run_folders import result_of
+
+from experiments.lenet_vs_dense import EXPERIMENT
 from mnistlab import experiment
 from mnistlab.config import TrainConfig
 
@@ -15,3 +18,16 @@ def test_overrides_reach_the_config_its_optimiser_and_the_model():
         3,
     )
     assert experiment.override(before, {}) == before
+
+
+def test_columns_of_what_was_reported_are_there_only_under_the_reported_protocol():
+    result = result_of([0.978, 0.977], range(2))
+    results = {"dense": result._replace(metrics={**result.metrics, "test_loss": result.metrics["test_accuracy"]})}
+    header, row = {}, {}
+    for protocol in experiment.PROTOCOLS:
+        outcome = experiment.Outcome(results, {}, None, {}, {}, protocol)
+        table = experiment.overview_table(EXPERIMENT, EXPERIMENT.reported, outcome)
+        header[protocol], (row[protocol],) = table.header, table.rows
+    assert header["reported"][2] == "test accuracy, reported" and row["reported"][2] == "0.9780"
+    assert header["controlled"][2:4] == ("test accuracy", "test loss")
+    assert row["controlled"][2] == row["reported"][3] and row["controlled"][3] == row["reported"][5]
