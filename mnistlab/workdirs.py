@@ -50,8 +50,10 @@ def prepare(workdir: Path, identity: Mapping[str, Any], resume: bool) -> None:
     Raises:
       UserError: it holds another run.
     """
+    if not (workdir / "config.json").exists():
+        return
     if not resume:
-        clear(workdir)
+        _clear(workdir)
     elif check(workdir, identity):  # what was found is of too few
         for name in FINDINGS:
             (workdir / name).unlink(missing_ok=True)
@@ -102,7 +104,7 @@ def made_anew(workdir: Path, tool: str) -> Iterator[None]:
             earlier = _earlier(workdir, "use another --workdir")
             if earlier.get("tool", earlier.get("experiment")) != tool:
                 raise UserError(f"{workdir} holds another run; use another --workdir")
-            clear(workdir)
+            _clear(workdir)
         yield
 
 
@@ -117,7 +119,7 @@ def _earlier(workdir: Path, advice: str) -> dict[str, Any]:
     return earlier
 
 
-def clear(workdir: Path) -> None:
+def _clear(workdir: Path) -> None:
     """Removes what any run leaves in `workdir`."""
     for name in ("config.json", *FINDINGS):
         (workdir / name).unlink(missing_ok=True)
@@ -156,6 +158,7 @@ def write_config(workdir: Path, identity: Mapping[str, Any], command: str, datas
 
 
 def write_findings(workdir: Path, title: str, blocks: Sequence[report.Block], summary: Mapping[str, Any]) -> None:
+    """summary.json and report.html."""
     write_atomic(workdir / "summary.json", json.dumps(summary, indent=2) + "\n")
     write_atomic(workdir / "report.html", report.html_page(title, blocks, _footer()))
 

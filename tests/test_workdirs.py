@@ -41,3 +41,10 @@ def test_a_run_may_grow_by_seeds_and_variants_and_by_nothing_else(tmp_path):
         assert (tmp_path / "report.html").exists()
     workdirs.prepare(tmp_path, run([0, 1, 2], {"a": 1, "b": 2}), resume=True)
     assert {path.name for path in tmp_path.iterdir()} == {"config.json"}
+
+
+def test_a_folder_that_holds_no_run_loses_nothing(tmp_path):
+    (tmp_path / "figures").mkdir()
+    (tmp_path / "figures" / "mine.svg").write_text("")
+    workdirs.prepare(tmp_path, {"experiment": "x"}, resume=False)
+    assert (tmp_path / "figures" / "mine.svg").exists()
