@@ -17,7 +17,7 @@ from mnistlab import claims, config, history, stats
 from mnistlab.config import TrainConfig
 from mnistlab.crowds import Run
 from mnistlab.errors import UserError
-from mnistlab.train import Record, Result
+from mnistlab.train import Record, Result, concatenate, select
 
 
 class RunFolder(NamedTuple):
@@ -143,23 +143,22 @@ def _chosen(run: RunFolder) -> dict[str, Any]:
 
 
 def _join(results: Sequence[Result]) -> Result:
-    order = np.argsort([run.seed for result in results for run in result.runs])
+    """All runs in the order of their seeds, the histories as long as the longest."""
     num_epochs = max(result.epoch_seconds.shape[1] for result in results)
 
-    def curves(arrays: Sequence[np.ndarray]) -> np.ndarray:
-        ends = [((0, 0), (0, num_epochs - array.shape[1])) for array in arrays]
-        padded = [np.pad(array, end, constant_values=np.nan) for array, end in zip(arrays, ends, strict=True)]
-        return np.concatenate(padded)[order]
+    def as_long(curve: np.ndarray) -> np.ndarray:
+        return np.pad(curve, ((0, 0), (0, num_epochs - curve.shape[1])), constant_values=np.nan)
 
-    members = [run for result in results for run in result.runs]
-    return results[0]._replace(
-        runs=tuple(members[number] for number in order),
-        history={name: curves([result.history[name] for result in results]) for name in results[0].history},
-        metrics={
-            name: np.concatenate([result.metrics[name] for result in results])[order] for name in results[0].metrics
-        },
-        epoch_seconds=curves([result.epoch_seconds for result in results]),
+    whole = concatenate(
+        [
+            result._replace(
+                history={name: as_long(curve) for name, curve in result.history.items()},
+                epoch_seconds=as_long(result.epoch_seconds),
+            )
+            for result in results
+        ]
     )
+    return select(whole, np.argsort([run.seed for run in whole.runs]).tolist())
 
 
 def choose_variant(run: RunFolder, name: str | None) -> str:
