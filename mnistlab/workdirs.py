@@ -74,7 +74,8 @@ def check(workdir: Path, identity: Mapping[str, Any]) -> bool:
                 variant["config"].setdefault("augment", dataclasses.asdict(AugmentConfig()))
     now = _jsonable(identity)
     grown = {key for key in ("seeds", "variants") if _has_grown(earlier.get(key), now.get(key))}
-    differing = [key for key, value in now.items() if earlier.get(key) != value and key not in grown]
+    keys = dict.fromkeys((*now, "tool"))  # what a tool made has no checkpoints to go on from
+    differing = [key for key in keys if earlier.get(key) != now.get(key) and key not in grown]
     if differing:
         raise UserError(
             f"{workdir} holds another run (its {', '.join(differing)} differ); "

@@ -25,6 +25,9 @@ def test_a_run_may_grow_by_seeds_and_variants_and_by_nothing_else(tmp_path):
         workdirs.leave(tmp_path, identity=identity, command="", title="", blocks=[], summary={})
 
     assert not workdirs.check(tmp_path, run([0], {"a": 1}))
+    left(run([0, 1], {"a": 1}) | {"tool": "gather"})
+    with pytest.raises(UserError, match="its tool differ"):
+        workdirs.check(tmp_path, run([0, 1, 2], {"a": 1}))
     left(run([0, 1], {"a": 1, "b": 2}))
     assert not workdirs.check(tmp_path, run([0, 1], {"b": 2, "a": 1}))
     assert workdirs.check(tmp_path, run([0, 1, 2], {"a": 1, "b": 2}))
