@@ -18,11 +18,14 @@ from absl import flags
 from jax.flatten_util import ravel_pytree
 
 from experiments import common
-from mnistlab import config, history, report, reported, workdirs
-from mnistlab import experiment as engine
-from mnistlab.claims import Checked, Claim
+from mnistlab import config
+from mnistlab.analysis import history, reported
+from mnistlab.analysis.claims import Checked, Claim
+from mnistlab.comparison import experiment as engine
+from mnistlab.comparison import workdirs
+from mnistlab.comparison.experiment import Options
 from mnistlab.errors import UserError
-from mnistlab.experiment import Options
+from mnistlab.report import report
 
 FLAGS = flags.FLAGS
 NAME = "backprop_by_hand"

@@ -28,8 +28,12 @@ from absl import flags
 from experiments import common
 from experiments.peers import job as jobs
 from experiments.peers.worker import PEERS
-from mnistlab import config, datasets, history, report, workdirs
+from mnistlab import config
+from mnistlab.analysis import history
+from mnistlab.comparison import workdirs
+from mnistlab.data import datasets
 from mnistlab.errors import UserError
+from mnistlab.report import report
 
 NAME = "bench"
 FLAGS = flags.FLAGS
@@ -255,8 +259,10 @@ def _write_job(workload: Workload, dataset: datasets.Dataset, num_steps: int, sc
     import jax
     from flax import traverse_util
 
-    from mnistlab import batches, models, optim, step, train
-    from mnistlab.losses import cross_entropy
+    from mnistlab.data import batches
+    from mnistlab.nets import models
+    from mnistlab.training import optim, step, train
+    from mnistlab.training.losses import cross_entropy
 
     optim_config = config.optim_default(workload.optimizer)
     model = models.make_model(workload.model)
@@ -323,7 +329,7 @@ def flops_per_example(model_name: str) -> float:
     import jax
     import jax.numpy as jnp
 
-    from mnistlab import layers, models
+    from mnistlab.nets import layers, models
 
     counts: list[float] = []
 

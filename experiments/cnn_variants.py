@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 
 from experiments import common
-from mnistlab import history, report, reported, stats
-from mnistlab.claims import Claim
+from mnistlab.analysis import history, reported, stats
+from mnistlab.analysis.claims import Claim
+from mnistlab.comparison.experiment import Experiment, Outcome, Variant
 from mnistlab.config import OptimConfig, TrainConfig
-from mnistlab.experiment import Experiment, Outcome, Variant
-from mnistlab.report import Draw
+from mnistlab.report import report
+from mnistlab.report.report import Draw
 
 A = TrainConfig(
     model="cnn_a",

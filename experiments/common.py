@@ -18,9 +18,9 @@ from absl import app, flags, logging
 from mnistlab.errors import UserError
 
 if TYPE_CHECKING:
+    from mnistlab.comparison.experiment import Display, Experiment, Options
     from mnistlab.config import AugmentConfig
-    from mnistlab.experiment import Display, Experiment, Options
-    from mnistlab.train import Epoch
+    from mnistlab.training.train import Epoch
 
 FLAGS = flags.FLAGS
 TOOLS = ("bench", "compare", "gather", "power")  # entry points that are no comparison of a source
@@ -129,7 +129,7 @@ def enter(body: Callable[..., Any], arguments: Sequence[str] = ()) -> None:
             print("\ninterrupted; the same command resumes after the last whole epoch", file=sys.stderr)
             _leave(130)
         except Exception as error:
-            from mnistlab import parallel
+            from mnistlab.devices import parallel
 
             if not parallel.is_lost_process(error):
                 if _joined():  # an orderly exit would wait for the others, which wait for this one
@@ -175,7 +175,7 @@ def stop_at_signals() -> Callable[[], None]:
         signal.signal(number, note)
 
     def check() -> None:
-        from mnistlab import parallel
+        from mnistlab.devices import parallel
 
         agreed = parallel.agree(max(received, default=0))
         if agreed:
@@ -202,8 +202,8 @@ def command() -> str:
 
 
 def _run(experiment: "Experiment") -> None:
-    from mnistlab import experiment as engine
-    from mnistlab import parallel
+    from mnistlab.comparison import experiment as engine
+    from mnistlab.devices import parallel
 
     asked = dataclasses.replace(options(experiment.name), after_epoch=stop_at_signals())
     engine.resolve(experiment, asked)  # bad values end here, before the banner
@@ -216,7 +216,7 @@ def _run(experiment: "Experiment") -> None:
 
 def options(name: str) -> "Options":
     """What the common flags ask of the experiment `name`."""
-    from mnistlab.experiment import Options
+    from mnistlab.comparison.experiment import Options
 
     names = {
         "num_epochs": "epochs", "batch_size": "batch_size", "optimizer": "optimizer", "learning_rate": "learning_rate",
@@ -297,7 +297,7 @@ def _numbers(what: str, texts: Sequence[str]) -> tuple[float, ...]:
 
 def display(progress: str = "auto") -> "Display":
     """Progress as a bar where stderr is a terminal, else as plain lines."""
-    from mnistlab.experiment import Display
+    from mnistlab.comparison.experiment import Display
 
     bar = progress == "bar" or (progress == "auto" and sys.stderr.isatty())
     state: dict[str, Any] = {}
@@ -372,7 +372,7 @@ def _set_up() -> None:
         jax.config.update("jax_compilation_cache_dir", str(FLAGS.compile_cache or cache))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     if "distributed" in FLAGS:
-        from mnistlab import parallel
+        from mnistlab.devices import parallel
 
         cluster = parallel.resolve_cluster(
             FLAGS.distributed, os.environ, FLAGS.coordinator, FLAGS.num_processes, FLAGS.process_id

@@ -13,11 +13,13 @@ import numpy as np
 from absl import flags
 
 from experiments import common
-from mnistlab import claims, evidence, history, report, runs, workdirs
-from mnistlab.claims import Checked, Claim
+from mnistlab.analysis import claims, history
+from mnistlab.analysis.claims import Checked, Claim
+from mnistlab.comparison import runs, workdirs
+from mnistlab.comparison.runs import RunFolder
 from mnistlab.errors import UserError
-from mnistlab.runs import RunFolder
-from mnistlab.train import Result
+from mnistlab.report import evidence, report
+from mnistlab.training.train import Result
 
 NAME = "compare"
 FLAGS = flags.FLAGS

@@ -7,11 +7,11 @@ from dataclasses import replace
 from typing import Any
 
 from experiments import common
-from mnistlab import report
-from mnistlab.claims import Claim
+from mnistlab.analysis.claims import Claim
+from mnistlab.comparison.experiment import Experiment, Outcome, Variant, class_pictures
 from mnistlab.config import OptimConfig, TrainConfig
-from mnistlab.experiment import Experiment, Outcome, Variant, class_pictures
-from mnistlab.report import Draw
+from mnistlab.report import report
+from mnistlab.report.report import Draw
 
 LEARNING_RATES = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
 

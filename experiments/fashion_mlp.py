@@ -10,11 +10,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments import common
-from mnistlab import models, report, timing
-from mnistlab.claims import Claim
+from mnistlab import timing
+from mnistlab.analysis.claims import Claim
+from mnistlab.comparison.experiment import Experiment, Outcome, Variant, class_pictures
 from mnistlab.config import OptimConfig, TrainConfig
-from mnistlab.experiment import Experiment, Outcome, Variant, class_pictures
-from mnistlab.report import Draw
+from mnistlab.nets import models
+from mnistlab.report import report
+from mnistlab.report.report import Draw
 
 LEARNING_RATES = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
 

@@ -10,11 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from experiments import common
-from mnistlab import claims, evidence, files, history, report, runs, workdirs
-from mnistlab.claims import Checked
+from mnistlab import files
+from mnistlab.analysis import claims, history
+from mnistlab.analysis.claims import Checked
+from mnistlab.comparison import runs, workdirs
+from mnistlab.comparison.runs import RunFolder
 from mnistlab.errors import UserError
-from mnistlab.runs import RunFolder
-from mnistlab.train import Result
+from mnistlab.report import evidence, report
+from mnistlab.training.train import Result
 
 NAME = "gather"
 

@@ -18,12 +18,18 @@ import numpy as np
 from absl import flags
 
 from experiments import common
-from mnistlab import config, datasets, history, models, report, train, workdirs
-from mnistlab import experiment as engine
-from mnistlab.claims import Checked, Claim
+from mnistlab import config
+from mnistlab.analysis import history
+from mnistlab.analysis.claims import Checked, Claim
+from mnistlab.comparison import experiment as engine
+from mnistlab.comparison import workdirs
+from mnistlab.comparison.experiment import Options
 from mnistlab.config import OptimConfig, TrainConfig
-from mnistlab.datasets import Dataset
-from mnistlab.experiment import Options
+from mnistlab.data import datasets
+from mnistlab.data.datasets import Dataset
+from mnistlab.nets import models
+from mnistlab.report import report
+from mnistlab.training import train
 
 FLAGS = flags.FLAGS
 NAME = "jacobian_eigen"

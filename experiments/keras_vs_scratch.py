@@ -7,11 +7,13 @@ from dataclasses import replace
 from typing import Any
 
 from experiments import common
-from mnistlab import history, report, reported, scratch
-from mnistlab.claims import Claim
+from mnistlab.analysis import history, reported
+from mnistlab.analysis.claims import Claim
+from mnistlab.comparison.experiment import Experiment, Outcome, Variant
 from mnistlab.config import OptimConfig, TrainConfig
-from mnistlab.experiment import Experiment, Outcome, Variant
-from mnistlab.report import Draw
+from mnistlab.report import report
+from mnistlab.report.report import Draw
+from mnistlab.training import scratch
 
 KERAS = TrainConfig(
     model="mlp512",

@@ -12,11 +12,11 @@ import jax
 import numpy as np
 
 from experiments import common
-from mnistlab import report
-from mnistlab.claims import Claim
+from mnistlab.analysis.claims import Claim
+from mnistlab.comparison.experiment import Experiment, Outcome, Variant
 from mnistlab.config import OptimConfig, TrainConfig
-from mnistlab.experiment import Experiment, Outcome, Variant
-from mnistlab.report import Draw
+from mnistlab.report import report
+from mnistlab.report.report import Draw
 
 LENET5 = TrainConfig(
     model="lenet5_adadelta",

@@ -6,9 +6,9 @@ python -m experiments.lenet_vs_dense [--seeds=8] [--protocol=controlled] [--vari
 from dataclasses import replace
 
 from experiments import common
-from mnistlab.claims import Claim
+from mnistlab.analysis.claims import Claim
+from mnistlab.comparison.experiment import Experiment, Variant
 from mnistlab.config import OptimConfig, TrainConfig
-from mnistlab.experiment import Experiment, Variant
 
 LENET5 = TrainConfig(
     model="lenet5",

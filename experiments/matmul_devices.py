@@ -19,11 +19,14 @@ import numpy as np
 from absl import flags
 
 from experiments import common
-from mnistlab import config, history, report, reported, stats, workdirs
-from mnistlab import experiment as engine
-from mnistlab.claims import Checked, Claim
+from mnistlab import config
+from mnistlab.analysis import history, reported, stats
+from mnistlab.analysis.claims import Checked, Claim
+from mnistlab.comparison import experiment as engine
+from mnistlab.comparison import workdirs
+from mnistlab.comparison.experiment import Options
 from mnistlab.errors import UserError
-from mnistlab.experiment import Options
+from mnistlab.report import report
 from mnistlab.timing import time_calls
 
 FLAGS = flags.FLAGS

@@ -15,9 +15,11 @@ import numpy as np
 from absl import flags
 
 from experiments import common
-from mnistlab import claims, history, report, runs, stats, workdirs
+from mnistlab.analysis import claims, history, stats
+from mnistlab.comparison import runs, workdirs
+from mnistlab.comparison.runs import RunFolder
 from mnistlab.errors import UserError
-from mnistlab.runs import RunFolder
+from mnistlab.report import report
 
 NAME = "power"
 POWER = 0.8

@@ -16,9 +16,12 @@ import numpy as np
 from absl import flags
 
 from experiments import common
-from mnistlab import experiment as engine
-from mnistlab import files, report, reported, runs, stats, workdirs
+from mnistlab import files
+from mnistlab.analysis import reported, stats
+from mnistlab.comparison import experiment as engine
+from mnistlab.comparison import runs, workdirs
 from mnistlab.errors import UserError
+from mnistlab.report import report
 
 EXPERIMENTS = {
     "lenet_vs_dense": ("--variants=all",),

@@ -9,8 +9,11 @@ import sys
 import jax
 import numpy as np
 
-from mnistlab import datasets, layers, models, parallel, train
 from mnistlab.config import AugmentConfig, OptimConfig, TrainConfig
+from mnistlab.data import datasets
+from mnistlab.devices import parallel
+from mnistlab.nets import layers, models
+from mnistlab.training import train
 
 NETS = {
     "dense": (layers.Flatten(), layers.Dense(16, "relu"), layers.Dense(10)),

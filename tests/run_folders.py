@@ -5,10 +5,10 @@ import json
 
 import numpy as np
 
-from mnistlab import claims, history
+from mnistlab.analysis import claims, history
 from mnistlab.config import TrainConfig
-from mnistlab.crowds import Run
-from mnistlab.train import Record, Result
+from mnistlab.training.crowds import Run
+from mnistlab.training.train import Record, Result
 
 
 def result_of(test_accuracy, seeds, **curves):

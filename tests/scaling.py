@@ -21,8 +21,10 @@ def measure(num_devices, num_seeds, batch_size, num_examples):
     """Seconds of a seed's epoch on so many devices; in the process that has them."""
     from layouts import synthetic
 
-    from mnistlab import datasets, parallel, train
     from mnistlab.config import TrainConfig
+    from mnistlab.data import datasets
+    from mnistlab.devices import parallel
+    from mnistlab.training import train
 
     small = synthetic()
     repeats = -(-num_examples // len(small.train.label))

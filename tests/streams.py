@@ -9,8 +9,11 @@ import sys
 import numpy as np
 from layouts import synthetic
 
-from mnistlab import batches, layers, models, parallel, train
 from mnistlab.config import OptimConfig, TrainConfig
+from mnistlab.data import batches
+from mnistlab.devices import parallel
+from mnistlab.nets import layers, models
+from mnistlab.training import train
 
 NET = models.Network((layers.Flatten(), layers.Dense(10)))
 CONFIG = TrainConfig("net", optim=OptimConfig("sgd", 0.05), batch_size=32, num_epochs=2)

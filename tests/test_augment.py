@@ -9,11 +9,14 @@ import pytest
 import scipy.ndimage
 import scipy.stats
 
-from mnistlab import augment, config, losses, models, optim, step, train
-from mnistlab.batches import Batch
+from mnistlab import config
 from mnistlab.config import AugmentConfig, OptimConfig, TrainConfig
+from mnistlab.data import augment
+from mnistlab.data.batches import Batch
 from mnistlab.errors import UserError
-from mnistlab.layers import Dense, Flatten
+from mnistlab.nets import models
+from mnistlab.nets.layers import Dense, Flatten
+from mnistlab.training import losses, optim, step, train
 
 KNOBS = {
     "shift": AugmentConfig(shift_pixels=2),

@@ -10,8 +10,8 @@ import pytest
 from scipy import optimize
 
 from experiments import backprop_by_hand as backprop
+from mnistlab.comparison.experiment import Options
 from mnistlab.errors import UserError
-from mnistlab.experiment import Options
 
 
 @pytest.fixture(scope="module")

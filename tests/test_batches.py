@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mnistlab import batches, datasets
-from mnistlab.batches import Order, Pool
 from mnistlab.config import SPLITS, TrainConfig
+from mnistlab.data import batches, datasets
+from mnistlab.data.batches import Order, Pool
 from mnistlab.errors import UserError
 
 

@@ -9,8 +9,8 @@ from flax import traverse_util
 
 from experiments import bench
 from experiments.peers import job as jobs
-from mnistlab import models
 from mnistlab.errors import UserError
+from mnistlab.nets import models
 
 NETWORKS = {  # between them every kind of layer
     "adadelta": bench.WORKLOADS["lenet5_adadelta_128"],

@@ -6,8 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mnistlab import checkpoint
 from mnistlab.errors import UserError
+from mnistlab.training import checkpoint
 
 
 def make_tree(value=0.0):

@@ -1,11 +1,11 @@
 import numpy as np
 import pytest
 
-from mnistlab import claims
-from mnistlab.claims import Claim
+from mnistlab.analysis import claims
+from mnistlab.analysis.claims import Claim
 from mnistlab.config import TrainConfig
-from mnistlab.crowds import Run
-from mnistlab.train import Record, Result
+from mnistlab.training.crowds import Run
+from mnistlab.training.train import Record, Result
 
 NOISE = np.array([0.001, -0.002, 0.0015, 0.0005, -0.001, 0.002, -0.0005, 0.001, -0.0015, 0.0])
 NUM_SEEDS = len(NOISE)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from mnistlab import crowds
+from mnistlab.training import crowds
 
 
 def test_crowds_that_differ_have_different_names():

@@ -22,9 +22,10 @@ import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from mnistlab import datasets, train
 from mnistlab.config import OptimConfig, TrainConfig
+from mnistlab.data import datasets
 from mnistlab.errors import UserError
+from mnistlab.training import train
 
 ARCHIVES = Path(datasets.__file__).parent / "archives"
 MNIST_TRAIN_COUNTS = [5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949]

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from mnistlab import parallel
+from mnistlab.devices import parallel
 from mnistlab.errors import UserError
 
 ROOT = Path(__file__).parents[1]

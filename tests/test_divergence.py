@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from mnistlab import checkpoint, divergence, train
 from mnistlab.config import OptimConfig, TrainConfig
+from mnistlab.training import checkpoint, divergence, train
 
 CONFIG = TrainConfig("dense", batch_size=100, num_epochs=2, optim=OptimConfig("sgd", 0.05))
 X = jnp.array([0.0, 1.0, 4.0])

@@ -3,8 +3,9 @@
 import numpy as np
 from run_folders import result_of
 
-from mnistlab import claims, evidence, report
-from mnistlab.claims import Claim
+from mnistlab.analysis import claims
+from mnistlab.analysis.claims import Claim
+from mnistlab.report import evidence, report
 
 SEEDS = range(8)
 RESULTS = {

@@ -3,7 +3,7 @@
 from run_folders import result_of
 
 from experiments.lenet_vs_dense import EXPERIMENT
-from mnistlab import experiment
+from mnistlab.comparison import experiment
 from mnistlab.config import TrainConfig
 
 

@@ -14,10 +14,13 @@ from hypothesis import strategies as st
 from run_folders import result_of, write_run
 
 from experiments import common, lenet_vs_dense, power, scoreboard
-from mnistlab import config, experiment, optim, parallel, runs, workdirs
-from mnistlab.claims import Claim
+from mnistlab import config
+from mnistlab.analysis.claims import Claim
+from mnistlab.comparison import experiment, runs, workdirs
 from mnistlab.config import OptimConfig, TrainConfig
+from mnistlab.devices import parallel
 from mnistlab.errors import UserError
+from mnistlab.training import optim
 
 quickly = settings(deadline=None, max_examples=150, suppress_health_check=list(HealthCheck), derandomize=True)
 

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from mnistlab import history
+from mnistlab.analysis import history
 from mnistlab.config import TrainConfig
-from mnistlab.crowds import Run
 from mnistlab.errors import UserError
-from mnistlab.train import Record, Result
+from mnistlab.training.crowds import Run
+from mnistlab.training.train import Record, Result
 
 NAN = math.nan
 

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from experiments import jacobian_eigen
-from mnistlab import models
+from mnistlab.comparison.experiment import Options
 from mnistlab.errors import UserError
-from mnistlab.experiment import Options
+from mnistlab.nets import models
 
 
 @pytest.fixture(scope="module")

@@ -4,8 +4,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mnistlab import layers
-from mnistlab.layers import AvgPool, BatchNorm, Cells, Context, Conv, Dropout, LocalResponseNorm, MaxPool
+from mnistlab.nets import layers
+from mnistlab.nets.layers import AvgPool, BatchNorm, Cells, Context, Conv, Dropout, LocalResponseNorm, MaxPool
 
 KEY = jax.random.key(0)
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hypothesis_numpy
 
-from mnistlab import losses
+from mnistlab.training import losses
 
 FLOOR = math.log(1 + 9 / math.e)
 ROUNDING = 5e-7  # a few units in the last place of a float32 near 1.5

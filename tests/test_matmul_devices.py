@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from experiments import matmul_devices as matmul
+from mnistlab.comparison.experiment import Options
 from mnistlab.errors import UserError
-from mnistlab.experiment import Options
 
 CPU = jax.local_devices(backend="cpu")[0]
 

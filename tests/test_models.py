@@ -6,8 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mnistlab import models
 from mnistlab.errors import UserError
+from mnistlab.nets import models
 
 IMAGE = (28, 28, 1)
 

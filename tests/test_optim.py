@@ -6,8 +6,8 @@ import numpy as np
 import optax
 import pytest
 
-from mnistlab import optim
 from mnistlab.config import OptimConfig
+from mnistlab.training import optim
 
 NUM_STEPS = 20
 

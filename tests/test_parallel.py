@@ -10,9 +10,10 @@ import jax
 import pytest
 from flax import linen as nn
 
-from mnistlab import parallel, train
 from mnistlab.config import OptimConfig, TrainConfig
+from mnistlab.devices import parallel
 from mnistlab.errors import UserError
+from mnistlab.training import train
 
 ROOT = Path(__file__).parents[1]
 EIGHT = {"XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu"}

@@ -14,8 +14,8 @@ from matplotlib.collections import PolyCollection
 from matplotlib.colors import to_rgba
 from scipy import stats as scipy_stats
 
-from mnistlab import report
 from mnistlab.errors import UserError
+from mnistlab.report import report
 
 NAN = float("nan")
 METRICS = ("train_loss", "train_accuracy", "val_loss", "val_accuracy")
@@ -421,7 +421,7 @@ def test_blocks_are_values():
 
 
 def test_importing_report_imports_no_matplotlib():
-    code = "import sys, mnistlab.report; sys.exit(any(m in sys.modules for m in ('matplotlib', 'jax', 'scipy')))"
+    code = "import sys, mnistlab.report.report; sys.exit(any(m in sys.modules for m in ('matplotlib', 'jax', 'scipy')))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
     drawn = "import sys; from mnistlab import report; report.figure_seeds({'a': [1.0]}, 'x'); "
     code = drawn + "sys.exit('matplotlib.pyplot' in sys.modules)"

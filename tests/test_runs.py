@@ -7,7 +7,8 @@ import pytest
 import scipy.stats
 from run_folders import result_of, write_run
 
-from mnistlab import history, runs, stats
+from mnistlab.analysis import history, stats
+from mnistlab.comparison import runs
 from mnistlab.errors import UserError
 
 SEEDS = (3, 4, 5, 6, 7, 8, 9, 10)

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from experiments.keras_vs_scratch import SCRATCH
-from mnistlab import losses, models, optim, scratch, step
-from mnistlab.batches import Batch
+from mnistlab.data.batches import Batch
+from mnistlab.nets import models
+from mnistlab.training import losses, optim, scratch, step
 
 CONFIG = dataclasses.replace(SCRATCH, num_epochs=1)
 

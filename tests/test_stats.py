@@ -9,7 +9,7 @@ import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mnistlab import stats
+from mnistlab.analysis import stats
 from mnistlab.errors import UserError
 
 NUM_EXPERIMENTS = 2000  # simulated; the standard error of a coverage near 0.95 is 0.005

@@ -8,11 +8,12 @@ import optax
 import pytest
 from flax import linen as nn
 
-from mnistlab import losses, models, optim, step
-from mnistlab.batches import Batch
 from mnistlab.config import OptimConfig
+from mnistlab.data.batches import Batch
 from mnistlab.errors import UserError
-from mnistlab.layers import AvgPool, BatchNorm, Conv, Dense, Dropout, Flatten
+from mnistlab.nets import models
+from mnistlab.nets.layers import AvgPool, BatchNorm, Conv, Dense, Dropout, Flatten
+from mnistlab.training import losses, optim, step
 
 LAYERS = {
     "dense": (Flatten(), Dense(8, "relu"), Dense(10)),

@@ -18,10 +18,12 @@ from flax import linen as nn
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mnistlab import batches, checkpoint, crowds, models, train
 from mnistlab.config import OptimConfig, TrainConfig
+from mnistlab.data import batches
 from mnistlab.errors import UserError
-from mnistlab.layers import BatchNorm, Dense, Dropout, Flatten
+from mnistlab.nets import models
+from mnistlab.nets.layers import BatchNorm, Dense, Dropout, Flatten
+from mnistlab.training import checkpoint, crowds, train
 
 ROOT = Path(__file__).parents[1]
 NET = models.Network((Flatten(), Dense(8, "relu"), BatchNorm(), Dropout(0.25), Dense(10)))

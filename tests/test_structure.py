@@ -9,18 +9,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-LEVELS = {
-    "errors": 0, "files": 0, "config": 0, "timing": 0, "stats": 0, "datasets": 0, "layers": 0, "reported": 0,
-    "models": 1, "augment": 1, "losses": 1, "optim": 1, "batches": 1,
-    "step": 2, "crowds": 2, "scratch": 3, "train": 3, "parallel": 3, "checkpoint": 3,
-    "history": 4, "claims": 4, "tensorboard": 4, "divergence": 4, "report": 5, "runs": 5,
-    "workdirs": 6, "evidence": 6, "experiment": 7, "__init__": 7, "experiments": 8, "peers": 8,
-}  # fmt: skip
-WITHIN_A_LEVEL = {
-    ("claims", "history"),
-    ("datasets", "files"),
-    ("train", "parallel"),
-}  # (importer, imported); errors may be imported by all
+ROOMS = ("mnistlab", "nets", "devices", "data", "training", "analysis", "report", "comparison", "experiments")
+"""In the order of the way of the data: a file imports from its own room and from those before it."""
+
 ONLY_IMPORTER = {
     "tensorflow_datasets": {"datasets"},
     "orbax": {"checkpoint"},
@@ -42,10 +33,19 @@ ALL = sources("mnistlab", "experiments", "launch")
 
 
 def name_of(path):
-    """A module's name in LEVELS."""
-    if path.parent.name == "mnistlab":
-        return path.stem
-    return "peers" if path.parent.name == "peers" else path.relative_to(ROOT).parts[0]
+    return (
+        "peers"
+        if path.parent.name == "peers"
+        else path.stem
+        if path.is_relative_to(ROOT / "mnistlab")
+        else "experiments"
+    )
+
+
+def room_of(module):
+    """The room of a dotted name, such as mnistlab.data.batches; the files of mnistlab/ itself are its first room."""
+    parts = module.split(".")
+    return parts[1] if parts[0] == "mnistlab" and len(parts) > 1 and parts[1] in ROOMS else parts[0]
 
 
 def short(path):
@@ -63,36 +63,11 @@ def imports(path):
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
-def own_imports(path):
-    """The names in LEVELS that `path` imports."""
-    found = set()
-    for module in imports(path):
-        package, _, rest = module.partition(".")
-        if package == "experiments":
-            found.add("experiments")
-        if package == "mnistlab" and rest:
-            found.add(rest.split(".")[0])
-    return found & LEVELS.keys()
-
-
-@pytest.mark.parametrize("path", LIBRARY, ids=short)
-def test_every_module_has_a_level(path):
-    assert name_of(path) in LEVELS
-
-
 @pytest.mark.parametrize("path", sources("mnistlab", "experiments"), ids=short)
 def test_imports_go_down(path):
-    importer = name_of(path)
-    wrong = {
-        imported
-        for imported in own_imports(path)
-        if LEVELS[imported] >= LEVELS[importer]
-        and imported != "errors"
-        and (importer, imported) not in WITHIN_A_LEVEL
-        and not (importer in ("experiments", "peers") and imported == "experiments")
-        and importer != "__init__"
-    }
-    assert not wrong
+    own = ROOMS.index(room_of(short(path).removesuffix(".py").replace("/", ".")))
+    found = {module for module in imports(path) if module.split(".")[0] in ("mnistlab", "experiments")}
+    assert not {module for module in found if ROOMS.index(room_of(module)) > own}
 
 
 @pytest.mark.parametrize("library", ONLY_IMPORTER)
@@ -125,6 +100,6 @@ def test_files_name_no_place_on_the_authors_machine():
 
 def test_importing_the_engine_loads_nothing_it_may_not_need():
     slow = ["tensorflow", "tensorflow_datasets", "matplotlib", "scipy.stats", "tensorboardX", "torch"]
-    code = f"import sys, mnistlab.experiment; print([name for name in {slow} if name in sys.modules])"
+    code = f"import sys, mnistlab.comparison.experiment; print([name for name in {slow} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=False)
     assert (done.stdout.strip(), done.returncode) == ("[]", 0), done.stderr

@@ -4,9 +4,10 @@ import jax
 import numpy as np
 import pytest
 
-from mnistlab import checkpoint, experiment, tensorboard, train
+from mnistlab.comparison import experiment
+from mnistlab.comparison.experiment import Options, Variant
 from mnistlab.config import TrainConfig
-from mnistlab.experiment import Options, Variant
+from mnistlab.training import checkpoint, tensorboard, train
 
 
 @pytest.fixture(scope="module")

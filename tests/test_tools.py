@@ -12,7 +12,7 @@ import scipy.stats
 from run_folders import result_of, write_run
 
 from experiments import power
-from mnistlab.claims import Claim
+from mnistlab.analysis.claims import Claim
 
 ROOT = Path(__file__).parents[1]
 SEEDS = tuple(range(8))

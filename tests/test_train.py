@@ -7,10 +7,13 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from mnistlab import batches, checkpoint, crowds, history, models, train
+from mnistlab.analysis import history
 from mnistlab.config import OptimConfig, TrainConfig
+from mnistlab.data import batches
 from mnistlab.errors import UserError
-from mnistlab.layers import BatchNorm, Dense, Dropout, Flatten
+from mnistlab.nets import models
+from mnistlab.nets.layers import BatchNorm, Dense, Dropout, Flatten
+from mnistlab.training import checkpoint, crowds, train
 
 SMALL = models.Network((Flatten(), Dense(8, "relu"), BatchNorm(), Dropout(0.25), Dense(10)))
 CONFIG = TrainConfig("dense", batch_size=64, num_epochs=3, optim=OptimConfig("adam", 1e-2))  # 200 = 3 * 64 + 8

@@ -2,7 +2,7 @@
 
 import pytest
 
-from mnistlab import workdirs
+from mnistlab.comparison import workdirs
 from mnistlab.errors import UserError
 
 

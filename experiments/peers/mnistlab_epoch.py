@@ -1,9 +1,12 @@
-"""mnistlab's own epoch program, as `mnistlab.train.run` compiles it."""
+"""mnistlab's own epoch program, as `mnistlab.training.train.run` compiles it."""
 
 import numpy as np
 
 from experiments.peers.job import Job, Round
-from mnistlab import config, datasets, parallel, train
+from mnistlab import config
+from mnistlab.data import datasets
+from mnistlab.devices import parallel
+from mnistlab.training import train
 
 
 def prepare(job: Job, peer: str) -> Round:

@@ -23,9 +23,9 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from mnistlab.analysis.stats import UNKNOWN, mean_interval
 from mnistlab.errors import UserError
 from mnistlab.files import write_atomic
-from mnistlab.stats import UNKNOWN, mean_interval
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -11,11 +11,11 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from mnistlab import losses
-from mnistlab.batches import Batch
 from mnistlab.config import TrainConfig
-from mnistlab.losses import Sums
-from mnistlab.step import Program, TrainState
+from mnistlab.data.batches import Batch
+from mnistlab.training import losses
+from mnistlab.training.losses import Sums
+from mnistlab.training.step import Program, TrainState
 
 NUM_HIDDEN = 512
 NUM_CLASSES = 10

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from mnistlab.train import Epoch
+from mnistlab.training.train import Epoch
 
 
 class EventWriter:

@@ -12,15 +12,19 @@ import numpy as np
 from flax import linen as nn
 from jax.sharding import PartitionSpec as P
 
-from mnistlab import batches, config, crowds, losses, models, optim, parallel, step
-from mnistlab.batches import Batch, Order, Parts, Pool
+from mnistlab import config
 from mnistlab.config import TrainConfig
-from mnistlab.crowds import Run, Sharing
-from mnistlab.datasets import Dataset
+from mnistlab.data import batches
+from mnistlab.data.batches import Batch, Order, Parts, Pool
+from mnistlab.data.datasets import Dataset
+from mnistlab.devices import parallel
+from mnistlab.devices.parallel import BATCH, SEEDS, Grid, Layout
 from mnistlab.errors import UserError
-from mnistlab.losses import Sums
-from mnistlab.parallel import BATCH, SEEDS, Grid, Layout
-from mnistlab.step import EvalStep, Program, TrainState, TrainStep
+from mnistlab.nets import models
+from mnistlab.training import crowds, losses, optim, step
+from mnistlab.training.crowds import Run, Sharing
+from mnistlab.training.losses import Sums
+from mnistlab.training.step import EvalStep, Program, TrainState, TrainStep
 
 ONE_DEVICE = Grid()
 EVAL_BATCH_SIZE = 250  # divides every evaluation set here, so that nothing is padded

@@ -4,10 +4,11 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from mnistlab import claims, history, report
-from mnistlab.claims import Checked
-from mnistlab.report import Draw
-from mnistlab.train import Result
+from mnistlab.analysis import claims, history
+from mnistlab.analysis.claims import Checked
+from mnistlab.report import report
+from mnistlab.report.report import Draw
+from mnistlab.training.train import Result
 
 
 def claims_table(checked: Sequence[Checked]) -> report.Table:

@@ -9,12 +9,12 @@ import jax.numpy as jnp
 import optax
 from flax import linen as nn
 
-from mnistlab import losses, optim
-from mnistlab.augment import augment, mixup
-from mnistlab.batches import Batch
 from mnistlab.config import AugmentConfig
+from mnistlab.data.augment import augment, mixup
+from mnistlab.data.batches import Batch
 from mnistlab.errors import UserError
-from mnistlab.losses import Loss, Sums
+from mnistlab.training import losses, optim
+from mnistlab.training.losses import Loss, Sums
 
 
 class TrainState(NamedTuple):
@@ -105,7 +105,7 @@ def init_state(
     if "dropout_rate" in settings:
         if not model_state.get("settings"):
             raise UserError(
-                "dropout_rate is set, but the model has no dropout; use a model with mnistlab.layers.Dropout"
+                "dropout_rate is set, but the model has no dropout; use a model with mnistlab.nets.layers.Dropout"
             )
         rate = jnp.asarray(settings["dropout_rate"], jnp.float32)
         model_state = {**model_state, "settings": jax.tree.map(lambda _: rate, model_state["settings"])}

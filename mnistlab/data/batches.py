@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mnistlab.config import TrainConfig
-from mnistlab.datasets import Dataset, random_split
+from mnistlab.data.datasets import Dataset, random_split
 from mnistlab.errors import UserError
 
 

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from mnistlab.errors import UserError
-from mnistlab.layers import (
+from mnistlab.nets.layers import (
     PIXEL,
     AvgPool,
     BatchNorm,

@@ -13,11 +13,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mnistlab import claims, config, history, stats
+from mnistlab import config
+from mnistlab.analysis import claims, history, stats
 from mnistlab.config import TrainConfig
-from mnistlab.crowds import Run
 from mnistlab.errors import UserError
-from mnistlab.train import Record, Result, concatenate, select
+from mnistlab.training.crowds import Run
+from mnistlab.training.train import Record, Result, concatenate, select
 
 
 class RunFolder(NamedTuple):

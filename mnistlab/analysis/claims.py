@@ -6,9 +6,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mnistlab import history, stats
+from mnistlab.analysis import history, stats
 from mnistlab.errors import UserError
-from mnistlab.train import Result
+from mnistlab.training.train import Result
 
 
 @dataclasses.dataclass(frozen=True)

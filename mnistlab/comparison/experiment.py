@@ -9,34 +9,24 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from mnistlab import (
-    batches,
-    checkpoint,
-    claims,
-    config,
-    datasets,
-    divergence,
-    evidence,
-    history,
-    models,
-    parallel,
-    report,
-    reported,
-    step,
-    tensorboard,
-    train,
-    workdirs,
-)
-from mnistlab.claims import Checked, Claim
+from mnistlab import config
+from mnistlab.analysis import claims, history, reported
+from mnistlab.analysis.claims import Checked, Claim
+from mnistlab.comparison import workdirs
 from mnistlab.config import AugmentConfig, TrainConfig
-from mnistlab.crowds import Sharing
-from mnistlab.datasets import Dataset
+from mnistlab.data import batches, datasets
+from mnistlab.data.datasets import Dataset
+from mnistlab.devices import parallel
+from mnistlab.devices.parallel import Layout
 from mnistlab.errors import UserError
 from mnistlab.files import write_atomic
-from mnistlab.parallel import Layout
-from mnistlab.report import Draw
-from mnistlab.step import Program
-from mnistlab.train import Epoch, Result
+from mnistlab.nets import models
+from mnistlab.report import evidence, report
+from mnistlab.report.report import Draw
+from mnistlab.training import checkpoint, divergence, step, tensorboard, train
+from mnistlab.training.crowds import Sharing
+from mnistlab.training.step import Program
+from mnistlab.training.train import Epoch, Result
 
 PROTOCOLS = ("reported", "controlled")
 

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from mnistlab import stats
+from mnistlab.analysis import stats
 from mnistlab.errors import UserError
-from mnistlab.train import Record, Result, select
+from mnistlab.training.train import Record, Result, select
 
 HEADER = ("variant", "seed", "epoch", *Record._fields, "seconds")
 

@@ -15,11 +15,11 @@ from typing import Any
 
 import jax
 
-from mnistlab import report
 from mnistlab.config import AugmentConfig
-from mnistlab.datasets import Dataset
+from mnistlab.data.datasets import Dataset
 from mnistlab.errors import UserError
 from mnistlab.files import write_atomic
+from mnistlab.report import report
 
 FINDINGS = ("history.csv", "summary.json", "report.html")
 

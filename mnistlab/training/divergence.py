@@ -12,13 +12,13 @@ import numpy as np
 import optax
 from jax.extend import core
 
-from mnistlab import batches
-from mnistlab.batches import Order, Pool
 from mnistlab.config import TrainConfig
-from mnistlab.crowds import Run
-from mnistlab.datasets import Dataset
-from mnistlab.step import Program, TrainState
-from mnistlab.train import EVAL_BATCH_SIZE, Epoch, Keeper
+from mnistlab.data import batches
+from mnistlab.data.batches import Order, Pool
+from mnistlab.data.datasets import Dataset
+from mnistlab.training.crowds import Run
+from mnistlab.training.step import Program, TrainState
+from mnistlab.training.train import EVAL_BATCH_SIZE, Epoch, Keeper
 
 LIBRARIES = tuple(str(Path(str(package.__file__)).parent) for package in (jax, flax, optax))
 CALLS = ("jit", "closed_call", "custom_jvp_call", "custom_vjp_call", "checkpoint")  # looked into
