@@ -133,7 +133,7 @@ def test_the_order_of_tfds_is_a_shuffle_by_content_too(tiny, tmp_path):
 def test_neither_tensorflow_nor_a_needless_tfds_is_imported(tiny, tmp_path):
     script = textwrap.dedent(f"""
         import sys, time, pathlib
-        from mnistlab import datasets
+        from mnistlab.data import datasets
         archives, root = pathlib.Path({str(tiny)!r}), pathlib.Path({str(tmp_path / "data")!r})
         datasets._load("mnist", root, "tfds", None, archives)
         print("tensorflow" in sys.modules, "tensorflow_datasets" in sys.modules)
@@ -399,7 +399,7 @@ def test_emnist_from_a_manual_dir_takes_the_first_rows_as_stock_does(tmp_path, m
 def start_process(tmp_path, archives, before=""):
     script = textwrap.dedent(f"""
         import pathlib, sys, time
-        from mnistlab import datasets
+        from mnistlab.data import datasets
         write = datasets._write_decoded
         def say(text): print(text, file=sys.stderr, flush=True)
         {before}

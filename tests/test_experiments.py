@@ -145,7 +145,7 @@ def test_debug_nans_ends_a_sweep_in_one_line_that_names_what_diverged(run_main, 
     sweep = ("--sweep=learning_rate=1e-3,1e30", "--variants=dense")
     done = run_main("lenet_vs_dense", *QUICK, *sweep, "--debug_nans", f"--workdir={tmp_path}")
     assert done.returncode == 1 and len(done.stderr.strip().splitlines()) == 1
-    assert "made by dot_general of layer dense_2, forward, mnistlab/layers.py:" in done.stderr
+    assert "made by dot_general of layer dense_2, forward, nets/layers.py:" in done.stderr
     assert "seed 0, learning_rate 1e+30, epoch 1, step 2; 1 of 2 runs" in done.stderr
 
 

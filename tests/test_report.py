@@ -423,6 +423,6 @@ def test_blocks_are_values():
 def test_importing_report_imports_no_matplotlib():
     code = "import sys, mnistlab.report.report; sys.exit(any(m in sys.modules for m in ('matplotlib', 'jax', 'scipy')))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
-    drawn = "import sys; from mnistlab import report; report.figure_seeds({'a': [1.0]}, 'x'); "
+    drawn = "import sys; from mnistlab.report import report; report.figure_seeds({'a': [1.0]}, 'x'); "
     code = drawn + "sys.exit('matplotlib.pyplot' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
