@@ -18,9 +18,10 @@ from absl import app, flags, logging
 from mnistlab.errors import UserError
 
 if TYPE_CHECKING:
+    from mnistlab.training.train import Epoch
+
     from mnistlab.comparison.experiment import Display, Experiment, Options
     from mnistlab.config import AugmentConfig
-    from mnistlab.training.train import Epoch
 
 FLAGS = flags.FLAGS
 TOOLS = ("bench", "compare", "gather", "power")  # entry points that are no comparison of a source

@@ -19,7 +19,7 @@ from mnistlab.comparison import runs, workdirs
 from mnistlab.comparison.runs import RunFolder
 from mnistlab.errors import UserError
 from mnistlab.report import evidence, report
-from mnistlab.training.train import Result
+from mnistlab.training.result import Result
 
 NAME = "compare"
 FLAGS = flags.FLAGS

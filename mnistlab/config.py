@@ -3,14 +3,14 @@
 import dataclasses
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from mnistlab.errors import UserError
 
 OPTIMIZERS = ("adam", "adamw", "sgd", "rmsprop", "adadelta")
 SCHEDULES = ("constant", "warmup_cosine", "exponential", "piecewise", "one_cycle")
-SPLITS = ("test_halves", "test_halves_swapped", "test_is_validation", "random_80_20", "random_55_5")
+SPLITS = ("own", "test_halves", "test_halves_swapped", "test_is_validation", "random_80_20", "random_55_5")
 ORDERS = ("tfds", "file")
 LOSSES = ("cross_entropy", "double_softmax", "categorical")
 SWEEPABLE = ("learning_rate", "momentum", "weight_decay", "dropout_rate", "initial_scale")
@@ -79,6 +79,7 @@ class TrainConfig:
     initial_scale: float = 1.0  # multiplies every initial kernel
     augment: AugmentConfig = AugmentConfig()
     limit_examples: int | None = None  # first N training examples
+    program: Callable[["TrainConfig"], Any] | None = None  # -> StepFunctions, in place of model, loss and optimiser
 
 
 def optim_default(name: str) -> OptimConfig:

@@ -3,17 +3,19 @@
 Needs eight devices: XLA_FLAGS=--xla_force_host_platform_device_count=8 makes them of a CPU.
 """
 
+import dataclasses
 import json
 import sys
 
 import jax
 import numpy as np
+import training
 
 from mnistlab.config import AugmentConfig, OptimConfig, TrainConfig
 from mnistlab.data import datasets
 from mnistlab.devices import parallel
 from mnistlab.nets import layers, models
-from mnistlab.training import train
+from mnistlab.training import loop
 
 NETS = {
     "dense": (layers.Flatten(), layers.Dense(16, "relu"), layers.Dense(10)),
@@ -36,7 +38,7 @@ CONFIG = TrainConfig(
 
 
 def initial_params(dataset, net):
-    init = train.program_of(CONFIG, dataset, models.Network(NETS[net])).init
+    init = loop.step_functions_of(dataclasses.replace(CONFIG, model=models.Network(NETS[net])), dataset).init
     seeds = np.array(SEEDS, np.uint32)
     return jax.device_get(jax.jit(jax.vmap(lambda seed: init(seed, (28, 28, 1), {}).params))(seeds))
 
@@ -47,11 +49,11 @@ def observe(dataset, net, before, layout, stream_megabytes=None):
 
     def on_epoch(epoch):
         if epoch.number == 1:
-            first.append(jax.device_get(epoch.carry.state.params))
+            first.append(jax.device_get(epoch.snapshot.carry.state.params))
 
     model = models.Network(NETS[net])
     keywords = {"layout": layout, "stream_megabytes": stream_megabytes, "on_epoch": on_epoch}
-    result = train.run(CONFIG, dataset, SEEDS, model=model, **keywords)
+    result = training.run(CONFIG, dataset, SEEDS, model=model, **keywords)
     norms = []
     for number in range(len(SEEDS)):
         moved = jax.tree.map(lambda a, b: (a[number] - b[number]).astype(np.float64), before, first[0])  # noqa: B023

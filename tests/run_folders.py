@@ -7,8 +7,8 @@ import numpy as np
 
 from mnistlab.analysis import claims, history
 from mnistlab.config import TrainConfig
-from mnistlab.training.crowds import Run
-from mnistlab.training.train import Record, Result
+from mnistlab.training.epoch import Record
+from mnistlab.training.result import Result, Run
 
 
 def result_of(test_accuracy, seeds, **curves):

@@ -19,12 +19,12 @@ NUM_EPOCHS = 4
 
 def measure(num_devices, num_seeds, batch_size, num_examples):
     """Seconds of a seed's epoch on so many devices; in the process that has them."""
+    import training
     from layouts import synthetic
 
     from mnistlab.config import TrainConfig
     from mnistlab.data import datasets
     from mnistlab.devices import parallel
-    from mnistlab.training import train
 
     small = synthetic()
     repeats = -(-num_examples // len(small.train.label))
@@ -32,7 +32,7 @@ def measure(num_devices, num_seeds, batch_size, num_examples):
     dataset = dataclasses.replace(small, train=images)
     config = TrainConfig("dense", limit_examples=num_examples, batch_size=batch_size, num_epochs=NUM_EPOCHS)
     layout = parallel.make_layout(num_devices if num_seeds == 1 else None)  # as the entry points do, unless told
-    result = train.run(config, dataset, range(num_seeds), layout=layout, crowd_size=num_seeds)
+    result = training.run(config, dataset, range(num_seeds), layout=layout, population_size=num_seeds)
     return float(result.epoch_seconds[:, 1:].min())
 
 

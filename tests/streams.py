@@ -7,13 +7,13 @@ import json
 import sys
 
 import numpy as np
+import training
 from layouts import synthetic
 
 from mnistlab.config import OptimConfig, TrainConfig
 from mnistlab.data import batches
 from mnistlab.devices import parallel
 from mnistlab.nets import layers, models
-from mnistlab.training import train
 
 NET = models.Network((layers.Flatten(), layers.Dense(10)))
 CONFIG = TrainConfig("net", optim=OptimConfig("sgd", 0.05), batch_size=32, num_epochs=2)
@@ -31,7 +31,7 @@ def observe(stream_megabytes=1):
 
     batches.read = note
     try:
-        result = train.run(
+        result = training.run(
             CONFIG, synthetic(), (3,), model=NET, layout=parallel.make_layout(), stream_megabytes=stream_megabytes
         )
     finally:

@@ -16,7 +16,7 @@ from mnistlab.data.batches import Batch
 from mnistlab.errors import UserError
 from mnistlab.nets import models
 from mnistlab.nets.layers import Dense, Flatten
-from mnistlab.training import losses, optim, step, train
+from mnistlab.training import losses, optim, step
 
 KNOBS = {
     "shift": AugmentConfig(shift_pixels=2),
@@ -275,7 +275,7 @@ def test_every_step_augments_anew_and_the_model_sees_it():
 def test_training_sees_augmented_images_and_evaluation_the_images_themselves(dataset):
     still = OptimConfig("sgd", 1e-30)
     train_config = TrainConfig("net", augment=ALL, batch_size=64, num_epochs=1, optim=still, split="test_is_validation")
-    result = train.run(train_config, dataset, model=models.Network((Flatten(), Dense(10))))
+    result = training.run(train_config, dataset, model=models.Network((Flatten(), Dense(10))))
     (weights,) = result.state.params.values()
 
     def plain_loss(split):

@@ -4,8 +4,8 @@ import pytest
 from mnistlab.analysis import claims
 from mnistlab.analysis.claims import Claim
 from mnistlab.config import TrainConfig
-from mnistlab.training.crowds import Run
-from mnistlab.training.train import Record, Result
+from mnistlab.training.epoch import Record
+from mnistlab.training.result import Result, Run
 
 NOISE = np.array([0.001, -0.002, 0.0015, 0.0005, -0.001, 0.002, -0.0005, 0.001, -0.0015, 0.0])
 NUM_SEEDS = len(NOISE)

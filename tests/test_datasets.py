@@ -25,7 +25,6 @@ from PIL import Image
 from mnistlab.config import OptimConfig, TrainConfig
 from mnistlab.data import datasets
 from mnistlab.errors import UserError
-from mnistlab.training import train
 
 ARCHIVES = Path(datasets.__file__).parent / "archives"
 MNIST_TRAIN_COUNTS = [5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949]
@@ -513,8 +512,8 @@ def test_a_data_source_reads_what_it_is_asked_for(tiny, tmp_path):
         np.testing.assert_array_equal(getattr(streamed, split).label, getattr(whole, split).label)
     assert streamed.class_names == whole.class_names and streamed.name == "mnist"
     config = TrainConfig("dense", optim=OptimConfig("sgd", 0.1), batch_size=16, num_epochs=2)
-    resident = train.run(config, whole, (0, 1))
-    for history in (train.run(config, dataset, (0, 1), stream_megabytes=2).history for dataset in (whole, streamed)):
+    resident = training.run(config, whole, (0, 1))
+    for history in (training.run(config, dataset, (0, 1), stream_megabytes=2).history for dataset in (whole, streamed)):
         for name, values in resident.history.items():
             np.testing.assert_array_equal(history[name], values)
 

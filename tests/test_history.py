@@ -9,8 +9,8 @@ import scipy.stats
 from mnistlab.analysis import history
 from mnistlab.config import TrainConfig
 from mnistlab.errors import UserError
-from mnistlab.training.crowds import Run
-from mnistlab.training.train import Record, Result
+from mnistlab.training.epoch import Record
+from mnistlab.training.result import Result, Run
 
 NAN = math.nan
 

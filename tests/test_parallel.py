@@ -8,12 +8,17 @@ from pathlib import Path
 
 import jax
 import pytest
+import training
 from flax import linen as nn
 
 from mnistlab.config import OptimConfig, TrainConfig
 from mnistlab.devices import parallel
 from mnistlab.errors import UserError
-from mnistlab.training import train
+from mnistlab.training import loop
+from mnistlab.training.executables import Executables
+from mnistlab.training.feed import Feed
+from mnistlab.training.population import Population, Setup
+from mnistlab.training.result import Run
 
 ROOT = Path(__file__).parents[1]
 EIGHT = {"XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu"}
@@ -103,9 +108,11 @@ class Plain(nn.Module):
 
 
 def test_a_model_without_axis_name_cannot_be_split_by_hand(dataset):
-    config = TrainConfig("plain", optim=OptimConfig("sgd", 0.1), batch_size=64, num_epochs=1)
-    with pytest.raises(UserError, match="axis_name"):
-        train.program_of(config, dataset, Plain(), parallel.BATCH)
+    config = TrainConfig(Plain(), optim=OptimConfig("sgd", 0.1), batch_size=64, num_epochs=1)
+    setup = Setup(config, dataset, loop.step_functions_of(config, dataset), Feed(dataset), None, Executables())
+    with pytest.raises(UserError, match="axis_name"), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(parallel.Grid, "axis_name", parallel.BATCH)
+        Population(setup, [Run(0, {})])
 
 
 @pytest.mark.parametrize("strategy", ["jit", "pmap", "shard_map"])
@@ -113,7 +120,7 @@ def test_the_same_run_on_one_device_by_any_means(dataset, strategy):
     config = TrainConfig("plain", optim=OptimConfig("sgd", 0.1), batch_size=64, num_epochs=2)
     layout = parallel.make_layout(1, strategy)
     assert layout is not None
-    got = train.run(config, dataset, (0, 1), model=Plain(), layout=layout)
-    expected = train.run(config, dataset, (0, 1), model=Plain())
+    got = training.run(config, dataset, (0, 1), model=Plain(), layout=layout)
+    expected = training.run(config, dataset, (0, 1), model=Plain())
     for name, values in expected.history.items():
         assert abs(got.history[name] - values).max() < 1e-6

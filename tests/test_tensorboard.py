@@ -7,7 +7,7 @@ import pytest
 from mnistlab.comparison import experiment
 from mnistlab.comparison.experiment import Options, Variant
 from mnistlab.config import TrainConfig
-from mnistlab.training import checkpoint, tensorboard, train
+from mnistlab.training import checkpoint, tensorboard
 
 
 @pytest.fixture(scope="module")
@@ -15,7 +15,7 @@ def written(dataset, tmp_path_factory):
     folder = tmp_path_factory.mktemp("events")
     events = tensorboard.EventWriter(folder)
     config = TrainConfig("dense", batch_size=50, num_epochs=2)
-    result = train.run(config, dataset, [3, 4], on_epoch=events.epoch)
+    result = training.run(config, dataset, [3, 4], on_epoch=events.epoch)
     events.image("predictions", np.full((20, 30, 3), 7, np.uint8), 2)
     events.close()
     return folder, result
@@ -63,8 +63,8 @@ def test_a_reloaded_model_predicts_the_same(dataset, tmp_path):
         experiment.run(shown, Options(tmp_path, num_seeds=2))
     finally:
         experiment._load = load
-    program = train.program_of(variant.config, dataset)
-    result = train.run(variant.config, dataset, [0, 1])
+    program = loop.step_functions_of(variant.config, dataset)
+    result = training.run(variant.config, dataset, [0, 1])
     reloaded = experiment.restore_weights(tmp_path / "checkpoints" / "dense" / "last", result.state)
     ours, theirs = (
         jax.vmap(program.predict, (0, None))(state, dataset.test.image) for state in (result.state, reloaded)

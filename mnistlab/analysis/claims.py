@@ -8,7 +8,7 @@ import numpy as np
 
 from mnistlab.analysis import history, stats
 from mnistlab.errors import UserError
-from mnistlab.training.train import Result
+from mnistlab.training.result import Result
 
 
 @dataclasses.dataclass(frozen=True)

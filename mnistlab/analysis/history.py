@@ -12,7 +12,8 @@ import numpy as np
 
 from mnistlab.analysis import stats
 from mnistlab.errors import UserError
-from mnistlab.training.train import Record, Result, select
+from mnistlab.training.epoch import Record
+from mnistlab.training.result import Result, select
 
 HEADER = ("variant", "seed", "epoch", *Record._fields, "seconds")
 

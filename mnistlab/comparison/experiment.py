@@ -132,7 +132,7 @@ def run(experiment: Experiment, options: Options, display: Display = SILENT) -> 
             workdirs.check(options.workdir, identity)
         dataset = parallel.first_then_others(lambda: _load(variants, options.data_dir))
         for variant in variants.values():  # bad limits end here, before anything is written or replaced
-            batches.split_parts(variant.config, len(dataset.train.label), len(dataset.test.label), seeds[0])
+            batches.split_parts(variant.config, dataset, seeds[0])
         workdirs.prepare(options.workdir, identity, options.resume)
         workdirs.write_config(options.workdir, identity, options.command, dataset)
         _say_layers(variants, dataset, display)

@@ -17,8 +17,8 @@ from mnistlab import config
 from mnistlab.analysis import claims, history, stats
 from mnistlab.config import TrainConfig
 from mnistlab.errors import UserError
-from mnistlab.training.crowds import Run
-from mnistlab.training.train import Record, Result, concatenate, select
+from mnistlab.training.epoch import Record
+from mnistlab.training.result import Result, Run, concatenate, select
 
 
 class RunFolder(NamedTuple):

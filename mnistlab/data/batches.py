@@ -44,28 +44,33 @@ class Parts(NamedTuple):
 
 
 def make_pool(dataset: Dataset) -> Pool:
-    """The dataset as one pool of host arrays: training examples first, then test examples."""
-    image = np.concatenate([dataset.train.image[:], dataset.test.image[:]])
-    label = np.concatenate([dataset.train.label, dataset.test.label])
+    """The dataset as one pool of host arrays: training examples first, then test, then its own validation examples."""
+    image = np.concatenate([split.image[:] for split in dataset.splits])
+    label = np.concatenate([split.label for split in dataset.splits])
     return Pool(image, label.astype(np.int32))
 
 
-def split_parts(config: TrainConfig, num_train: int, num_test: int, seed: int) -> Parts:
+def split_parts(config: TrainConfig, dataset: Dataset, seed: int) -> Parts:
     """The parts that `config.split` makes of a dataset for one seed.
 
     test_halves: the first half of the test set is the test, the second half the validation set;
     test_halves_swapped: the other way round; test_is_validation: both are the whole test set;
+    own: the dataset's own validation set, or none where it has none;
     random_80_20, random_55_5: a seeded random part of the training set, a fifth or a twelfth, is the validation set.
 
     Raises:
       UserError: `limit_examples` leaves nothing to train or to validate on.
     """
+    num_train, num_test = len(dataset.train.label), len(dataset.test.label)
     if config.limit_examples is not None and config.limit_examples > num_train:
         raise UserError(
             f"limit_examples is {config.limit_examples}; expected at most the {num_train} training examples"
         )
     train = np.arange(min(num_train, config.limit_examples or num_train), dtype=np.int32)
     test = np.arange(num_train, num_train + num_test, dtype=np.int32)
+    if config.split == "own":
+        num_all = sum(len(split.label) for split in dataset.splits)
+        return Parts(train, np.arange(num_train + num_test, num_all, dtype=np.int32), test)
     half = num_test // 2
     if config.split == "test_halves":
         return Parts(train, val=test[half:], test=test[:half])

@@ -58,6 +58,12 @@ class Dataset:
     train: Split
     test: Split
     fingerprint: str
+    val: Split | None = None  # its own validation set
+
+    @property
+    def splits(self) -> tuple[Split, ...]:
+        """In the order of the pool: train, test, and val where there is one."""
+        return (self.train, self.test) if self.val is None else (self.train, self.test, self.val)
 
 
 def default_data_dir() -> Path:

@@ -8,7 +8,7 @@ from mnistlab.analysis import claims, history
 from mnistlab.analysis.claims import Checked
 from mnistlab.report import report
 from mnistlab.report.report import Draw
-from mnistlab.training.train import Result
+from mnistlab.training.result import Result
 
 
 def claims_table(checked: Sequence[Checked]) -> report.Table:

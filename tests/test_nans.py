@@ -1,13 +1,18 @@
 """Which operation made the first NaN. Oracles: functions of which it is known, and a network broken on purpose."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import training
 from flax import linen as nn
 
 from mnistlab.config import OptimConfig, TrainConfig
-from mnistlab.training import checkpoint, divergence, train
+from mnistlab.training import loop, nans
+from mnistlab.training.callbacks import Checkpoint
+from mnistlab.training.nans import NanCheck
 
 CONFIG = TrainConfig("dense", batch_size=100, num_epochs=2, optim=OptimConfig("sgd", 0.05))
 X = jnp.array([0.0, 1.0, 4.0])
@@ -45,9 +50,9 @@ class Logarithm(nn.Module):
     ],
 )
 def test_the_operation_is_named(function, kind, operation):
-    made = divergence.first_nonfinite(function, X)
+    made = nans.first_nonfinite(function, X)
     assert made.startswith(f"{kind}, made by {operation}")
-    assert "tests/test_divergence.py:" in made
+    assert "tests/test_nans.py:" in made
 
 
 def test_a_gradient_is_called_backward_and_its_layer_is_named():
@@ -61,52 +66,33 @@ def test_a_gradient_is_called_backward_and_its_layer_is_named():
         def __call__(self, x):
             return Steep(name="steep")(x)
 
-    made = divergence.first_nonfinite(jax.grad(lambda x: Root().apply({}, x)), 0.0)
-    assert made.startswith("infinity, made by mul of layer steep, backward, tests/test_divergence.py:")
+    made = nans.first_nonfinite(jax.grad(lambda x: Root().apply({}, x)), 0.0)
+    assert made.startswith("infinity, made by mul of layer steep, backward, tests/test_nans.py:")
 
 
 def test_a_finite_function_and_nan_arguments_are_told():
-    assert "in what the step began with" in divergence.first_nonfinite(lambda x: x + 1, X / 0)
+    assert "in what the step began with" in nans.first_nonfinite(lambda x: x + 1, X / 0)
 
 
 def watched(dataset, folder, seeds=(0, 1), **options):
-    """train.run under a Watch."""
-    model = Breaks()
-    keepers, watches = [], []
-
-    def keeper(name):
-        program = train.program_of(CONFIG, dataset, model)
-        keepers.append(checkpoint.Keeper(folder / name))
-        watches.append(divergence.Watch(keepers[-1], CONFIG, dataset, program))
-        return watches[-1]
-
-    try:
-        return train.run(
-            CONFIG,
-            dataset,
-            seeds,
-            model=model,
-            keeper=keeper,
-            on_epoch=lambda epoch: watches[-1].on_epoch(epoch),
-            **options,
-        )
-    finally:
-        for opened in keepers:
-            opened.close()
+    """Training under a NanCheck."""
+    config = dataclasses.replace(CONFIG, model=Breaks())
+    check = NanCheck(config, dataset, loop.step_functions_of(config, dataset))
+    return training.run(config, dataset, seeds, callbacks=[check, Checkpoint(folder)], **options)
 
 
 def test_a_run_that_diverges_ends_with_its_seed_step_layer_and_line(dataset, tmp_path):
     with pytest.raises(FloatingPointError) as caught:
         watched(dataset, tmp_path, sweep={"learning_rate": (0.05, 50.0)})
     text = str(caught.value)
-    assert text.startswith("the first NaN, made by log of layer broken, forward, tests/test_divergence.py:")
+    assert text.startswith("the first NaN, made by log of layer broken, forward, tests/test_nans.py:")
     assert "seed 0, learning_rate 50, epoch 1, step 2; 2 of 4 runs" in text and "\n" not in text
     assert not [path for path in tmp_path.rglob("*") if path.name.isdecimal()]  # of that epoch nothing is kept
 
 
 def test_watching_changes_no_bit_and_keeps_every_epoch(dataset, tmp_path):
     seen = watched(dataset, tmp_path)
-    plain = train.run(CONFIG, dataset, (0, 1), model=Breaks())
+    plain = training.run(CONFIG, dataset, (0, 1), model=Breaks())
     for name, values in plain.history.items():
         np.testing.assert_array_equal(seen.history[name], values)
     assert {path.name for path in (tmp_path / "seeds_0-1").iterdir()} >= {"1", "2"}

@@ -1,4 +1,4 @@
-"""Crowds: the runs that share a compiled program, and how many may."""
+"""Populations: the runs that share compiled programs, and how many may."""
 
 import itertools
 import re
@@ -10,33 +10,27 @@ import jax
 
 from mnistlab.config import TrainConfig
 from mnistlab.files import sha256
+from mnistlab.training.result import Run
 
-MAX_CPU_CROWD = 8  # a run costs no less in a larger one (measured: lenet5, dense and cnn A on 2 cores)
+MAX_CPU_POPULATION = 8  # a run costs no less in a larger one (measured: lenet5, dense and cnn A on 2 cores)
 MEMORY_SHARE = 0.7  # of the memory that is free: the rest is for evaluation, checkpoints and the estimate's error
 
 
-class Run(NamedTuple):
-    """One member of a crowd: a seed and the settings in which it differs from the config."""
-
-    seed: int
-    settings: dict[str, float]
-
-
-class Sharing(NamedTuple):
+class PopulationSize(NamedTuple):
     """How many runs share a program, and why; None where it was not measured or cannot be known."""
 
     num_runs: int
-    crowd_size: int
+    size: int
     run_bytes: int | None = None  # what one run of the epoch program takes
-    free_bytes: int | None = None  # memory that was free for the crowd
+    free_bytes: int | None = None  # memory that was free for the population
 
     def text(self) -> str:
         """In a line.
 
-        >>> Sharing(20, 4, run_bytes=5 * 10**9, free_bytes=30 * 10**9).text()
+        >>> PopulationSize(20, 4, run_bytes=5 * 10**9, free_bytes=30 * 10**9).text()
         '4 of 20 runs share a program: 5,000 MB each, 30,000 MB free'
         """
-        text = f"{self.crowd_size} of {self.num_runs} runs share a program"
+        text = f"{self.size} of {self.num_runs} runs share a program"
         if self.run_bytes is None:
             return text
         free = "free memory unknown" if self.free_bytes is None else f"{self.free_bytes / 1e6:,.0f} MB free"
@@ -63,12 +57,12 @@ def fitting_size(
 ) -> int:
     """How many of `num_runs` runs share a program: as many as fit into MEMORY_SHARE of `free_bytes`, at least 1.
 
-    The crowds are of one size where possible, since each size is compiled: 10 runs are 5 and 5, not 8 and 2.
+    The populations are of one size where possible, since each size is compiled: 10 runs are 5 and 5, not 8 and 2.
 
     Args:
       free_bytes: None where it is not known, and then no limit.
       most: never more than this.
-      num_devices: a crowd of at least so many runs is a multiple of it.
+      num_devices: a population of at least so many runs is a multiple of it.
 
     >>> fitting_size(20, run_bytes=100, free_bytes=1000), fitting_size(10, most=8)
     (7, 5)
@@ -101,12 +95,12 @@ def free_memory(device: jax.Device | None = None, meminfo: Path = Path("/proc/me
     return int(available[1]) * 1024 if available else None
 
 
-def crowd_name(crowd: Sequence[Run]) -> str:
-    """A folder name for a crowd, another for every other crowd.
+def population_name(runs: Sequence[Run]) -> str:
+    """A folder name for a population, another for every other one.
 
-    >>> crowd_name([Run(0, {}), Run(1, {})])
+    >>> population_name([Run(0, {}), Run(1, {})])
     'seeds_0-1'
     """
-    name = f"seeds_{crowd[0].seed}-{crowd[-1].seed}"
-    settings = repr([(member.seed, sorted(member.settings.items())) for member in crowd if member.settings])
+    name = f"seeds_{runs[0].seed}-{runs[-1].seed}"
+    settings = repr([(member.seed, sorted(member.settings.items())) for member in runs if member.settings])
     return name if settings == "[]" else f"{name}_{sha256(settings.encode())[:12]}"

@@ -6,7 +6,7 @@ from mnistlab.training import crowds
 
 
 def test_crowds_that_differ_have_different_names():
-    names = {crowds.crowd_name([crowds.Run(0, {"learning_rate": rate})]) for rate in (0.12345678, 0.12345679)}
+    names = {crowds.crowd_name([Run(0, {"learning_rate": rate})]) for rate in (0.12345678, 0.12345679)}
     assert len(names) == 2
 
 
@@ -41,9 +41,9 @@ class Device:
 def test_free_memory_is_what_the_device_or_else_the_host_says(tmp_path):
     meminfo = tmp_path / "meminfo"
     meminfo.write_text("MemTotal:       16000 kB\nMemFree:         1000 kB\nMemAvailable:    3000 kB\n")
-    assert crowds.free_memory(Device("gpu", {"bytes_limit": 1000, "bytes_in_use": 300}), meminfo) == 700
-    assert crowds.free_memory(Device("cpu", None), meminfo) == 3000 * 1024
-    assert crowds.free_memory(Device("tpu", None), meminfo) is None  # the host's memory is not its
-    assert crowds.free_memory(Device("cpu", None), tmp_path / "missing") is None
+    assert sizing.free_memory(Device("gpu", {"bytes_limit": 1000, "bytes_in_use": 300}), meminfo) == 700
+    assert sizing.free_memory(Device("cpu", None), meminfo) == 3000 * 1024
+    assert sizing.free_memory(Device("tpu", None), meminfo) is None  # the host's memory is not its
+    assert sizing.free_memory(Device("cpu", None), tmp_path / "missing") is None
     meminfo.write_text("MemTotal:       16000 kB\n")
-    assert crowds.free_memory(Device("cpu", None), meminfo) is None
+    assert sizing.free_memory(Device("cpu", None), meminfo) is None

@@ -15,7 +15,7 @@ from mnistlab.config import TrainConfig
 from mnistlab.data.batches import Batch
 from mnistlab.training import losses
 from mnistlab.training.losses import Sums
-from mnistlab.training.step import Program, TrainState
+from mnistlab.training.step import StepFunctions, TrainState, key_of
 
 NUM_HIDDEN = 512
 NUM_CLASSES = 10
@@ -80,11 +80,11 @@ def adam(
     return new, Moments(mean, square)
 
 
-def make_program(config: TrainConfig) -> Program:
+def make_step_functions(config: TrainConfig) -> StepFunctions:
     """What training needs, from the functions above; of `config` it takes the rates and the pixel scale."""
     default_rate = 0.2 if config.dropout_rate is None else config.dropout_rate
 
-    def init(seed: jax.Array, image_shape: tuple[int, ...], settings: Mapping[str, jax.Array]) -> TrainState:
+    def init(seed: jax.Array, image_shape: tuple[int, ...], settings: Mapping[str, jax.Array], /) -> TrainState:
         num_pixels = image_shape[0] * image_shape[1] * image_shape[2]
         hidden_key, output_key, rng = jax.random.split(jax.random.key(seed), 3)
         scale = settings.get("initial_scale", 1.0)
@@ -98,14 +98,15 @@ def make_program(config: TrainConfig) -> Program:
             "dropout_rate": jnp.float32(settings.get("dropout_rate", default_rate)),
         }
         moments = Moments(zeros, Weights(*(jnp.zeros_like(kernel) for kernel in weights)))
-        return TrainState(jnp.zeros([], jnp.int32), weights, {"settings": rates}, moments, rng)
+        return TrainState(jnp.zeros([], jnp.int32), weights, {"settings": rates}, moments, jax.random.key_data(rng))
 
     def logits_of(state: TrainState, image: jax.Array, key: jax.Array) -> jax.Array:
         x = image.reshape(len(image), -1).astype(jnp.float32) * config.pixel_scale
         return forward(state.params, x, state.model_state["settings"]["dropout_rate"], key)
 
-    def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Sums]:
-        key = jax.random.fold_in(state.rng, state.step)
+    def train_step(state: TrainState, batch: Batch, /, axis_name: str | None = None) -> tuple[TrainState, Sums]:
+        del axis_name
+        key = jax.random.fold_in(key_of(state), state.step)
 
         def summed_loss(weights: Weights) -> tuple[jax.Array, Sums]:
             logits = logits_of(state._replace(params=weights), batch.image, key)
@@ -119,12 +120,13 @@ def make_program(config: TrainConfig) -> Program:
         weights, moments = adam(state.params, gradient, state.opt_state, step.astype(jnp.float32), rate)
         return state._replace(step=step, params=weights, opt_state=moments), total
 
-    def eval_step(state: TrainState, batch: Batch, number: jax.Array) -> Sums:
-        key = jax.random.fold_in(jax.random.fold_in(state.rng, state.step), number + 1)
+    def eval_step(state: TrainState, batch: Batch, number: jax.Array, /, axis_name: str | None = None) -> Sums:
+        del axis_name
+        key = jax.random.fold_in(jax.random.fold_in(key_of(state), state.step), number + 1)
         logits = logits_of(state, batch.image, key)
         return losses.sums(softmax_cross_entropy(logits, batch.label), logits, batch.label, batch.weight)
 
     def predict(state: TrainState, image: jax.Array) -> jax.Array:
-        return logits_of(state, image, jax.random.fold_in(state.rng, state.step))
+        return logits_of(state, image, jax.random.fold_in(key_of(state), state.step))
 
-    return Program(init, train_step, eval_step, predict)
+    return StepFunctions(init, train_step, eval_step, predict, splits_batches=False)

@@ -16,66 +16,53 @@ from mnistlab.config import TrainConfig
 from mnistlab.data import batches
 from mnistlab.data.batches import Order, Pool
 from mnistlab.data.datasets import Dataset
-from mnistlab.training.crowds import Run
-from mnistlab.training.step import Program, TrainState
-from mnistlab.training.train import EVAL_BATCH_SIZE, Epoch, Keeper
+from mnistlab.training.callbacks import Callback, Epoch, Snapshot
+from mnistlab.training.population import EVAL_BATCH_SIZE
+from mnistlab.training.result import Run
+from mnistlab.training.step import StepFunctions, TrainState
 
 LIBRARIES = tuple(str(Path(str(package.__file__)).parent) for package in (jax, flax, optax))
 CALLS = ("jit", "closed_call", "custom_jvp_call", "custom_vjp_call", "checkpoint")  # looked into
 
 
-class Watch:
-    """A keeper that keeps no epoch in which a run became NaN or infinite, but says where.
+class NanCheck(Callback):
+    """Ends the training at the first NaN or infinity and says what made it.
 
-    To be given to train.run as its keeper, with `on_epoch` in its on_epoch. Training is as without it, to the bit: the
-    run that diverged is repeated alone, from the epoch before, and its step taken operation by operation.
+    Before a checkpoint in the list of callbacks, it lets no diverged epoch be kept. Training is as without it, to the
+    bit: the run that diverged is repeated alone, from the epoch before, and its step taken operation by operation.
     """
 
-    def __init__(self, keeper: Keeper, config: TrainConfig, dataset: Dataset, program: Program):
-        self.keeper = keeper
-        self.find = functools.partial(find, config, dataset, program)
-        self.before: Any = None  # the carry before the epoch, copied: the epoch program takes it over
-        self.after: tuple[int, Any] = (0, None)
+    def __init__(self, config: TrainConfig, dataset: Dataset, steps: StepFunctions):
+        self.find = functools.partial(find, config, dataset, steps)
+        self.before: Any = None  # the carry before the epoch, copied: training takes it over
 
-    def restore(self, template: Any) -> tuple[int, Any] | None:
-        """As Keeper.restore."""
-        kept = self.keeper.restore(template)
-        self.before = jax.tree.map(jnp.copy, (template if kept is None else kept[1])["carry"])
-        return kept
-
-    def save(self, epoch: int, tree: Any) -> None:
-        """Holds `tree` until `on_epoch` has seen the epoch."""
-        self.after = epoch, tree
+    def on_start(self, runs: Sequence[Run], snapshot: Snapshot) -> None:
+        self.before = jax.tree.map(jnp.copy, snapshot.carry)
 
     def on_epoch(self, epoch: Epoch) -> None:
-        """Keeps the epoch where all of it is finite.
-
-        Raises:
-          FloatingPointError: a run diverged; one line that says which and where.
-        """
+        """Raises FloatingPointError where a run diverged: one line that says which and where."""
+        carry = epoch.snapshot.carry
         active = np.asarray(self.before.active)
-        leaves = jax.tree.leaves((epoch.carry.state, epoch.record))
-        finite = np.logical_and.reduce([_finite_by_run(leaf) for leaf in leaves])
+        finite = np.logical_and.reduce([_finite_by_run(leaf) for leaf in jax.tree.leaves((carry.state, epoch.record))])
         bad = np.flatnonzero(active & ~finite)
         if len(bad):
             state = jax.tree.map(lambda leaf: leaf[bad[0]], self.before.state)
             place = self.find(epoch.runs[bad[0]], state, epoch.number)
             raise FloatingPointError(f"{place}; {len(bad)} of {len(active)} runs diverged in this epoch")
-        self.keeper.save(*self.after)
-        self.before = jax.tree.map(jnp.copy, epoch.carry)
+        self.before = jax.tree.map(jnp.copy, carry)
 
 
-def find(config: TrainConfig, dataset: Dataset, program: Program, run: Run, state: TrainState, epoch: int) -> str:
+def find(config: TrainConfig, dataset: Dataset, steps: StepFunctions, run: Run, state: TrainState, epoch: int) -> str:
     """Repeats the `epoch` (from 1) of one run, from the `state` before it; where the first NaN or infinity was made."""
     pool, state = jax.device_put((batches.make_pool(dataset), state), jax.local_devices()[0])
-    part = batches.split_parts(config, len(dataset.train.label), len(dataset.test.label), run.seed)
+    part = batches.split_parts(config, dataset, run.seed)
     settings = "".join(f", {name} {value:g}" for name, value in run.settings.items())
     where = f"seed {run.seed}{settings}, epoch {epoch}"
     if not _finite(state):
         return f"NaN or infinity: {where}, in what was kept of the epoch before; start again with --noresume"
 
     def train_step(state: TrainState, pool: Pool, order: Order) -> Any:
-        return program.train_step(state, batches.take(pool, order))
+        return steps.train_step(state, batches.take(pool, order))
 
     taken = jax.jit(train_step)
     for number, order in enumerate(_steps(batches.epoch_order(part.train, config.batch_size, run.seed, epoch - 1))):
@@ -85,7 +72,7 @@ def find(config: TrainConfig, dataset: Dataset, program: Program, run: Run, stat
         state = after
 
     def eval_step(state: TrainState, pool: Pool, order: Order, number: jax.Array) -> Any:
-        return program.eval_step(state, batches.take(pool, order), number)
+        return steps.eval_step(state, batches.take(pool, order), number)
 
     evaluated = jax.jit(eval_step)
     for number, order in enumerate(_steps(batches.padded_order(part.val, EVAL_BATCH_SIZE))):
