@@ -11,13 +11,13 @@ import numpy as np
 from experiments import common
 from mnistlab.analysis import history, reported, stats
 from mnistlab.analysis.claims import Claim
-from mnistlab.comparison.experiment import Experiment, Outcome, Variant
-from mnistlab.config import OptimConfig, TrainConfig
+from mnistlab.comparison.spec import Experiment, Outcome, Variant
+from mnistlab.config import OptimConfig
 from mnistlab.report import report
 from mnistlab.report.report import Draw
 
-A = TrainConfig(
-    model="cnn_a",
+A = Variant(
+    "cnn_a",
     dataset="mnist",
     order="file",
     split="test_halves_swapped",  # the first 5,000 test images validate, the last 5,000 test
@@ -35,10 +35,8 @@ DESCRIPTIONS = {
     "E": "D with inception blocks (the network around them is ours)",
 }
 
-REPORTED = {name: Variant(replace(A, model=f"cnn_{name.lower()}"), text) for name, text in DESCRIPTIONS.items()}
-CONTROLLED = {
-    name: replace(variant, config=replace(variant.config, pixel_scale=1 / 255)) for name, variant in REPORTED.items()
-}
+REPORTED = {name: replace(A, model=f"cnn_{name.lower()}", description=text) for name, text in DESCRIPTIONS.items()}
+CONTROLLED = {name: replace(variant, pixel_scale=1 / 255) for name, variant in REPORTED.items()}
 
 CLAIMS = (
     Claim("a", "more layers help: D > A", "test_accuracy", "D", ">", "A"),

@@ -18,9 +18,9 @@ from absl import app, flags, logging
 from mnistlab.errors import UserError
 
 if TYPE_CHECKING:
+    from mnistlab.comparison.experiment import Display, Experiment, Options
     from mnistlab.training.train import Epoch
 
-    from mnistlab.comparison.experiment import Display, Experiment, Options
     from mnistlab.config import AugmentConfig
 
 FLAGS = flags.FLAGS

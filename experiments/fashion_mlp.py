@@ -3,6 +3,7 @@
 python -m experiments.fashion_mlp [--seeds=8] [--protocol=controlled]
 """
 
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -12,16 +13,17 @@ import numpy as np
 from experiments import common
 from mnistlab import timing
 from mnistlab.analysis.claims import Claim
-from mnistlab.comparison.experiment import Experiment, Outcome, Variant, class_pictures
-from mnistlab.config import OptimConfig, TrainConfig
-from mnistlab.nets import models
+from mnistlab.comparison.page import class_pictures
+from mnistlab.comparison.spec import Experiment, Outcome, Variant
+from mnistlab.config import OptimConfig
 from mnistlab.report import report
 from mnistlab.report.report import Draw
+from mnistlab.training import loop
 
 LEARNING_RATES = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
 
-MLP = TrainConfig(
-    model="mlp_128_64",
+MLP = Variant(
+    "mlp_128_64",
     dataset="fashion_mnist",
     order="file",
     split="random_80_20",
@@ -29,12 +31,16 @@ MLP = TrainConfig(
     optim=OptimConfig("adam", 1e-2),
     batch_size=128,
     num_epochs=20,
+    description="Adam at 1e-2",
+    curve="fashion_mlp_128_64",
 )
 
-REPORTED = {"mlp_128_64": Variant(MLP, "Adam at 1e-2", "fashion_mlp_128_64")}
+REPORTED = {"mlp_128_64": MLP}
 CONTROLLED = {
-    "mlp_128_64": Variant(MLP, "learning rate chosen on validation", learning_rates=LEARNING_RATES),
-    "rate_1e-2": Variant(MLP, "the source's learning rate", "fashion_mlp_128_64"),
+    "mlp_128_64": replace(
+        MLP, description="learning rate chosen on validation", curve=None, learning_rates=LEARNING_RATES
+    ),
+    "rate_1e-2": replace(MLP, description="the source's learning rate"),
 }
 
 CLAIMS = (
@@ -60,7 +66,7 @@ def exercises(outcome: Outcome, draw: Draw) -> tuple[list[report.Block], dict[st
         ("copying each image", f"{1e3 * np.median(copying.finished_seconds):.3f}"),
         ("viewing them all by reshape", f"{1e3 * np.median(viewing.finished_seconds):.4f}"),
     ]
-    network = models.make_model(MLP.model)
+    network = loop.make_model(MLP.model)
     first = jnp.asarray(image[:1], jnp.float32) / 255
     logits = jax.jit(lambda key: network.apply(network.init(key, first), first))(jax.random.key(0))
     output = np.asarray(jax.nn.softmax(logits)[0])

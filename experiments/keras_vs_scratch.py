@@ -9,38 +9,49 @@ from typing import Any
 from experiments import common
 from mnistlab.analysis import history, reported
 from mnistlab.analysis.claims import Claim
-from mnistlab.comparison.experiment import Experiment, Outcome, Variant
-from mnistlab.config import OptimConfig, TrainConfig
+from mnistlab.comparison.spec import Experiment, Outcome, Variant
+from mnistlab.config import OptimConfig
 from mnistlab.report import report
 from mnistlab.report.report import Draw
-from mnistlab.training import scratch
+from mnistlab.training import by_hand
 
-KERAS = TrainConfig(
-    model="mlp512",
+KERAS = Variant(
+    "mlp512",
     dataset="fashion_mnist",
     order="file",
     split="test_is_validation",
     optim=OptimConfig("adam", 1e-3),
     batch_size=32,
     num_epochs=70,
+    description="dense 512 relu, dropout 0.2, dense 10",
+    curve="fashion_mlp512_keras",
 )
 WITHOUT_BIASES = (("use_bias", False),)
 DROPOUT_AT_EVALUATION = (("dropout_at_evaluation", True),)
-SCRATCH = replace(KERAS, batch_size=64, loss_reduction="sum", model_options=(*WITHOUT_BIASES, *DROPOUT_AT_EVALUATION))
+SCRATCH = replace(
+    KERAS,
+    batch_size=64,
+    loss_reduction="sum",
+    model_options=(*WITHOUT_BIASES, *DROPOUT_AT_EVALUATION),
+    program=by_hand.make_step_functions,
+    description="the same by hand",
+    curve="fashion_mlp512_scratch",
+)
+FAIR = replace(KERAS, curve=None)
 
 REPORTED = {
-    "keras": Variant(KERAS, "dense 512 relu, dropout 0.2, dense 10", "fashion_mlp512_keras"),
-    "scratch": Variant(SCRATCH, "the same by hand", "fashion_mlp512_scratch", scratch.make_program),
+    "keras": KERAS,
+    "scratch": SCRATCH,
 }
 CONTROLLED = {
-    "keras": Variant(KERAS, "the framework's"),
-    "batch_64": Variant(replace(KERAS, batch_size=64), "batch 64 instead of 32"),
-    "without_biases": Variant(replace(KERAS, model_options=WITHOUT_BIASES), "no biases"),
-    "dropout_at_evaluation": Variant(
-        replace(KERAS, model_options=DROPOUT_AT_EVALUATION), "dropout stays on in evaluation"
+    "keras": replace(FAIR, description="the framework's"),
+    "batch_64": replace(FAIR, batch_size=64, description="batch 64 instead of 32"),
+    "without_biases": replace(FAIR, model_options=WITHOUT_BIASES, description="no biases"),
+    "dropout_at_evaluation": replace(
+        FAIR, model_options=DROPOUT_AT_EVALUATION, description="dropout stays on in evaluation"
     ),
-    "summed_loss": Variant(replace(KERAS, loss_reduction="sum"), "gradient of the summed loss"),
-    "scratch": Variant(SCRATCH, "all four", None, scratch.make_program),
+    "summed_loss": replace(FAIR, loss_reduction="sum", description="gradient of the summed loss"),
+    "scratch": replace(SCRATCH, description="all four", curve=None),
 }
 
 CLAIMS = (

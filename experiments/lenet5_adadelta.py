@@ -13,26 +13,30 @@ import numpy as np
 
 from experiments import common
 from mnistlab.analysis.claims import Claim
-from mnistlab.comparison.experiment import Experiment, Outcome, Variant
-from mnistlab.config import OptimConfig, TrainConfig
+from mnistlab.comparison.spec import Experiment, Outcome, Variant
+from mnistlab.config import OptimConfig
 from mnistlab.report import report
 from mnistlab.report.report import Draw
 
-LENET5 = TrainConfig(
-    model="lenet5_adadelta",
+LENET5 = Variant(
+    "lenet5_adadelta",
     dataset="mnist",
     split="test_is_validation",
     optim=OptimConfig("adadelta", 1.0),
     batch_size=128,
     num_epochs=12,
+    description="dropout 0.25 and 0.5, Adadelta at 1.0",
+    curve="mnist_lenet5_adadelta",
 )
-FAIR = replace(LENET5, split="random_55_5")  # validation images are taken from the training set, not from the test set
+FAIR = replace(
+    LENET5, split="random_55_5", curve=None
+)  # validation images are taken from the training set, not from the test set
 
-REPORTED = {"lenet5_dropout": Variant(LENET5, "dropout 0.25 and 0.5, Adadelta at 1.0", "mnist_lenet5_adadelta")}
+REPORTED = {"lenet5_dropout": LENET5}
 CONTROLLED = {
-    "lenet5_dropout": Variant(FAIR, "dropout 0.25 and 0.5, Adadelta at 1.0"),
-    "without_dropout": Variant(replace(FAIR, dropout_rate=0.0), "no dropout"),
-    "adam": Variant(replace(FAIR, optim=OptimConfig("adam", 1e-3)), "Adam at 1e-3"),
+    "lenet5_dropout": FAIR,
+    "without_dropout": replace(FAIR, dropout_rate=0.0, description="no dropout"),
+    "adam": replace(FAIR, optim=OptimConfig("adam", 1e-3), description="Adam at 1e-3"),
 }
 
 CLAIMS = (

@@ -82,6 +82,10 @@ class TrainConfig:
     program: Callable[["TrainConfig"], Any] | None = None  # -> StepFunctions, in place of model, loss and optimiser
 
 
+T = TypeVar("T")
+C = TypeVar("C", bound=TrainConfig)
+
+
 def optim_default(name: str) -> OptimConfig:
     """Keras' defaults for the optimiser `name`.
 
@@ -166,7 +170,7 @@ def check_sweep(sweep: Mapping[str, Sequence[float]], config: TrainConfig) -> No
             check(with_setting(config, name, value))
 
 
-def with_setting(config: TrainConfig, name: str, value: Any) -> TrainConfig:
+def with_setting(config: C, name: str, value: Any) -> C:
     """`config` with one field of it or of its optimiser replaced.
 
     >>> with_setting(TrainConfig("dense"), "learning_rate", 0.1).optim.learning_rate
@@ -191,7 +195,12 @@ def check_seeds(first: int, count: int) -> tuple[int, ...]:
     return tuple(range(first, first + count))
 
 
-T = TypeVar("T")
+def to_dict(config: TrainConfig) -> dict[str, Any]:
+    """A config as JSON can hold it; what is no named choice is left out."""
+    values = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
+    values["optim"], values["augment"] = dataclasses.asdict(config.optim), dataclasses.asdict(config.augment)
+    del values["program"]
+    return values
 
 
 def to_json(config: Any) -> str:

@@ -18,7 +18,7 @@ def result_of(test_accuracy, seeds, **curves):
     every = {name: np.asarray(curves.get(name, base), np.float32) for name in Record._fields}
     metrics = {"test_accuracy": values, "overfitting_gap": values / 10}
     runs = tuple(Run(seed, {}) for seed in seeds)
-    return Result(TrainConfig("dense"), runs, (), (), every, metrics, {}, np.ones(base.shape))
+    return Result(TrainConfig("dense"), runs, every, metrics, {}, np.ones(base.shape))
 
 
 def write_run(folder, results, *, questions=(), **summary):

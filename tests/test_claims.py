@@ -17,7 +17,7 @@ def result_of(accuracy, seeds=None):
     history = {name: np.stack([accuracy - 0.1, accuracy], axis=1) for name in Record._fields}
     runs = tuple(Run(seed, {}) for seed in seeds)
     seconds = np.ones((len(accuracy), 2))
-    return Result(TrainConfig("dense"), runs, (), (), history, {"test_accuracy": accuracy}, {}, seconds)
+    return Result(TrainConfig("dense"), runs, history, {"test_accuracy": accuracy}, {}, seconds)
 
 
 def claim(direction, right="low", left="high", metric="test_accuracy", **keywords):

@@ -26,7 +26,7 @@ def make_result(seeds=(0, 1), settings=None, metrics=None, **curves):
         name: np.array(values, np.float64) for name, values in (metrics or {"test_accuracy": base[:, 0]}).items()
     }
     runs = tuple(Run(seed, setting) for seed, setting in zip(seeds, settings, strict=True))
-    return Result(TrainConfig("dense"), runs, (), (), every, metrics, {}, seconds)
+    return Result(TrainConfig("dense"), runs, every, metrics, {}, seconds)
 
 
 # Files

@@ -13,7 +13,7 @@ import numpy as np
 from mnistlab.analysis import stats
 from mnistlab.errors import UserError
 from mnistlab.training.epoch import Record
-from mnistlab.training.result import Result, select
+from mnistlab.training.result import Result, Run
 
 HEADER = ("variant", "seed", "epoch", *Record._fields, "seconds")
 
@@ -66,15 +66,13 @@ def from_csv(path: Path) -> dict[str, dict[str, np.ndarray]]:
     return histories
 
 
-def by_settings(variant: str, result: Result) -> dict[str, Result]:
-    """A swept result as one result a point of the grid: "dense learning_rate=0.001" -> its runs."""
+def by_settings(variant: str, runs: Sequence[Run]) -> dict[str, list[int]]:
+    """The numbers of a sweep's runs by point of the grid: "dense learning_rate=0.001" -> its runs."""
     groups: dict[str, list[int]] = {}
-    for number, run in enumerate(result.runs):
+    for number, run in enumerate(runs):
         words = [variant, *(f"{name}={float(value)!r}" for name, value in run.settings.items())]
         groups.setdefault(" ".join(words), []).append(number)
-    if len(groups) == 1:
-        return {variant: result}
-    return {name: select(result, numbers) for name, numbers in groups.items()}
+    return {variant: list(range(len(runs)))} if len(groups) == 1 else groups
 
 
 def metric(result: Result, name: str) -> np.ndarray:

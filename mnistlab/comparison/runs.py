@@ -288,12 +288,9 @@ def _result(
     wrong = [name for name, values in [*metrics.items(), *curves.items()] if len(values) != len(seeds)]
     if wrong:
         raise ValueError(f"{wrong[0]} of {label} has not one value for each of {len(seeds)} seeds")
-    weights: Any = None
     return Result(
         config=config.from_dict(TrainConfig, configs[base]["config"]),
         runs=tuple(Run(seed, settings) for seed in seeds),
-        state=weights,
-        best=weights,
         history={name: curves[name] for name in Record._fields},
         metrics=metrics,
         seconds={},

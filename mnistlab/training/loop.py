@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from flax import linen as nn
 from jax.sharding import PartitionSpec as P
 
 from mnistlab import config as configs
@@ -185,9 +186,7 @@ def step_functions_of(
     parts = batches.split_parts(config, dataset, seed=0)
     steps_per_epoch = -(-len(parts.train) // config.batch_size)
     return step.make_step_functions(
-        models.make_model(config.model, **dict(config.model_options))
-        if isinstance(config.model, str)
-        else config.model,
+        make_model(config.model, config.model_options),
         optim.make_optimizer(config.optim, config.num_epochs, steps_per_epoch),
         losses.LOSSES[config.loss],
         pixel_scale=config.pixel_scale,
@@ -195,6 +194,11 @@ def step_functions_of(
         augmentation=config.augment,
         metrics=metrics or {},
     )
+
+
+def make_model(model: str | nn.Module, options: Sequence[tuple[str, Any]] = ()) -> nn.Module:
+    """A named network with its options, or the module that was given."""
+    return models.make_model(model, **dict(options)) if isinstance(model, str) else model
 
 
 def prepare(

@@ -1,0 +1,247 @@
+"""Runs a comparison: trains what is missing of it, variant by variant, and leaves its files."""
+
+import dataclasses
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from mnistlab import config as configs
+from mnistlab.analysis import history
+from mnistlab.comparison import nets, page, spec, workdirs
+from mnistlab.comparison.spec import Experiment, Options, Outcome, Variant
+from mnistlab.data import batches, datasets
+from mnistlab.data.datasets import Dataset
+from mnistlab.devices import parallel
+from mnistlab.errors import UserError
+from mnistlab.files import write_atomic
+from mnistlab.report import report
+from mnistlab.training import loop, result, trained
+from mnistlab.training.callbacks import Callback, Checkpoint
+from mnistlab.training.loop import Resources
+from mnistlab.training.nans import NanCheck
+from mnistlab.training.result import Result
+from mnistlab.training.sizing import PopulationSize
+from mnistlab.training.tensorboard import TensorBoard
+from mnistlab.training.trained import Trained
+
+
+class Hooks(NamedTuple):
+    """Where progress goes, and what else goes on beside training."""
+
+    log: Callable[[str], None] = lambda line: None
+    callbacks: Callable[[str, Variant], Sequence[Callback]] = lambda name, variant: ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Session:
+    """All that does not change while a comparison runs."""
+
+    experiment: Experiment
+    options: Options
+    variants: Mapping[str, Variant]  # resolved
+    seeds: tuple[int, ...]
+    resources: Resources
+    dataset: Dataset
+    hooks: Hooks
+
+    def checkpoints(self, name: str) -> Path:
+        """The folder of a variant's weights."""
+        return self.options.workdir / "checkpoints" / name
+
+
+def run(
+    experiment: Experiment,
+    options: Options,
+    hooks: Hooks = Hooks(),
+    dataset: Dataset | None = None,  # noqa: B008
+) -> dict[str, Any]:
+    """Runs an experiment, or what is missing of it, and returns what summary.json holds.
+
+    Args:
+      dataset: in place of the one that the variants name.
+
+    Raises:
+      UserError: an impossible option (before any data is loaded), a workdir that holds another run, damaged files.
+    """
+    variants = spec.resolve(experiment, options)
+    seeds = configs.check_seeds(options.first_seed, options.num_seeds)
+    layout = parallel.make_layout(options.num_devices, options.strategy)
+    resources = Resources(layout, options.population_size, options.stream_megabytes)
+
+    def begin() -> Session:
+        data = dataset or parallel.first_then_others(lambda: _load(variants, options.data_dir))
+        return Session(experiment, options, variants, seeds, resources, data, hooks)
+
+    if not parallel.is_first():
+        _follow(begin())
+        return {}
+    with workdirs.locked(options.workdir):
+        identity = _identity(experiment, options, variants, seeds)
+        if options.resume:  # refused before data is loaded
+            workdirs.check(options.workdir, identity)
+        session = begin()
+        for variant in variants.values():  # bad limits end here, before anything is written or replaced
+            batches.split_parts(variant, session.dataset, seeds[0])
+        workdirs.prepare(options.workdir, identity, options.resume)
+        workdirs.write_config(options.workdir, identity, options.command, session.dataset)
+        for table in page.layer_tables(variants, session.dataset).values():
+            hooks.log(f"\n{table.caption}\n{report.text_table(table.header, table.rows)}")
+        return page.leave(session, _train(session))
+
+
+def _identity(
+    experiment: Experiment, options: Options, variants: Mapping[str, Variant], seeds: Sequence[int]
+) -> dict[str, Any]:
+    return {
+        "experiment": experiment.name,
+        "protocol": options.protocol,
+        "seeds": list(seeds),
+        "sweep": {name: list(values) for name, values in options.sweep.items()},
+        "variants": {
+            name: {"config": configs.to_dict(variant.config), "learning_rates": variant.learning_rates}
+            for name, variant in variants.items()
+        },
+    }
+
+
+def _load(variants: Mapping[str, Variant], data_dir: Path | None) -> Dataset:
+    wanted = {(variant.dataset, variant.order) for variant in variants.values()}
+    if len(wanted) != 1:
+        raise UserError("the variants of a comparison must share a dataset and its order")
+    name, order = wanted.pop()
+    return datasets.load(name, data_dir=data_dir, order=order)
+
+
+def _train(session: Session) -> Outcome:
+    outcome = Outcome({}, {}, {}, session.dataset, {}, {}, session.options.protocol)
+    for name, variant in session.variants.items():
+        trained_variant = _train_variant(session, name)
+        outcome.seconds[name] = trained_variant.result.seconds
+        if variant.learning_rates:
+            trained_variant, outcome.searched[name] = _choose_rate(session, name, trained_variant)
+        predict = jax.jit(_steps(session, variant).predict)
+        for label, numbers in history.by_settings(name, trained_variant.result.runs).items():
+            part = trained.select(trained_variant, numbers)
+            outcome.results[label] = part.result
+            outcome.parameters[label] = jax.tree.map(lambda leaf: leaf[0], part.state.params)
+            outcome.predictions[label] = nets.predicted_classes(predict, part.state, part.result, session.dataset)
+        write_atomic(session.options.workdir / "history.csv", history.to_csv(outcome.results))
+    return outcome
+
+
+def _follow(session: Session) -> None:
+    """What a process that is not the first does: its part of the computing."""
+    for name, variant in session.variants.items():
+        _train_ranges(session, name, session.hooks.callbacks(name, variant))
+
+
+def _train_variant(session: Session, name: str) -> Trained:
+    """Trains a variant and leaves its weights; all that follows is of the weights as they were saved and read again."""
+    variant, options, folder = session.variants[name], session.options, session.checkpoints(name)
+    events = TensorBoard(options.workdir / "tb" / name) if options.tensorboard else None
+    callbacks = [
+        *([NanCheck(variant, session.dataset, _steps(session, variant))] if options.debug_nans else []),
+        Checkpoint(folder / "training"),
+        *session.hooks.callbacks(name, variant),
+        *([events] if events else []),
+    ]
+    whole = _train_ranges(session, name, callbacks)
+    for kind, state in (("last", whole.state), ("best", whole.best)):
+        nets.save_weights(folder / kind, state)
+    whole = whole._replace(state=nets.restore_weights(folder / "last", whole.state))
+    if events is not None:
+        predict = jax.jit(_steps(session, variant).predict)
+        predicted = nets.predicted_classes(predict, whole.state, whole.result, session.dataset)
+        figure = page.predictions_figure(whole.result, predicted, session.dataset)
+        events.image("predictions", report.pixels(figure), variant.num_epochs)
+        events.close()
+    return whole
+
+
+class SeedRange(NamedTuple):
+    """Seeds that began together; a run that was given more seeds later has several ranges."""
+
+    num_seeds: int
+    population_size: int | None  # None: not chosen yet
+
+
+class _Ranges(Callback):
+    """Says how many runs share a program, and notes it for whoever resumes: others would not find what was kept."""
+
+    def __init__(self, session: Session, name: str, path: Path, kept: Sequence[SeedRange], num_missing: int):
+        self.session, self.name, self.path, self.kept, self.num_missing = session, name, path, kept, num_missing
+
+    def on_size(self, size: PopulationSize) -> None:
+        if self.num_missing and parallel.is_first():
+            ranges = [*self.kept, SeedRange(self.num_missing, size.size)]
+            write_atomic(self.path, json.dumps(ranges) + "\n")
+        if size.num_runs > 1:
+            self.session.hooks.log(f"{self.name}: {size.text()}")
+
+
+def _train_ranges(session: Session, name: str, callbacks: Sequence[Callback]) -> Trained:
+    """Trains the seeds in the ranges in which they began."""
+    variant, seeds = session.variants[name], session.seeds
+    path = session.checkpoints(name) / "training" / "parts.json"
+    kept = parallel.from_first(_kept_ranges(path, len(seeds)) if parallel.is_first() else None)
+    ranges = [SeedRange(*map(int, numbers)) for numbers in kept]
+    num_missing = len(seeds) - sum(one.num_seeds for one in ranges)
+    plan = [*ranges, *([SeedRange(num_missing, session.resources.population_size)] if num_missing else [])]
+    parts, first = [], 0
+    for number, one in enumerate(plan):
+        notes = _Ranges(session, name, path, ranges, num_missing if number == len(ranges) else 0)
+        parts.append(
+            loop.train(
+                variant.config,
+                session.dataset,
+                seeds[first : first + one.num_seeds],
+                sweep=spec.sweep_of(variant, session.options),
+                resources=session.resources._replace(population_size=one.population_size),
+                callbacks=[notes, *callbacks],
+                metrics=session.experiment.metrics,
+            )
+        )
+        first += one.num_seeds
+    return trained.concatenate(parts)
+
+
+def _kept_ranges(path: Path, num_seeds: int) -> list[SeedRange]:
+    """The ranges in which training began, of `num_seeds` at most.
+
+    Raises:
+      UserError: the file is damaged.
+    """
+    if not path.exists():
+        return []
+    try:
+        numbers = [(int(seeds), int(size)) for seeds, size in json.loads(path.read_text())]
+        if min(min(pair) for pair in numbers) < 1 or sum(seeds for seeds, _ in numbers) > num_seeds:
+            raise ValueError(f"{numbers} cannot be, of {num_seeds} seeds")
+    except (ValueError, TypeError, OverflowError, RecursionError) as error:
+        raise UserError(f"{path} is damaged ({error!s:.200}); use --noresume to start again") from error
+    return [SeedRange(*pair) for pair in numbers]
+
+
+def _steps(session: Session, variant: Variant) -> Any:
+    return loop.step_functions_of(variant.config, session.dataset)
+
+
+def _choose_rate(session: Session, name: str, whole: Trained) -> tuple[Trained, dict[float, Result]]:
+    """The runs at the learning rate that validation chose, and the runs at every rate."""
+    rates = [run.settings["learning_rate"] for run in whole.result.runs]
+    numbers = {rate: [n for n, other in enumerate(rates) if other == rate] for rate in dict.fromkeys(rates)}
+    by_rate = {rate: result.select(whole.result, chosen) for rate, chosen in numbers.items()}
+    rate = best_learning_rate(by_rate)
+    tried = session.variants[name].learning_rates
+    session.hooks.log(f"{name}: learning rate {rate:g} chosen by mean validation accuracy from {tried}")
+    return trained.select(whole, numbers[rate]), by_rate
+
+
+def best_learning_rate(by_rate: Mapping[float, Result]) -> float:
+    """The rate with the highest mean validation accuracy of the final weights; a diverged run counts as 0."""
+    means = {rate: np.nan_to_num(one.metrics["val_accuracy"]).mean() for rate, one in by_rate.items()}
+    return max(means, key=lambda rate: means[rate])
