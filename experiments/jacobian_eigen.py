@@ -28,7 +28,7 @@ from mnistlab.config import OptimConfig, TrainConfig
 from mnistlab.data import datasets
 from mnistlab.data.datasets import Dataset
 from mnistlab.nets import models
-from mnistlab.report import report
+from mnistlab.report import canvas, figures, page, text
 from mnistlab.training import train
 
 FLAGS = flags.FLAGS
@@ -175,7 +175,7 @@ def run(options: Options, display: engine.Display = engine.SILENT) -> dict[str, 
         tables = [_jacobian_table(small), _eigen_table(small), _network_table(network), _spectrum_table(network)]
         checked = _claims(small, network)
         for table in (*tables, _claim_table(checked)):
-            display.line(f"\n{table.caption}\n{report.text_table(table.header, table.rows)}")
+            display.line(f"\n{table.caption}\n{text.text_table(table.header, table.rows)}")
         metrics = {
             "test_accuracy": result.metrics["test_accuracy"],
             "leading_singular_value": network.singular_values[:, :, 0].mean(axis=1),
@@ -301,53 +301,51 @@ def _matrix(matrix: np.ndarray) -> str:
     return "[" + ", ".join("[" + ", ".join(f"{value:.6g}" for value in row) + "]" for row in matrix) + "]"
 
 
-def _jacobian_table(small: _Small) -> report.Table:
+def _jacobian_table(small: _Small) -> page.Table:
     rows = []
     for name, (matrix, error) in small.jacobians.items():
         sums = "[" + ", ".join(f"{value:.6g}" for value in matrix.sum(axis=1)) + "]"
         rows.append((name, _matrix(matrix), sums, _exponent(error)))
     source = "[" + ", ".join(f"{value:g}" for value in small.sums) + "]"
-    rows.append(("gradient of the sum, as the source", report.MISSING, source, _exponent(float(_sum_error(small)))))
+    rows.append(("gradient of the sum, as the source", text.MISSING, source, _exponent(float(_sum_error(small)))))
     header = ("method", "Jacobian", "row sums", "largest error")
-    return report.Table(header, rows, "y = 3x² + 2x + 3 at x = (1, 3); reported: [8, 20]")
+    return page.Table(header, rows, "y = 3x² + 2x + 3 at x = (1, 3); reported: [8, 20]")
 
 
 def _sum_error(small: _Small) -> np.floating:
     return np.abs(small.sums - polynomial_jacobian(POINT).sum(axis=1)).max()
 
 
-def _eigen_table(small: _Small) -> report.Table:
+def _eigen_table(small: _Small) -> page.Table:
     rows = []
     for k, (value, vector) in enumerate(zip(small.pairs.values, small.pairs.vectors.T, strict=True)):
         direction = "(" + ", ".join(f"{component / abs(vector[0]):.6g}".replace("-", "−") for component in vector) + ")"
         errors = (small.residuals[k], small.gradient_errors[k], small.difference_errors[k])
         rows.append((f"{value:.15g}", direction, *map(_exponent, errors)))
     header = ("eigenvalue", "eigenvector", "|Av − λv|, v of length 1", "dλ/dA − vv′, autodiff", "central differences")
-    return report.Table(header, rows, "A = [[3, 2], [2, 3]], float64; reported: 5 with (1, 1) and 1 with (1, −1)")
+    return page.Table(header, rows, "A = [[3, 2], [2, 3]], float64; reported: 5 with (1, 1) and 1 with (1, −1)")
 
 
-def _network_table(network: _Network) -> report.Table:
+def _network_table(network: _Network) -> page.Table:
     rows = [(name, _exponent(error)) for name, error in network.errors.items()]
     caption = "The network's 10 × 784 Jacobian at one test image against reverse mode in float64"
-    return report.Table(("method", "largest difference / largest element"), rows, caption)
+    return page.Table(("method", "largest difference / largest element"), rows, caption)
 
 
-def _spectrum_table(network: _Network) -> report.Table:
+def _spectrum_table(network: _Network) -> page.Table:
     left, values, _ = np.linalg.svd(network.jacobians.astype(np.float64), full_matrices=False)
     rows = []
     for k, digit in enumerate(network.label):
         u = left[k, :, 0]
         pair = sorted((int(u.argmax()), int(u.argmin())))
-        numbers = [report.format_significant(value) for value in values[k, [0, 1, 8, 9]]]
+        numbers = [text.format_significant(value) for value in values[k, [0, 1, 8, 9]]]
         share = f"{100 * values[k, 0] ** 2 / (values[k] ** 2).sum():.0f} %"
         rows.append((str(digit), *numbers, share, f"{pair[0]} against {pair[1]}"))
     header = ("digit", "σ₁", "σ₂", "σ₉", "σ₁₀", "σ₁² of all", "what σ₁ moves most")
-    return report.Table(
-        header, rows, "Singular values of the Jacobian at the first test image of each digit, first seed"
-    )
+    return page.Table(header, rows, "Singular values of the Jacobian at the first test image of each digit, first seed")
 
 
-def _ink_table(network: _Network) -> report.Table:
+def _ink_table(network: _Network) -> page.Table:
     _, shared = shared_directions(network.jacobians)
     weight = np.mean(shared[:NUM_SINGULAR_IMAGES] ** 2, axis=0)
     bounds = [-1.0, 0.0, 0.003, 0.03, 0.1, 0.3, 1.0]
@@ -358,7 +356,7 @@ def _ink_table(network: _Network) -> report.Table:
         share = weight[within].mean() / weight.mean() if within.any() else np.nan
         rows.append((label, int(within.sum()), f"{share:.2f}"))
     header = ("training images that ink the pixel", "pixels", "squared weight / mean over all pixels")
-    return report.Table(header, rows, f"Where the {NUM_SINGULAR_IMAGES} leading shared directions lie")
+    return page.Table(header, rows, f"Where the {NUM_SINGULAR_IMAGES} leading shared directions lie")
 
 
 def _claims(small: _Small, network: _Network) -> list[dict[str, Any]]:
@@ -376,20 +374,20 @@ def _claims(small: _Small, network: _Network) -> list[dict[str, Any]]:
         ("f", "finite differences agree with it", differences, DIFFERENCE_TOLERANCE, True),
     ]
     checked = []
-    for id, text, error, tolerance, ours in asked:
+    for id, what, error, tolerance, ours in asked:
         verdict = "holds" if error <= tolerance else "reversed"
         sentence = f"{verdict}: the largest error is {_exponent(error)}, under {tolerance:g} is asked."
-        claim = Claim(id, text, "largest error", "float64", "about", 0.0, tolerance, ours)
+        claim = Claim(id, what, "largest error", "float64", "about", 0.0, tolerance, ours)
         checked.append(Checked(claim, None, verdict, sentence).to_dict() | {"delta": error, "n": 1})
     return checked
 
 
-def _claim_table(checked: list[dict[str, Any]]) -> report.Table:
+def _claim_table(checked: list[dict[str, Any]]) -> page.Table:
     rows = [
         (c["id"], c["text"], "ours" if c["ours"] else "source", c["verdict"], _exponent(c["delta"])) for c in checked
     ]
     header = ("", "claim", "whose", "verdict", "largest error")
-    return report.Table(header, rows, "Claims, each one exact comparison in float64")
+    return page.Table(header, rows, "Claims, each one exact comparison in float64")
 
 
 def _page(
@@ -397,19 +395,19 @@ def _page(
     train_config: TrainConfig,
     result: train.Result,
     network: _Network,
-    tables: Sequence[report.Table],
+    tables: Sequence[page.Table],
     checked: list[dict[str, Any]],
-) -> list[report.Block]:
+) -> list[page.Block]:
     folder = options.workdir / "figures"
     jacobian_table, eigen_table, network_table, spectrum_table = tables
 
-    def picture(figure: Any, name: str, caption: str, alt: str) -> report.Picture:
-        return report.Picture(report.save_figure(figure, folder, name)[0], caption, alt)
+    def picture(figure: Any, name: str, caption: str, alt: str) -> page.Picture:
+        return page.Picture(canvas.save_figure(figure, folder, name)[0], caption, alt)
 
     values = network.singular_values
     by_image = values.mean(axis=0)  # over the seeds
     lines = {"mean over the ten images": (by_image.mean(axis=0), by_image.min(axis=0), by_image.max(axis=0))}
-    spectrum = report.figure_lines(
+    spectrum = figures.figure_lines(
         np.arange(1, 11), lines, "index k", "singular value σₖ", band="lowest to highest image"
     )
     one = int(network.label[0])
@@ -417,40 +415,40 @@ def _page(
     all_values, shared = shared_directions(network.jacobians)
 
     def images(vectors: np.ndarray, sizes: np.ndarray) -> Any:
-        titles = [f"σ{'₁₂₃₄₅'[k]} = {report.format_significant(sizes[k])}" for k in range(NUM_SINGULAR_IMAGES)]
-        return report.figure_singular_images(vectors[:NUM_SINGULAR_IMAGES].reshape(-1, 28, 28), titles)
+        titles = [f"σ{'₁₂₃₄₅'[k]} = {text.format_significant(sizes[k])}" for k in range(NUM_SINGULAR_IMAGES)]
+        return figures.figure_singular_images(vectors[:NUM_SINGULAR_IMAGES].reshape(-1, 28, 28), titles)
 
     limit = train_config.limit_examples
     subset = f" Quick look: trained on the first {limit:,} examples only." if limit else ""
     accuracy = ", ".join(f"{value:.4f}" for value in network.accuracy)
     return [
-        report.Text(
+        page.Text(
             "Do closed form, forward mode, reverse mode and finite differences give the same derivatives, and does Av = λv "
             "hold for the eigenvectors found by hand? Beyond the source: the derivative of an eigenvalue, and the Jacobian "
             "of a trained network. Source: document 001, parts 3 and 4. Both protocols do the same here."
         ),
-        report.Heading("Claims"),
+        page.Heading("Claims"),
         _claim_table(checked),
-        report.Heading("Jacobian of a polynomial"),
+        page.Heading("Jacobian of a polynomial"),
         jacobian_table,
-        report.Text(
+        page.Text(
             "The source asks for the gradient of y, which is the gradient of the sum of y: the column sums of the Jacobian. They "
             "are its row sums, and hold all there is to know, only because this Jacobian is diagonal."
         ),
-        report.Heading("Eigenvalues and eigenvectors"),
+        page.Heading("Eigenvalues and eigenvectors"),
         eigen_table,
-        report.Text(
+        page.Text(
             "An eigenvalue of a symmetric matrix moves as dλ = v′ dA v, so dλ/dA = vv′: here [[½, ½], [½, ½]] and "
             "[[½, −½], [−½, ½]]. Central differences go through NumPy's solver for general matrices."
         ),
-        report.Heading("Jacobian of a trained network"),
-        report.Text(
+        page.Heading("Jacobian of a trained network"),
+        page.Text(
             f"A dense net 784-128-10 with relu, trained for {train_config.num_epochs} epoch(s) of "
             f"{train_config.optim.name} on MNIST; test accuracy {accuracy}.{subset} Row i, column j of its Jacobian is what logit i gains for each unit of brightness (0 to 1) of pixel j, at "
             "one image. Reverse mode needs one pass a logit (10), forward mode one a pixel (784)."
         ),
         network_table,
-        report.Text(
+        page.Text(
             "The net is linear between the kinks of its relus, so central differences are exact but for rounding unless a step "
             "crosses one."
         ),
@@ -461,7 +459,7 @@ def _page(
             f"Singular values at ten test images, one of each digit (mean over {len(result.runs)} seed(s)).",
             "singular values falling from the first to the tenth",
         ),
-        report.Text(
+        page.Text(
             "A right singular vector is a direction in the space of images, its singular value how fast the logits move along "
             "it: σ₁ is the most that a step of length 1 can change them. The last column of the table names the two logits that "
             "the first direction pulls apart most."
@@ -480,14 +478,14 @@ def _page(
             "five 28 by 28 pictures of signed weights",
         ),
         _ink_table(network),
-        report.Text(
+        page.Text(
             "Strokes show faintly in the middle; the heaviest weights sit on the rim, on pixels that few images ink. Adam "
             "divides a gradient by its own size, so a weight that is rarely moved is moved as far as any other: trained with "
             "`--optimizer=sgd --learning_rate=0.3` to nearly the same accuracy, the seldom inked pixels (0.3 to 3 %) fell from 1.8 "
             "to 0.4 and the often inked ones rose from 0.7 to 1.8. Pixels that are never inked keep their random start."
         ),
-        report.Heading("How to repeat it"),
-        report.Command(options.command or f"python -m experiments.{NAME}"),
+        page.Heading("How to repeat it"),
+        page.Command(options.command or f"python -m experiments.{NAME}"),
     ]
 
 

@@ -15,8 +15,8 @@ from experiments import common
 from mnistlab.analysis.claims import Claim
 from mnistlab.comparison.experiment import Experiment, Outcome, Variant
 from mnistlab.config import OptimConfig, TrainConfig
-from mnistlab.report import report
-from mnistlab.report.report import Draw
+from mnistlab.report import page
+from mnistlab.report.page import Draw
 
 LENET5 = TrainConfig(
     model="lenet5_adadelta",
@@ -42,7 +42,7 @@ CLAIMS = (
 )
 
 
-def source_table(outcome: Outcome, draw: Draw) -> tuple[list[report.Block], dict[str, Any]]:
+def source_table(outcome: Outcome, draw: Draw) -> tuple[list[page.Block], dict[str, Any]]:
     """The source's one-row table with our row under it."""
     del draw
     result = outcome.results.get("lenet5_dropout")
@@ -60,7 +60,7 @@ def source_table(outcome: Outcome, draw: Draw) -> tuple[list[report.Block], dict
         f"{result.metrics['test_accuracy'].mean():.4f}",
     )
     theirs = ("source", "Keras 2.1.6, TensorFlow 1.11.0", "3.6.5", "GeForce MX250", "99.07", "0.0299", "0.9905")
-    return [report.Heading("The source's table"), report.Table(header, [theirs, ours], "As the source prints it")], {}
+    return [page.Heading("The source's table"), page.Table(header, [theirs, ours], "As the source prints it")], {}
 
 
 EXPERIMENT = Experiment(

@@ -15,7 +15,7 @@ ROOMS = ("mnistlab", "nets", "devices", "data", "training", "analysis", "report"
 ONLY_IMPORTER = {
     "tensorflow_datasets": {"datasets"},
     "orbax": {"checkpoint"},
-    "matplotlib": {"report"},
+    "matplotlib": {"canvas", "figures"},
     "tensorboardX": {"tensorboard"},
     "tensorflow": {"peers"},
     "clu": set(),  # it imports tensorflow
