@@ -129,9 +129,9 @@ def enter(body: Callable[..., Any], arguments: Sequence[str] = ()) -> None:
             print("\ninterrupted; the same command resumes after the last whole epoch", file=sys.stderr)
             _leave(130)
         except Exception as error:
-            from mnistlab.devices import parallel
+            from mnistlab.devices import cluster
 
-            if not parallel.is_lost_process(error):
+            if not cluster.is_lost_process(error):
                 if _joined():  # an orderly exit would wait for the others, which wait for this one
                     traceback.print_exc()
                     _leave(1)
@@ -175,9 +175,9 @@ def stop_at_signals() -> Callable[[], None]:
         signal.signal(number, note)
 
     def check() -> None:
-        from mnistlab.devices import parallel
+        from mnistlab.devices import cluster
 
-        agreed = parallel.agree(max(received, default=0))
+        agreed = cluster.agree(max(received, default=0))
         if agreed:
             raise Stopped(agreed)
 
@@ -203,11 +203,11 @@ def command() -> str:
 
 def _run(experiment: "Experiment") -> None:
     from mnistlab.comparison import experiment as engine
-    from mnistlab.devices import parallel
+    from mnistlab.devices import cluster
 
     asked = dataclasses.replace(options(experiment.name), after_epoch=stop_at_signals())
     engine.resolve(experiment, asked)  # bad values end here, before the banner
-    if not parallel.is_first():
+    if not cluster.is_first():
         engine.run(experiment, asked)
         return
     print(f"{experiment.title}\n{experiment.question}\nprotocol {asked.protocol}, {asked.num_seeds} seed(s)")
@@ -372,15 +372,15 @@ def _set_up() -> None:
         jax.config.update("jax_compilation_cache_dir", str(FLAGS.compile_cache or cache))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     if "distributed" in FLAGS:
-        from mnistlab.devices import parallel
+        from mnistlab.devices import cluster
 
-        cluster = parallel.resolve_cluster(
+        found = cluster.resolve_cluster(
             FLAGS.distributed, os.environ, FLAGS.coordinator, FLAGS.num_processes, FLAGS.process_id
         )
-        if cluster is None:
+        if found is None:
             os.environ["XLA_FLAGS"] = with_devices_of_cores(os.environ.get("XLA_FLAGS", ""))
         else:  # a device a process: the cores of one help each other
-            parallel.join(cluster, heartbeat_seconds=FLAGS.heartbeat_seconds)
+            cluster.join(found, heartbeat_seconds=FLAGS.heartbeat_seconds)
 
 
 def with_devices_of_cores(xla_flags: str) -> str:

@@ -18,7 +18,7 @@ from mnistlab import config
 from mnistlab.analysis.claims import Claim
 from mnistlab.comparison import experiment, runs, workdirs
 from mnistlab.config import OptimConfig, TrainConfig
-from mnistlab.devices import parallel
+from mnistlab.devices import cluster, mesh
 from mnistlab.errors import UserError
 from mnistlab.training import optim
 
@@ -103,8 +103,8 @@ def resolve(arguments, asked=lenet_vs_dense.EXPERIMENT):
     options = common.options(asked.name)
     variants = experiment.resolve(asked, options)
     config.check_seeds(options.first_seed, options.num_seeds)
-    parallel.make_layout(options.num_devices, options.strategy)
-    parallel.resolve_cluster(
+    mesh.make_layout(options.num_devices, options.strategy)
+    cluster.resolve_cluster(
         flags.FLAGS.distributed, {}, flags.FLAGS.coordinator, flags.FLAGS.num_processes, flags.FLAGS.process_id
     )
     for variant in variants.values():

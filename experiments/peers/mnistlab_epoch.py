@@ -5,7 +5,7 @@ import numpy as np
 from experiments.peers.job import Job, Round
 from mnistlab import config
 from mnistlab.data import datasets
-from mnistlab.devices import parallel
+from mnistlab.devices import mesh
 from mnistlab.training import train
 
 
@@ -19,7 +19,7 @@ def prepare(job: Job, peer: str) -> Round:
     train_config = config.TrainConfig(
         job.model, optim=config.optim_default(job.optimizer), batch_size=job.batch_size, split="test_is_validation"
     )
-    epoch, carry = train.prepare(train_config, dataset, range(job.num_seeds), layout=parallel.make_layout())
+    epoch, carry = train.prepare(train_config, dataset, range(job.num_seeds), layout=mesh.make_layout())
 
     def train_round(order: np.ndarray) -> float:
         nonlocal carry

@@ -16,8 +16,8 @@ from mnistlab.comparison import workdirs
 from mnistlab.config import AugmentConfig, TrainConfig
 from mnistlab.data import batches, datasets
 from mnistlab.data.datasets import Dataset
-from mnistlab.devices import parallel
-from mnistlab.devices.parallel import Layout
+from mnistlab.devices import cluster, mesh
+from mnistlab.devices.mesh import Layout
 from mnistlab.errors import UserError
 from mnistlab.files import write_atomic
 from mnistlab.nets import models
@@ -90,7 +90,7 @@ class Options:
     debug_nans: bool = False  # end at the first NaN or infinity and say what made it
     crowd_size: int | None = None
     num_devices: int | None = None  # of each process; None: all
-    strategy: str = "auto"  # of parallel.STRATEGIES
+    strategy: str = "auto"  # of mesh.STRATEGIES
     stream_megabytes: int | None = None  # of the dataset on the devices at a time; None: all of it where it fits
     command: str = ""  # how to repeat it
     after_epoch: Callable[[], None] = lambda: None  # called when an epoch is kept; may raise to end the run
@@ -116,8 +116,8 @@ def run(experiment: Experiment, options: Options, display: Display = SILENT) -> 
     """
     variants = resolve(experiment, options)
     seeds = config.check_seeds(options.first_seed, options.num_seeds)
-    layout = parallel.make_layout(options.num_devices, options.strategy)
-    if not parallel.is_first():
+    layout = mesh.make_layout(options.num_devices, options.strategy)
+    if not cluster.is_first():
         _follow(variants, seeds, options, layout)
         return {}
     with workdirs.locked(options.workdir):
@@ -130,7 +130,7 @@ def run(experiment: Experiment, options: Options, display: Display = SILENT) -> 
         }
         if options.resume:  # refused before data is loaded
             workdirs.check(options.workdir, identity)
-        dataset = parallel.first_then_others(lambda: _load(variants, options.data_dir))
+        dataset = cluster.first_then_others(lambda: _load(variants, options.data_dir))
         for variant in variants.values():  # bad limits end here, before anything is written or replaced
             batches.split_parts(variant.config, len(dataset.train.label), len(dataset.test.label), seeds[0])
         workdirs.prepare(options.workdir, identity, options.resume)
@@ -248,7 +248,7 @@ def _train(
 
 def _follow(variants: Mapping[str, Variant], seeds: Sequence[int], options: Options, layout: Layout | None) -> None:
     """What a process that is not the first does of `run`: its part of the computing."""
-    dataset = parallel.first_then_others(lambda: _load(variants, options.data_dir))
+    dataset = cluster.first_then_others(lambda: _load(variants, options.data_dir))
     for name, variant in variants.items():
         folder = options.workdir / "checkpoints" / name
         _train_parts(variant, seeds, options, layout, dataset, folder, on_epoch=lambda _: options.after_epoch())
@@ -330,14 +330,14 @@ def _train_parts(
 ) -> Result:
     """Trains the seeds in the parts in which they began: crowds of another size would not find what was kept."""
     path = folder / "training" / "parts.json"
-    kept = parallel.from_first(_kept_parts(path, len(seeds)) if parallel.is_first() else None)
+    kept = cluster.from_first(_kept_parts(path, len(seeds)) if cluster.is_first() else None)
     parts = [Part(*map(int, numbers)) for numbers in kept]
     num_missing = len(seeds) - sum(part.num_seeds for part in parts)
     if num_missing:
         parts.append(Part(num_missing, options.crowd_size))
 
     def on_chosen(sharing: Sharing) -> None:
-        if num_missing and number == len(parts) - 1 and parallel.is_first():
+        if num_missing and number == len(parts) - 1 and cluster.is_first():
             write_atomic(path, json.dumps([*kept, Part(num_missing, sharing.crowd_size)]) + "\n")
         on_sharing(sharing)
 

@@ -17,8 +17,8 @@ from mnistlab.config import TrainConfig
 from mnistlab.data import batches
 from mnistlab.data.batches import Batch, Order, Parts, Pool
 from mnistlab.data.datasets import Dataset
-from mnistlab.devices import parallel
-from mnistlab.devices.parallel import BATCH, SEEDS, Grid, Layout
+from mnistlab.devices import cluster, mesh
+from mnistlab.devices.mesh import BATCH, SEEDS, Grid, Layout
 from mnistlab.errors import UserError
 from mnistlab.nets import models
 from mnistlab.training import crowds, losses, optim, step
@@ -160,7 +160,7 @@ def run(
       program: in place of the model, the loss, the optimiser and the augmentation that `train_config` names.
       sweep: values of config.SWEEPABLE settings; the grid is their product.
       crowd_size: how many runs share a program; None takes as many as fit into memory, at most 8 on a CPU.
-      layout: the devices to train on, with `parallel.make_layout`; None takes one.
+      layout: the devices to train on, with `mesh.make_layout`; None takes one.
       stream_megabytes: the dataset stays where it is, and at most so much of it is on the devices at a time, read while
         they compute; None puts all of it there where it fits, and else streams. The results are the same.
       keeper: name of a crowd -> where it is kept; a crowd that was kept is continued, with the same bits. Of several
@@ -215,7 +215,7 @@ def prepare(
     trainer = _Trainer(
         train_config, dataset, lambda axis_name: program_of(train_config, dataset, axis_name=axis_name), layout
     )
-    grid = parallel.make_grid(layout, len(runs))
+    grid = mesh.make_grid(layout, len(runs))
     nothing = Order(np.zeros((0, EVAL_BATCH_SIZE), np.int32), np.zeros((0, EVAL_BATCH_SIZE), np.float32))
 
     def epoch(carry: Carry, example: np.ndarray) -> tuple[Carry, Record]:
@@ -333,7 +333,7 @@ class _Trainer:
         self.program = self.make_program(None)
         self.images = dataset.train.image, dataset.test.image
         self.labels = dataset.train.label, dataset.test.label
-        if stream_megabytes is None and parallel.agree(not _fits(self.images)):
+        if stream_megabytes is None and cluster.agree(not _fits(self.images)):
             stream_megabytes = STREAM_MEGABYTES
         self.stream_bytes = None if stream_megabytes is None else stream_megabytes * 10**6
         self.pool: Pool | None = None
@@ -347,7 +347,7 @@ class _Trainer:
         """Trains one crowd to its end and evaluates it."""
         num_epochs = self.config.num_epochs
         compiled_before = self.compile_seconds
-        grid = parallel.make_grid(self.layout, len(crowd))
+        grid = mesh.make_grid(self.layout, len(crowd))
         parts = [self._parts(member.seed) for member in crowd]
         carry = self.init(crowd, grid)
         history = {name: np.full((len(crowd), num_epochs), np.nan, np.float32) for name in Record._fields}
@@ -356,7 +356,7 @@ class _Trainer:
         kept = None
         if keeper is not None:
             kept = keeper.restore({"carry": carry, "history": history, "epoch_seconds": epoch_seconds})
-        kept = parallel.from_first(kept)
+        kept = cluster.from_first(kept)
         if kept is not None:
             done, tree = int(kept[0]), kept[1]
             carry = jax.device_put(tree["carry"])
@@ -420,7 +420,7 @@ class _Trainer:
         if size == 1 or (self.layout is not None and not on_cores):
             return Sharing(len(runs), size)
         crowd = runs[:size]
-        grid = parallel.make_grid(self.layout, size)
+        grid = mesh.make_grid(self.layout, size)
         parts = [self._parts(member.seed) for member in crowd]
         carry = grid.put(self.init(crowd, grid), P(SEEDS))
         val_order = self.placed(self._shared_order([part.val for part in parts]), grid)
