@@ -21,11 +21,11 @@ from experiments import common
 from mnistlab import config
 from mnistlab.analysis import history, reported
 from mnistlab.analysis.claims import Checked, Claim
-from mnistlab.comparison import experiment as engine
 from mnistlab.comparison import workdirs
-from mnistlab.comparison.experiment import Options
+from mnistlab.comparison.run import Log, silent
+from mnistlab.comparison.spec import Options
 from mnistlab.errors import UserError
-from mnistlab.report import report
+from mnistlab.report import canvas, figures, page, text
 
 FLAGS = flags.FLAGS
 NAME = "backprop_by_hand"
@@ -174,7 +174,7 @@ def reproduces(value: Any, gradient: Weights) -> bool:
     return bool(full) and all(np.array_equal(np.round(ours, PRINTED_DECIMALS), theirs) for ours, theirs in arrays)
 
 
-def run(options: Options, learning_rate: float = LEARNING_RATE, display: engine.Display = engine.SILENT) -> dict:
+def run(options: Options, learning_rate: float = LEARNING_RATE, log: Log = silent) -> dict:
     """Runs the experiment in options.workdir and returns what summary.json holds.
 
     Raises:
@@ -197,7 +197,7 @@ def run(options: Options, learning_rate: float = LEARNING_RATE, display: engine.
         weights, points, targets = draw(options.first_seed)
         points, targets = points[:num_points], targets[:num_points]
         of_source = options.first_seed == 0 and len(points) == NUM_POINTS
-        return _measure(options, identity, weights, points, targets, of_source, display)
+        return _measure(options, identity, weights, points, targets, of_source, log)
 
 
 def _check(num_steps: int, num_points: int, learning_rate: float) -> None:
@@ -216,7 +216,7 @@ def _measure(
     points: np.ndarray,
     targets: np.ndarray,
     of_source: bool,
-    display: engine.Display,
+    log: Log,
 ) -> dict[str, Any]:
     num_steps, learning_rate = identity["num_steps"], identity["learning_rate"]
     start = time.perf_counter()
@@ -245,47 +245,47 @@ def _measure(
     checked = _claims(by_hand, difference["jax.grad, float64"], curve_difference, num_steps, of_source)
     tables = [_gradient_table(methods), _difference_table(methods, difference)]
     for table in (*tables, _claim_table(checked)):
-        display.line(f"\n{table.caption}\n{report.text_table(table.header, table.rows)}")
+        log(f"\n{table.caption}\n{text.text_table(table.header, table.rows)}")
 
     names = {"by hand": "by hand, NumPy", "jax": "jax.grad in lax.scan"}
     lines = {names[name]: (curve[1:],) * 3 for name, curve in curves.items()}
-    figure = report.figure_lines(np.arange(1, num_steps + 1), lines, "gradient steps", "loss L", log_x=True)
-    svg, _ = report.save_figure(figure, options.workdir / "figures", "training")
+    figure = figures.figure_lines(np.arange(1, num_steps + 1), lines, "gradient steps", "loss L", log_x=True)
+    svg, _ = canvas.save_figure(figure, options.workdir / "figures", "training")
     first, last = curves["by hand"][0], curves["by hand"][-1]
-    blocks: list[report.Block] = [
-        report.Text(
+    blocks: list[page.Block] = [
+        page.Text(
             "Do derivatives worked out by hand with the chain rule, written in NumPy alone, give the numbers of "
             "automatic differentiation? A network 2-3-1 with sigmoids at its hidden units and its output, "
             f"{len(points):,} points, L = 1/(2N) Σ (y − t)². Source: homework 4 of a computer vision course (document "
             "004), part 1. Both protocols do the same here."
         ),
-        *([] if of_source else [report.Text("Other points than the source's: nothing reported to compare with.")]),
-        report.Heading("Claims"),
+        *([] if of_source else [page.Text("Other points than the source's: nothing reported to compare with.")]),
+        page.Heading("Claims"),
         _claim_table(checked),
-        report.Heading("Gradients"),
-        report.Text(
+        page.Heading("Gradients"),
+        page.Text(
             "Below L stand its derivatives; indices are those of the weights: `W1[unit,input]`. The source prints the gradient "
             f"by W1 transposed, inputs first. Arrays are printed to {PRINTED_DECIMALS} decimals there, the loss and the gradient by b2 in full."
         ),
         *tables,
-        report.Text(
+        page.Text(
             "float32 keeps 24 bits of a number, about 7 digits. Central differences lose a third of float64's 16 digits: a "
             "smaller step would trade truncation for rounding. They share the loss with the derivation by hand and "
             "none of its derivatives, so they check what a mistake in both others would not show."
         ),
-        report.Heading("Training"),
-        report.Text(
+        page.Heading("Training"),
+        page.Text(
             f"Gradient descent from the same weights, every step over all points, learning rate {learning_rate:g}: the "
             f"loss goes from {first:.6f} to {last:.6f} in {num_steps:,} steps. The targets are coin tosses, so there is little to "
             f"learn: L = 1/8 is what the constant output 1/2 costs. The two curves differ by {curve_difference:.1e} at "
             f"most. By hand it took {seconds['by_hand_training']:.2f} s; by JAX {seconds['jax_training']:.2f} s, "
             "compilation included."
         ),
-        report.Picture(
+        page.Picture(
             svg, "The loss by step, by hand and by JAX: one curve.", "two falling curves that lie on each other"
         ),
-        report.Heading("How to repeat it"),
-        report.Command(options.command or f"python -m experiments.{NAME}"),
+        page.Heading("How to repeat it"),
+        page.Command(options.command or f"python -m experiments.{NAME}"),
     ]
     metrics = {
         "loss": by_hand[0],
@@ -313,7 +313,7 @@ def _measure(
     workdirs.leave(
         options.workdir, identity=identity, command=options.command, title=TITLE, blocks=blocks, summary=summary
     )
-    display.line(f"\nreport: {options.workdir / 'report.html'}")
+    log(f"\nreport: {options.workdir / 'report.html'}")
     return summary
 
 
@@ -338,30 +338,30 @@ def _claims(
         sentence = "Not measured: other points than the source's."
     claim = Claim("a", "float64 by hand reproduces every printed digit", "loss", "by hand", "same", "reported")
     checked.append(Checked(claim, None, verdict, sentence).to_dict() | {"delta": printed, "n": 1})
-    for id, text, delta in (("b", agrees, gradient_difference), ("c", same, curve_difference)):
-        claim = Claim(id, text, "largest difference", "by hand", "about", "jax", TOLERANCE, ours=True)
+    for id, asked, delta in (("b", agrees, gradient_difference), ("c", same, curve_difference)):
+        claim = Claim(id, asked, "largest difference", "by hand", "about", "jax", TOLERANCE, ours=True)
         verdict = "holds" if delta <= TOLERANCE else "reversed"
         sentence = f"{verdict}: the largest difference is {delta:.1e}."
         checked.append(Checked(claim, None, verdict, sentence).to_dict() | {"delta": delta, "n": 1})
     return checked
 
 
-def _claim_table(checked: list[dict[str, Any]]) -> report.Table:
+def _claim_table(checked: list[dict[str, Any]]) -> page.Table:
     rows = [
         (c["id"], c["text"], "ours" if c["ours"] else "source", c["verdict"], c["sentence"].partition(": ")[2])
         for c in checked
     ]
-    return report.Table(("", "claim", "whose", "verdict", "measured"), rows, "Claims, each one exact comparison")
+    return page.Table(("", "claim", "whose", "verdict", "measured"), rows, "Claims, each one exact comparison")
 
 
-def _gradient_table(methods: dict[str, tuple[Any, Weights]]) -> report.Table:
+def _gradient_table(methods: dict[str, tuple[Any, Weights]]) -> page.Table:
     rows: list[tuple[str, ...]] = [("L", *(_digits(value) for value, _ in methods.values()))]
     for field in Weights._fields:
         arrays = [np.asarray(getattr(gradient, field)) for _, gradient in methods.values()]
         for index in np.ndindex(arrays[0].shape):
             label = field + (f"[{','.join(map(str, index))}]" if index else "")
             rows.append((label, *(_digits(array[index]) for array in arrays)))
-    return report.Table(("quantity", *methods), rows, "The loss and its gradient, by method")
+    return page.Table(("quantity", *methods), rows, "The loss and its gradient, by method")
 
 
 def _digits(value: Any) -> str:
@@ -369,7 +369,7 @@ def _digits(value: Any) -> str:
     return str(np.asarray(value)[()]).replace("-", "−")
 
 
-def _difference_table(methods: dict[str, tuple[Any, Weights]], difference: dict[str, float]) -> report.Table:
+def _difference_table(methods: dict[str, tuple[Any, Weights]], difference: dict[str, float]) -> page.Table:
     by_hand = methods["by hand, float64"][0]
     rows = [
         (
@@ -380,13 +380,13 @@ def _difference_table(methods: dict[str, tuple[Any, Weights]], difference: dict[
         for name, (value, _) in methods.items()
         if not name.startswith("by hand")
     ]
-    return report.Table(("method", "of the loss", "of the gradient"), rows, "Largest absolute difference to by hand")
+    return page.Table(("method", "of the loss", "of the gradient"), rows, "Largest absolute difference to by hand")
 
 
 def _main() -> None:
     options = common.options(NAME)
     learning_rate = LEARNING_RATE if FLAGS.learning_rate is None else FLAGS.learning_rate
-    run(options, learning_rate, common.display(FLAGS.progress))
+    run(options, learning_rate, common.log)
 
 
 if __name__ == "__main__":

@@ -33,7 +33,7 @@ from mnistlab.analysis import history
 from mnistlab.comparison import workdirs
 from mnistlab.data import datasets
 from mnistlab.errors import UserError
-from mnistlab.report import report
+from mnistlab.report import figures, page, text
 
 NAME = "bench"
 FLAGS = flags.FLAGS
@@ -184,7 +184,7 @@ def measure(
     scratch: Path,
     num_rounds: int,
     round_gflop: float,
-    say: Callable[[str], None] = lambda text: None,
+    say: Callable[[str], None] = lambda line: None,
 ) -> tuple[dict[str, Measured], float]:
     """What each peer takes, and seconds of the calibrating product, measured between the rounds.
 
@@ -261,16 +261,16 @@ def _write_job(workload: Workload, dataset: datasets.Dataset, num_steps: int, sc
 
     from mnistlab.data import batches
     from mnistlab.nets import models
-    from mnistlab.training import optim, step, train
+    from mnistlab.training import executables, optim, step
     from mnistlab.training.losses import cross_entropy
 
     optim_config = config.optim_default(workload.optimizer)
     model = models.make_model(workload.model)
-    program = step.make_program(model, optim.make_optimizer(optim_config, 1, 1), cross_entropy)
+    program = step.make_step_functions(model, optim.make_optimizer(optim_config, 1, 1), cross_entropy)
     seed = np.zeros(1, np.uint32)
-    # As mnistlab begins a crowd of one, compiled as quickly.
+    # As mnistlab begins a population of one, compiled as quickly.
     init = jax.jit(jax.vmap(lambda seed: program.init(seed, (28, 28, 1), {}))).lower(seed)
-    state = init.compile(compiler_options=train.compiler_options("init"))(seed)
+    state = init.compile(compiler_options=executables.compiler_options("init"))(seed)
     params = jax.tree.map(lambda leaf: np.asarray(leaf[0]), state.params)
     np.savez(scratch / f"{workload.model}.npz", **traverse_util.flatten_dict(params, sep="/"))
     np.save(scratch / "image.npy", np.asarray(dataset.train.image))
@@ -410,7 +410,7 @@ def start_up(data_dir: str | None) -> dict[str, dict[str, float]]:
     return found
 
 
-def table(name: str, measured: Mapping[str, Measured], peak: float) -> report.Table:
+def table(name: str, measured: Mapping[str, Measured], peak: float) -> page.Table:
     """One workload: a row a peer."""
     workload = WORKLOADS[name]
     flops = flops_per_example(workload.model) * workload.batch_size * workload.steps_per_epoch
@@ -423,7 +423,7 @@ def table(name: str, measured: Mapping[str, Measured], peak: float) -> report.Ta
             (
                 peer,
                 spread,
-                report.MISSING if np.isnan(best) else f"{one.median / best:.2f}",
+                text.MISSING if np.isnan(best) else f"{one.median / best:.2f}",
                 f"{workload.steps_per_epoch / one.median:,.0f}",
                 f"{workload.steps_per_epoch * workload.batch_size / one.median:,.0f}",
                 f"{rate:.3g}",
@@ -438,7 +438,7 @@ def table(name: str, measured: Mapping[str, Measured], peak: float) -> report.Ta
         "peak MB",
     )  # fmt: skip
     caption = f"{name}: seconds an epoch for each seed, median [least, most] of {len(next(iter(measured.values())).seconds)} rounds"
-    return report.Table(header, rows, caption)
+    return page.Table(header, rows, caption)
 
 
 def _print(name: str, measured: Mapping[str, Measured]) -> None:
@@ -446,7 +446,7 @@ def _print(name: str, measured: Mapping[str, Measured]) -> None:
     shown = table(name, measured, peak)
     keep = (0, 1, 2, 7, 8, 9)
     rows = [tuple(row[column] for column in keep) for row in shown.rows]
-    print(f"\n{name}\n{report.text_table([shown.header[column] for column in keep], rows)}", flush=True)
+    print(f"\n{name}\n{text.text_table([shown.header[column] for column in keep], rows)}", flush=True)
 
 
 def _write(
@@ -457,25 +457,25 @@ def _write(
     start: Mapping[str, Mapping[str, float]],
     missing: Mapping[str, str],
 ) -> None:
-    draw = report.draw_into(folder / "figures")
+    draw = page.draw_into(folder / "figures")
     seconds = {name: {peer: one.seconds for peer, one in measured.items()} for name, measured in found.items()}
-    blocks: list[report.Block] = [
-        report.Text(
+    blocks: list[page.Block] = [
+        page.Text(
             "Every peer trains the same network from the same weights on the same batches, in a process of its own. Rounds "
             f"of {FLAGS.round_gflop:g} GFLOP, at most an epoch, the peers by turns; medians, scaled to an epoch of 60,000. Measured peak of a "
             f"matrix product: {peak:.0f} GFLOP/s."
         ),
         *[
-            report.Text(f"{name} was left out: {package} is not installed (`pip install -e .[bench]`).")
+            page.Text(f"{name} was left out: {package} is not installed (`pip install -e .[bench]`).")
             for name, package in missing.items()
         ],
-        report.Heading("At a glance"),
+        page.Heading("At a glance"),
         draw(
-            report.figure_durations(seconds, "seconds an epoch, for each seed"),
+            figures.figure_durations(seconds, "seconds an epoch, for each seed"),
             "seconds",
             "Seconds an epoch for each seed: dots are rounds, bars medians.",
         ),
-        report.Heading("By workload"),
+        page.Heading("By workload"),
         *[table(name, measured, peak) for name, measured in found.items()],
     ]
     if start:
@@ -484,8 +484,8 @@ def _write(
             for name, one in start.items()
         ]
         header = ("experiment 1, LeNet-5", "seconds to the end of the first epoch", "peak MB")
-        blocks += [report.Heading("Start"), report.Table(header, rows, "From the start of the process, data cached")]
-    blocks += [report.Heading("How to repeat it"), report.Command(common.command())]
+        blocks += [page.Heading("Start"), page.Table(header, rows, "From the start of the process, data cached")]
+    blocks += [page.Heading("How to repeat it"), page.Command(common.command())]
     summary = {
         "experiment": NAME,
         "protocol": None,
@@ -537,9 +537,9 @@ def _chosen(what: str, asked: Sequence[str], known: Mapping[str, Any]) -> list[s
     return [name for name in known if name in asked] if asked else list(known)
 
 
-def _say(text: str) -> None:
+def _say(line: str) -> None:
     if FLAGS.progress != "none":
-        print(text, file=sys.stderr, flush=True)
+        print(line, file=sys.stderr, flush=True)
 
 
 def define_flags() -> None:

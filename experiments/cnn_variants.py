@@ -4,17 +4,16 @@ python -m experiments.cnn_variants [--seeds=8] [--variants=A,D] [--protocol=cont
 """
 
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 
 from experiments import common
 from mnistlab.analysis import history, reported, stats
 from mnistlab.analysis.claims import Claim
-from mnistlab.comparison.spec import Experiment, Outcome, Variant
+from mnistlab.comparison.spec import Experiment, Findings, Outcome, Variant
 from mnistlab.config import OptimConfig
-from mnistlab.report import report
-from mnistlab.report.report import Draw
+from mnistlab.report import page, text
+from mnistlab.report.page import Draw
 
 A = Variant(
     "cnn_a",
@@ -48,7 +47,7 @@ CLAIMS = (
 )
 
 
-def source_table(outcome: Outcome, draw: Draw) -> tuple[list[report.Block], dict[str, Any]]:
+def source_table(outcome: Outcome, draw: Draw) -> Findings:
     """The source's table (model, description, loss, accuracy) with ours beside it, and the two halves of the test set."""
     del draw
     theirs = reported.results("cnn_variants")
@@ -62,10 +61,10 @@ def source_table(outcome: Outcome, draw: Draw) -> tuple[list[report.Block], dict
             (
                 name,
                 DESCRIPTIONS.get(name, name),
-                report.format_value("loss", number.get("test_loss")),
-                report.format_value("loss", loss["mean"]),
-                report.format_value("accuracy", number.get("test_accuracy")),
-                report.format_value("accuracy", accuracy["mean"]),
+                text.format_value("loss", number.get("test_loss")),
+                text.format_value("loss", loss["mean"]),
+                text.format_value("accuracy", number.get("test_accuracy")),
+                text.format_value("accuracy", accuracy["mean"]),
             )
         )
         gap = history.metric(result, "test_accuracy - val_accuracy")
@@ -73,27 +72,28 @@ def source_table(outcome: Outcome, draw: Draw) -> tuple[list[report.Block], dict
         halves.append(
             (
                 name,
-                report.format_value("accuracy", result.metrics["val_accuracy"].mean()),
-                report.format_value("accuracy", result.metrics["test_accuracy"].mean()),
-                report.format_interval(float(gap.mean()), *interval, signed=True),
+                text.format_value("accuracy", result.metrics["val_accuracy"].mean()),
+                text.format_value("accuracy", result.metrics["test_accuracy"].mean()),
+                text.format_interval(float(gap.mean()), *interval, signed=True),
             )
         )
         summary[name] = {"mean": history.plain(np.mean(gap)), "ci95": [history.plain(bound) for bound in interval]}
     header = ("model", "description", "loss, reported", "loss, ours", "accuracy, reported", "accuracy, ours")
-    return [
-        report.Heading("The source's table"),
-        report.Table(header, rows, "Test loss and accuracy as the source prints them, and ours (mean over seeds)"),
-        report.Heading("The two halves of the test set"),
-        report.Text(
+    blocks: list[page.Block] = [
+        page.Heading("The source's table"),
+        page.Table(header, rows, "Test loss and accuracy as the source prints them, and ours (mean over seeds)"),
+        page.Heading("The two halves of the test set"),
+        page.Text(
             "The test images stand in their original order. The first 5,000 come from other writers than the last 5,000, "
             "and the source validates on the former and tests on the latter: the difference below is one of data, not of networks."
         ),
-        report.Table(
+        page.Table(
             ("model", "accuracy, first 5,000", "accuracy, last 5,000", "difference [95 %]"),
             halves,
             "One network, two halves",
         ),
-    ], {"test_halves": summary}
+    ]
+    return Findings(blocks, {"test_halves": summary})
 
 
 EXPERIMENT = Experiment(

@@ -18,10 +18,9 @@ from absl import app, flags, logging
 from mnistlab.errors import UserError
 
 if TYPE_CHECKING:
-    from mnistlab.comparison.experiment import Display, Experiment, Options
-    from mnistlab.training.train import Epoch
-
+    from mnistlab.comparison.spec import Experiment, Options
     from mnistlab.config import AugmentConfig
+    from mnistlab.training.callbacks import Callback
 
 FLAGS = flags.FLAGS
 TOOLS = ("bench", "compare", "gather", "power")  # entry points that are no comparison of a source
@@ -74,7 +73,7 @@ def define_training_flags() -> None:
     flags.DEFINE_integer("patience_epochs", None, "Early stopping on validation loss.")
     flags.DEFINE_integer("limit_examples", None, "Train on the first N training images, for a quick look.")
     flags.DEFINE_multi_string("sweep", [], "setting=value,value,...: train the grid; may be repeated.")
-    flags.DEFINE_integer("crowd_size", None, "How many runs share a compiled program.")
+    flags.DEFINE_integer("population_size", None, "How many runs share a compiled program.")
     flags.DEFINE_integer(
         "stream_megabytes",
         None,
@@ -130,9 +129,9 @@ def enter(body: Callable[..., Any], arguments: Sequence[str] = ()) -> None:
             print("\ninterrupted; the same command resumes after the last whole epoch", file=sys.stderr)
             _leave(130)
         except Exception as error:
-            from mnistlab.devices import parallel
+            from mnistlab.devices import cluster
 
-            if not parallel.is_lost_process(error):
+            if not cluster.is_lost_process(error):
                 if _joined():  # an orderly exit would wait for the others, which wait for this one
                     traceback.print_exc()
                     _leave(1)
@@ -157,8 +156,8 @@ STATUS_OF_SIGNAL: dict[int, int] = {signal.SIGTERM: os.EX_TEMPFAIL, signal.SIGIN
 """EX_TEMPFAIL, 75: try again later, which schedulers can be told to requeue on."""
 
 
-def stop_at_signals() -> Callable[[], None]:
-    """From now on SIGTERM and SIGINT only ask; the function returned raises Stopped where one has.
+def stop_at_signals() -> "Callback":
+    """From now on SIGTERM and SIGINT only ask; the callback returned raises Stopped where one has.
 
     To be called after each epoch by every process. An epoch is one compiled program, within which nothing can stop. A second
     SIGINT ends the process at once.
@@ -176,13 +175,15 @@ def stop_at_signals() -> Callable[[], None]:
         signal.signal(number, note)
 
     def check() -> None:
-        from mnistlab.devices import parallel
+        from mnistlab.devices import cluster
 
-        agreed = parallel.agree(max(received, default=0))
+        agreed = cluster.agree(max(received, default=0))
         if agreed:
             raise Stopped(agreed)
 
-    return check
+    from mnistlab.training.callbacks import OnEpoch
+
+    return OnEpoch(lambda epoch: check())
 
 
 def workdir(name: str) -> Path:
@@ -203,21 +204,24 @@ def command() -> str:
 
 
 def _run(experiment: "Experiment") -> None:
-    from mnistlab.comparison import experiment as engine
-    from mnistlab.devices import parallel
+    from mnistlab.comparison import run as engine
+    from mnistlab.comparison import spec
+    from mnistlab.comparison.run import Hooks
+    from mnistlab.devices import cluster
 
-    asked = dataclasses.replace(options(experiment.name), after_epoch=stop_at_signals())
-    engine.resolve(experiment, asked)  # bad values end here, before the banner
-    if not parallel.is_first():
-        engine.run(experiment, asked)
+    asked, stop = options(experiment.name), stop_at_signals()
+    spec.resolve(experiment, asked)  # bad values end here, before the banner
+    if not cluster.is_first():
+        engine.run(experiment, asked, Hooks(callbacks=lambda name, variant: [stop]))
         return
     print(f"{experiment.title}\n{experiment.question}\nprotocol {asked.protocol}, {asked.num_seeds} seed(s)")
-    engine.run(experiment, asked, display(FLAGS.progress))
+    kind = FLAGS.progress
+    engine.run(experiment, asked, Hooks(log, lambda name, variant: [progress(kind, name, variant.num_epochs), stop]))
 
 
 def options(name: str) -> "Options":
     """What the common flags ask of the experiment `name`."""
-    from mnistlab.comparison.experiment import Options
+    from mnistlab.comparison.spec import Options
 
     names = {
         "num_epochs": "epochs", "batch_size": "batch_size", "optimizer": "optimizer", "learning_rate": "learning_rate",
@@ -231,8 +235,8 @@ def options(name: str) -> "Options":
         overrides["decay_epochs"] = _numbers("decay_epochs", FLAGS.decay_epochs)
     if FLAGS.augment is not None:
         overrides["augment"] = augmentation(FLAGS.augment)
-    if FLAGS.crowd_size is not None and FLAGS.crowd_size < 1:
-        raise UserError(f"crowd_size is {FLAGS.crowd_size}; expected a whole number of at least 1")
+    if FLAGS.population_size is not None and FLAGS.population_size < 1:
+        raise UserError(f"population_size is {FLAGS.population_size}; expected a whole number of at least 1")
     suffix = "" if FLAGS.protocol == "reported" else f"_{FLAGS.protocol}"
     return Options(
         workdir=workdir(name + suffix),
@@ -246,7 +250,7 @@ def options(name: str) -> "Options":
         resume=FLAGS.resume,
         tensorboard=FLAGS.tensorboard,
         debug_nans=FLAGS.debug_nans,
-        crowd_size=FLAGS.crowd_size,
+        population_size=FLAGS.population_size,
         num_devices=FLAGS.devices,
         strategy=FLAGS.parallel,
         stream_megabytes=FLAGS.stream_megabytes,
@@ -296,44 +300,52 @@ def _numbers(what: str, texts: Sequence[str]) -> tuple[float, ...]:
         raise UserError(f"{what} has {','.join(texts)!r}; expected numbers separated by commas") from error
 
 
-def display(progress: str = "auto") -> "Display":
+def log(text: str) -> None:
+    """A line on stdout, at once."""
+    print(text, flush=True)
+
+
+def progress(kind: str, variant: str, num_epochs: int) -> "Callback":
     """Progress as a bar where stderr is a terminal, else as plain lines."""
-    from mnistlab.comparison.experiment import Display
+    from mnistlab.training.callbacks import Callback, Epoch, Snapshot
+    from mnistlab.training.result import Run
 
-    bar = progress == "bar" or (progress == "auto" and sys.stderr.isatty())
-    state: dict[str, Any] = {}
+    class Lines(Callback):
+        def on_epoch(self, epoch: Epoch) -> None:
+            shown = " - ".join(f"{name}: {value:.4f}" for name, value in _means(epoch).items())
+            log(f"{_title(variant, epoch.runs)} epoch {epoch.number}/{num_epochs} - {epoch.seconds:.1f}s - {shown}")
 
-    def line(text: str) -> None:
-        print(text, flush=True)
+    class Bar(Callback):
+        bar: Any = None
 
-    def begin(variant: str, num_epochs: int) -> None:
-        state.update(variant=variant, num_epochs=num_epochs)
+        def on_start(self, runs: Sequence[Run], snapshot: Snapshot) -> None:
+            from tqdm import tqdm
 
-    def epoch(variant: str, epoch: "Epoch") -> None:
-        if progress == "none":
-            return
-        values = {name: float(_mean(values)) for name, values in epoch.record.items()}
-        crowd = f"{variant} seeds {epoch.runs[0].seed}-{epoch.runs[-1].seed}" if len(epoch.runs) > 1 else variant
-        if not bar:
-            shown = " - ".join(f"{name}: {value:.4f}" for name, value in values.items())
-            line(f"{crowd} epoch {epoch.number}/{state['num_epochs']} - {epoch.seconds:.1f}s - {shown}")
-            return
-        from tqdm import tqdm
-
-        if state.get("crowd") != crowd:
-            end()
-            state.update(
-                crowd=crowd, bar=tqdm(total=state["num_epochs"], desc=crowd, unit="epoch", initial=epoch.number - 1)
+            self.bar = tqdm(
+                total=num_epochs, desc=_title(variant, runs), unit="epoch", initial=snapshot.num_epochs, leave=True
             )
-        state["bar"].set_postfix({name.replace("accuracy", "acc"): f"{value:.4f}" for name, value in values.items()})
-        state["bar"].update()
 
-    def end() -> None:
-        if state.get("bar") is not None:
-            state["bar"].close()
-        state.update(bar=None, crowd=None)
+        def on_epoch(self, epoch: Epoch) -> None:
+            self.bar.set_postfix(
+                {name.replace("accuracy", "acc"): f"{value:.4f}" for name, value in _means(epoch).items()}
+            )
+            self.bar.update()
 
-    return Display(line, begin, epoch, end)
+        def on_end(self) -> None:
+            if self.bar is not None:
+                self.bar.close()
+
+    if kind == "none":
+        return Callback()
+    return Bar() if kind == "bar" or (kind == "auto" and sys.stderr.isatty()) else Lines()
+
+
+def _title(variant: str, runs: Sequence[Any]) -> str:
+    return f"{variant} seeds {runs[0].seed}-{runs[-1].seed}" if len(runs) > 1 else variant
+
+
+def _means(epoch: Any) -> dict[str, float]:
+    return {name: float(_mean(values)) for name, values in epoch.record.items()}
 
 
 def _mean(values: Any) -> float:
@@ -373,15 +385,15 @@ def _set_up() -> None:
         jax.config.update("jax_compilation_cache_dir", str(FLAGS.compile_cache or cache))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     if "distributed" in FLAGS:
-        from mnistlab.devices import parallel
+        from mnistlab.devices import cluster
 
-        cluster = parallel.resolve_cluster(
+        found = cluster.resolve_cluster(
             FLAGS.distributed, os.environ, FLAGS.coordinator, FLAGS.num_processes, FLAGS.process_id
         )
-        if cluster is None:
+        if found is None:
             os.environ["XLA_FLAGS"] = with_devices_of_cores(os.environ.get("XLA_FLAGS", ""))
         else:  # a device a process: the cores of one help each other
-            parallel.join(cluster, heartbeat_seconds=FLAGS.heartbeat_seconds)
+            cluster.join(found, heartbeat_seconds=FLAGS.heartbeat_seconds)
 
 
 def with_devices_of_cores(xla_flags: str) -> str:

@@ -4,15 +4,14 @@ python -m experiments.fashion_lenet_regularizers [--seeds=8] [--protocol=control
 """
 
 from dataclasses import replace
-from typing import Any
 
 from experiments import common
 from mnistlab.analysis.claims import Claim
-from mnistlab.comparison.page import class_pictures
-from mnistlab.comparison.spec import Experiment, Outcome, Variant
+from mnistlab.comparison.outputs import class_pictures
+from mnistlab.comparison.spec import Experiment, Findings, Outcome, Variant
 from mnistlab.config import OptimConfig
-from mnistlab.report import report
-from mnistlab.report.report import Draw
+from mnistlab.report import figures, page
+from mnistlab.report.page import Draw
 
 LEARNING_RATES = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
 
@@ -67,14 +66,14 @@ CLAIMS = (
 )
 
 
-def mistakes(outcome: Outcome, draw: Draw) -> tuple[list[report.Block], dict[str, Any]]:
+def mistakes(outcome: Outcome, draw: Draw) -> Findings:
     """Images, confusion matrices and predictions."""
     train = outcome.dataset.train
-    figure = report.figure_predictions(train.image[:25], train.label[:25], None, outcome.dataset.class_names, 5, 5)
-    blocks: list[report.Block] = [draw(figure, "first_images", "The first 25 development images with their labels.")]
+    figure = figures.figure_predictions(train.image[:25], train.label[:25], None, outcome.dataset.class_names, 5, 5)
+    blocks: list[page.Block] = [draw(figure, "first_images", "The first 25 development images with their labels.")]
     for name in outcome.results:
         blocks += class_pictures(name, outcome, draw)
-    return [report.Heading("Images and mistakes"), *blocks], {}
+    return Findings([page.Heading("Images and mistakes"), *blocks])
 
 
 EXPERIMENT = Experiment(

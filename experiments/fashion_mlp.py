@@ -4,7 +4,6 @@ python -m experiments.fashion_mlp [--seeds=8] [--protocol=controlled]
 """
 
 from dataclasses import replace
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,11 +12,11 @@ import numpy as np
 from experiments import common
 from mnistlab import timing
 from mnistlab.analysis.claims import Claim
-from mnistlab.comparison.page import class_pictures
-from mnistlab.comparison.spec import Experiment, Outcome, Variant
+from mnistlab.comparison.outputs import class_pictures
+from mnistlab.comparison.spec import Experiment, Findings, Outcome, Variant
 from mnistlab.config import OptimConfig
-from mnistlab.report import report
-from mnistlab.report.report import Draw
+from mnistlab.report import figures, page
+from mnistlab.report.page import Draw
 from mnistlab.training import loop
 
 LEARNING_RATES = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
@@ -49,7 +48,7 @@ CLAIMS = (
 )
 
 
-def exercises(outcome: Outcome, draw: Draw) -> tuple[list[report.Block], dict[str, Any]]:
+def exercises(outcome: Outcome, draw: Draw) -> Findings:
     """What the homework asks for beside the training."""
     dataset = outcome.dataset
     names = dataset.class_names
@@ -71,26 +70,26 @@ def exercises(outcome: Outcome, draw: Draw) -> tuple[list[report.Block], dict[st
     logits = jax.jit(lambda key: network.apply(network.init(key, first), first))(jax.random.key(0))
     output = np.asarray(jax.nn.softmax(logits)[0])
     untrained = [(name, f"{value:.4f}") for name, value in zip(names, output, strict=True)]
-    blocks: list[report.Block] = [
-        report.Heading("The data"),
-        report.Table(("array", "shape", "type"), shapes, "Shapes of all arrays"),
-        report.Table(("class", "images"), per_class, "Development images of each class"),
+    blocks: list[page.Block] = [
+        page.Heading("The data"),
+        page.Table(("array", "shape", "type"), shapes, "Shapes of all arrays"),
+        page.Table(("class", "images"), per_class, "Development images of each class"),
     ]
     for title, split in (("development", dataset.train), ("test", dataset.test)):
-        figure = report.figure_predictions(split.image[:25], split.label[:25], None, names, 5, 5)
+        figure = figures.figure_predictions(split.image[:25], split.label[:25], None, names, 5, 5)
         blocks.append(draw(figure, f"first_{title}_images", f"The first 25 {title} images with their labels."))
     blocks += [
-        report.Table(("flattening 28x28 to 784", "milliseconds"), flattening, "Copying against viewing, median of 3"),
-        report.Table(
+        page.Table(("flattening 28x28 to 784", "milliseconds"), flattening, "Copying against viewing, median of 3"),
+        page.Table(
             ("class", "probability"),
             [*untrained, ("sum", f"{output.sum():.4f}")],
             "The untrained network on the first image",
         ),
-        report.Heading("Mistakes"),
+        page.Heading("Mistakes"),
     ]
     for name in outcome.results:
         blocks += class_pictures(name, outcome, draw)
-    return blocks, {"untrained_output_sum": float(output.sum())}
+    return Findings(blocks, {"untrained_output_sum": float(output.sum())})
 
 
 EXPERIMENT = Experiment(

@@ -16,7 +16,7 @@ from mnistlab.analysis.claims import Checked
 from mnistlab.comparison import runs, workdirs
 from mnistlab.comparison.runs import RunFolder
 from mnistlab.errors import UserError
-from mnistlab.report import evidence, report
+from mnistlab.report import figures, page, sections, text
 from mnistlab.training.result import Result
 
 NAME = "gather"
@@ -34,9 +34,9 @@ def main(folder: str) -> None:
         raise UserError(f"{paths[0]} is of {name!r}, which is no experiment of this release")
     experiment = importlib.import_module(f"experiments.{name}").EXPERIMENT
     checked = claims.check(experiment.claims, results)
-    table = evidence.claims_table(checked)
+    table = sections.claims_table(checked)
     seeds = sorted(seed for run in found for seed in run.seeds)
-    print(f"{name}: {len(found)} runs, {len(seeds)} seeds\n\n{report.text_table(table.header, table.rows)}")
+    print(f"{name}: {len(found)} runs, {len(seeds)} seeds\n\n{text.text_table(table.header, table.rows)}")
     target = common.workdir(f"{name}_gathered")
     with workdirs.made_anew(target, NAME):
         _write(target, experiment.title, found, seeds, results, checked)
@@ -51,7 +51,7 @@ def _write(
     results: dict[str, Result],
     checked: list[Checked],
 ) -> None:
-    draw = report.draw_into(target / "figures")
+    draw = page.draw_into(target / "figures")
     first = found[0]
     variants: dict[str, Any] = {}
     for name, result in results.items():
@@ -64,20 +64,20 @@ def _write(
         "seconds": {run.path.name: run.summary["seconds"] for run in found},
     }
     where = f"{first.summary['data']['name']}, protocol {first.summary['protocol']}, {len(seeds)} seeds"
-    blocks: list[report.Block] = [
-        report.Text(f"{len(found)} runs of {len(seeds)} seeds, joined from `{first.path.parent}`."),
-        report.Heading("Claims"),
-        evidence.claims_table(checked),
-        *evidence.quotable(checked, where),
-        report.Heading("Seeds"),
-        evidence.seeds_picture("test_accuracy", results, draw),
-        *evidence.difference_pictures(checked, results, draw),
-        report.Heading("Learning curves"),
+    blocks: list[page.Block] = [
+        page.Text(f"{len(found)} runs of {len(seeds)} seeds, joined from `{first.path.parent}`."),
+        page.Heading("Claims"),
+        sections.claims_table(checked),
+        *sections.quotable(checked, where),
+        page.Heading("Seeds"),
+        sections.seeds_picture("test_accuracy", results, draw),
+        *sections.difference_pictures(checked, results, draw),
+        page.Heading("Learning curves"),
     ]
     for name, result in results.items():
         caption = f"{name}: training (running mean of the epoch) and validation."
-        blocks.append(draw(report.figure_history({name: result.history}), f"history_{name}", caption))
-    blocks += [report.Heading("How to repeat it"), report.Command(common.command())]
+        blocks.append(draw(figures.figure_history({name: result.history}), f"history_{name}", caption))
+    blocks += [page.Heading("How to repeat it"), page.Command(common.command())]
     files.write_atomic(target / "history.csv", history.to_csv(results))
     identity = first.config["run"] | {"tool": NAME, "seeds": seeds, "gathered": [str(run.path) for run in found]}
     workdirs.leave(target, identity=identity, command=common.command(), title=title, blocks=blocks, summary=summary)

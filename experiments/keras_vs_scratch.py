@@ -4,15 +4,14 @@ python -m experiments.keras_vs_scratch [--seeds=8] [--protocol=controlled] [--te
 """
 
 from dataclasses import replace
-from typing import Any
 
 from experiments import common
 from mnistlab.analysis import history, reported
 from mnistlab.analysis.claims import Claim
-from mnistlab.comparison.spec import Experiment, Outcome, Variant
+from mnistlab.comparison.spec import Experiment, Findings, Outcome, Variant
 from mnistlab.config import OptimConfig
-from mnistlab.report import report
-from mnistlab.report.report import Draw
+from mnistlab.report import page, text
+from mnistlab.report.page import Draw
 from mnistlab.training import by_hand
 
 KERAS = Variant(
@@ -73,7 +72,7 @@ CLAIMS = (
 )
 
 
-def source_table(outcome: Outcome, draw: Draw) -> tuple[list[report.Block], dict[str, Any]]:
+def source_table(outcome: Outcome, draw: Draw) -> Findings:
     """The source's own comparison with ours beside it, and what each difference costs."""
     del draw
     theirs = reported.results("keras_vs_scratch")
@@ -81,15 +80,15 @@ def source_table(outcome: Outcome, draw: Draw) -> tuple[list[report.Block], dict
 
     def ours(name: str, metric: str, factor: float = 1.0) -> str:
         if name not in outcome.results:
-            return report.MISSING
+            return text.MISSING
         values = factor * history.metric(outcome.results[name], metric)
-        return report.format_significant(float(values.mean()), 4)
+        return text.format_significant(float(values.mean()), 4)
 
     def row(title: str, metric: str, factor: float, scratch_says: str, keras_says: str) -> tuple[str, ...]:
         return (title, scratch_says, ours("scratch", metric, factor), keras_says, ours("keras", metric, factor))
 
     def percent(name: str, metric: str) -> str:
-        return report.format_significant(100 * theirs[name][metric], 4)
+        return text.format_significant(100 * theirs[name][metric], 4)
 
     rows = [
         row(
@@ -121,14 +120,14 @@ def source_table(outcome: Outcome, draw: Draw) -> tuple[list[report.Block], dict
         ),
     ]
     header = ("metric", "without Keras, reported", "without Keras, ours", "Keras, reported", "Keras, ours")
-    blocks: list[report.Block] = [
-        report.Heading("The source's table"),
-        report.Table(header, rows, "The source's comparison; ours beside it (mean over seeds)"),
+    blocks: list[page.Block] = [
+        page.Heading("The source's table"),
+        page.Table(header, rows, "The source's comparison; ours beside it (mean over seeds)"),
     ]
-    return blocks + _ablation(outcome), {}
+    return Findings(blocks + _ablation(outcome))
 
 
-def _ablation(outcome: Outcome) -> list[report.Block]:
+def _ablation(outcome: Outcome) -> list[page.Block]:
     steps = [name for name in CONTROLLED if name in outcome.results and name not in ("keras",)]
     if len(steps) < 2 or "keras" not in outcome.results:
         return []
@@ -139,14 +138,12 @@ def _ablation(outcome: Outcome) -> list[report.Block]:
             gap = history.metric(outcome.results[name], metric) - history.metric(outcome.results["keras"], metric)
             low, high = history.summarize(gap)["ci95"]
             bounds = (float("nan") if bound is None else bound for bound in (low, high))
-            cells.append(report.format_interval(float(gap.mean()), *bounds, signed=True))
+            cells.append(text.format_interval(float(gap.mean()), *bounds, signed=True))
         rows.append(tuple(cells))
     header = ("difference from keras", "test accuracy [95 %]", "test loss [95 %]")
     return [
-        report.Heading("One difference at a time"),
-        report.Table(
-            header, rows, "What each difference alone changes, and all four together (scratch); paired by seed"
-        ),
+        page.Heading("One difference at a time"),
+        page.Table(header, rows, "What each difference alone changes, and all four together (scratch); paired by seed"),
     ]
 
 

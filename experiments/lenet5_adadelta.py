@@ -6,17 +6,16 @@ python -m experiments.lenet5_adadelta [--seeds=8] [--protocol=controlled]
 import platform
 from dataclasses import replace
 from importlib.metadata import version
-from typing import Any
 
 import jax
 import numpy as np
 
 from experiments import common
 from mnistlab.analysis.claims import Claim
-from mnistlab.comparison.spec import Experiment, Outcome, Variant
+from mnistlab.comparison.spec import Experiment, Findings, Outcome, Variant
 from mnistlab.config import OptimConfig
-from mnistlab.report import report
-from mnistlab.report.report import Draw
+from mnistlab.report import page
+from mnistlab.report.page import Draw
 
 LENET5 = Variant(
     "lenet5_adadelta",
@@ -46,12 +45,12 @@ CLAIMS = (
 )
 
 
-def source_table(outcome: Outcome, draw: Draw) -> tuple[list[report.Block], dict[str, Any]]:
+def source_table(outcome: Outcome, draw: Draw) -> Findings:
     """The source's one-row table with our row under it."""
     del draw
     result = outcome.results.get("lenet5_dropout")
     if result is None:
-        return [], {}
+        return Findings()
     header = ("#", "framework", "Python", "hardware", "training time, s", "test loss", "test accuracy")
     seconds = np.nansum(result.epoch_seconds, axis=1).mean()
     ours = (
@@ -64,7 +63,7 @@ def source_table(outcome: Outcome, draw: Draw) -> tuple[list[report.Block], dict
         f"{result.metrics['test_accuracy'].mean():.4f}",
     )
     theirs = ("source", "Keras 2.1.6, TensorFlow 1.11.0", "3.6.5", "GeForce MX250", "99.07", "0.0299", "0.9905")
-    return [report.Heading("The source's table"), report.Table(header, [theirs, ours], "As the source prints it")], {}
+    return Findings([page.Heading("The source's table"), page.Table(header, [theirs, ours], "As the source prints it")])
 
 
 EXPERIMENT = Experiment(

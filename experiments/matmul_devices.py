@@ -22,11 +22,11 @@ from experiments import common
 from mnistlab import config
 from mnistlab.analysis import history, reported, stats
 from mnistlab.analysis.claims import Checked, Claim
-from mnistlab.comparison import experiment as engine
 from mnistlab.comparison import workdirs
-from mnistlab.comparison.experiment import Options
+from mnistlab.comparison.run import Log, silent
+from mnistlab.comparison.spec import Options
 from mnistlab.errors import UserError
-from mnistlab.report import report
+from mnistlab.report import canvas, figures, page, text
 from mnistlab.timing import time_calls
 
 FLAGS = flags.FLAGS
@@ -225,7 +225,7 @@ def run(
     options: Options,
     sizes: Sequence[int] = SIZES,
     num_rounds: int = NUM_ROUNDS,
-    display: engine.Display = engine.SILENT,
+    log: Log = silent,
 ) -> dict[str, Any]:
     """Runs the experiment in options.workdir and returns what summary.json holds.
 
@@ -243,7 +243,7 @@ def run(
     }
     with workdirs.locked(options.workdir):
         workdirs.prepare(options.workdir, identity, options.resume)
-        return _measure(options, identity, display)
+        return _measure(options, identity, log)
 
 
 def _check(options: Options, sizes: Sequence[int], num_rounds: int) -> tuple[list[int], bool]:
@@ -260,7 +260,7 @@ def _check(options: Options, sizes: Sequence[int], num_rounds: int) -> tuple[lis
     return kept, quick
 
 
-def _measure(options: Options, identity: Mapping[str, Any], display: engine.Display) -> dict[str, Any]:
+def _measure(options: Options, identity: Mapping[str, Any], log: Log) -> dict[str, Any]:
     start = time.perf_counter()
     devices, multiply = find_devices(), jax.jit(product)
     seed, num_rounds, quick = options.first_seed, identity["num_rounds"], identity["quick_look"]
@@ -269,7 +269,7 @@ def _measure(options: Options, identity: Mapping[str, Any], display: engine.Disp
         skip = {name: reason for name, device in devices.items() if (reason := does_not_fit(size, device))}
         rows += measure(multiply, devices, size, num_rounds, seed, skip)
         for row in rows[-len(devices) :]:
-            display.line(f"{row.device} {size}: {row.note or _spread(row.finished_ms) + ' ms finished'}")
+            log(f"{row.device} {size}: {row.note or _spread(row.finished_ms) + ' ms finished'}")
     precision = {name: measured_precision(multiply, device) for name, device in devices.items()}
     peak = {}
     for name, device in devices.items():
@@ -294,12 +294,12 @@ def _measure(options: Options, identity: Mapping[str, Any], display: engine.Disp
         _claim_table(checked),
     ]
     for table in tables:
-        display.line(f"\n{table.caption}\n{report.text_table(table.header, table.rows)}")
+        log(f"\n{table.caption}\n{text.text_table(table.header, table.rows)}")
     blocks = _page(options, identity, rows, checked, devices, tables)
     workdirs.leave(
         options.workdir, identity=identity, command=options.command, title=TITLE, blocks=blocks, summary=summary
     )
-    display.line(f"\nreport: {options.workdir / 'report.html'}")
+    log(f"\nreport: {options.workdir / 'report.html'}")
     return summary
 
 
@@ -346,7 +346,7 @@ def _claims(rows: Sequence[Row], protocol: str) -> list[Checked]:
             continue
         found = next(judged)
         low, high = stats.mean_interval(np.array([found.mean_a])) if found.n < 2 else found.t_interval
-        exponent = report.format_interval(found.mean_a, low + found.mean_b, high + found.mean_b)
+        exponent = text.format_interval(found.mean_a, low + found.mean_b, high + found.mean_b)
         sentence = (
             f"{found.verdict}: {clock} time on {claim.left} grows like n to the power {exponent}, {found.n} rounds."
         )
@@ -374,48 +374,48 @@ def _growth(rows: Sequence[Row], claim: Claim, clock: str) -> stats.Comparison |
 def _spread(values: np.ndarray) -> str:
     """Median and range."""
     if not values.size:
-        return report.MISSING
-    middle, low, high = (report.format_significant(float(f(values))) for f in (np.median, np.min, np.max))
+        return text.MISSING
+    middle, low, high = (text.format_significant(float(f(values))) for f in (np.median, np.min, np.max))
     return f"{middle} ({low} to {high})"
 
 
 def _time_table(
     rows: Sequence[Row], sizes: Sequence[int], devices: Mapping[str, jax.Device], protocol: str
-) -> report.Table:
+) -> page.Table:
     theirs = _reported_ms()
     cells: list[tuple[Any, ...]] = []
     for row in rows:
         number = theirs.get(row.device, {}).get(row.size, np.nan)
         ours = np.median(_compared_ms(row, protocol)) if row.finished_ms.size else np.nan
-        numbers = (report.format_significant(value) for value in (number, ours / number))
+        numbers = (text.format_significant(value) for value in (number, ours / number))
         cells.append((row.size, row.device, _spread(row.dispatch_ms), row.note or _spread(row.finished_ms), *numbers))
     if set(devices) <= {"cpu"}:
         for size in sizes:
-            told = report.format_significant(theirs["gpu"].get(size, np.nan))
-            cells.append((size, "gpu", report.MISSING, "there is none", told, report.MISSING))
+            told = text.format_significant(theirs["gpu"].get(size, np.nan))
+            cells.append((size, "gpu", text.MISSING, "there is none", told, text.MISSING))
     header = ("size", "device", "dispatch, ms", "finished, ms", "reported, ms", "ours / reported")
     clock = "dispatch on an accelerator, finished on the CPU" if protocol == "reported" else "finished"
     caption = f"Milliseconds a product: median (smallest to largest of the rounds); the ratio is of the {clock}"
-    return report.Table(header, sorted(cells), caption)
+    return page.Table(header, sorted(cells), caption)
 
 
-def _rate_table(rows: Sequence[Row], peak: Mapping[str, float]) -> report.Table:
+def _rate_table(rows: Sequence[Row], peak: Mapping[str, float]) -> page.Table:
     cells = []
     for row in rows:
         if row.finished_ms.size:
             rate, fastest = (gflops(row.size, float(f(row.finished_ms))) for f in (np.median, np.min))
             share = f"{100 * rate / peak[row.device]:.0f} %"
-            dispatch = report.format_significant(gflops(row.size, float(np.median(row.dispatch_ms))))
-            numbers = (report.format_significant(rate), report.format_significant(fastest), share, dispatch)
+            dispatch = text.format_significant(gflops(row.size, float(np.median(row.dispatch_ms))))
+            numbers = (text.format_significant(rate), text.format_significant(fastest), share, dispatch)
             cells.append((row.size, row.device, *numbers))
     header = ("size", "device", "GFLOP/s, median", "fastest", "of peak", "were dispatch all")
-    peaks = ", ".join(f"{name} {report.format_significant(rate)}" for name, rate in peak.items())
-    return report.Table(header, cells, f"2 n³ operations over the finished time; measured peak in GFLOP/s: {peaks}")
+    peaks = ", ".join(f"{name} {text.format_significant(rate)}" for name, rate in peak.items())
+    return page.Table(header, cells, f"2 n³ operations over the finished time; measured peak in GFLOP/s: {peaks}")
 
 
 def _precision_table(
     rows: Sequence[Row], devices: Mapping[str, jax.Device], precision: Mapping[str, Precision]
-) -> report.Table:
+) -> page.Table:
     cells = []
     for row in rows:
         if row.error is not None:
@@ -426,25 +426,25 @@ def _precision_table(
             numbers = (f"{row.error:.1e}".replace("-", "−"), f"{bound:.1e}".replace("-", "−"))
             cells.append((row.size, name, precision[row.device].name, *numbers, within))
     header = ("size", "device", "operands, as measured", "largest relative error", "bound", "")
-    return report.Table(header, cells, f"Products against float64 in NumPy, sizes up to {CHECKED_SIZE:,}")
+    return page.Table(header, cells, f"Products against float64 in NumPy, sizes up to {CHECKED_SIZE:,}")
 
 
-def _claim_table(checked: Sequence[Checked]) -> report.Table:
+def _claim_table(checked: Sequence[Checked]) -> page.Table:
     rows = [
         (c.claim.id, c.claim.text, "ours" if c.claim.ours else "source", c.verdict, c.sentence.partition(": ")[2])
         for c in checked
     ]
-    return report.Table(("", "claim", "whose", "verdict", "measured"), rows, "Claims, by the growth of the time with n")
+    return page.Table(("", "claim", "whose", "verdict", "measured"), rows, "Claims, by the growth of the time with n")
 
 
-def _reported_table() -> report.Table:
+def _reported_table() -> page.Table:
     theirs = _reported_ms()
     rows = []
     for size in theirs["cpu"]:
         times = [theirs[device][size] for device in ("cpu", "gpu")]
-        rows.append((size, *(report.format_significant(f) for ms in times for f in (ms, gflops(size, ms)))))
+        rows.append((size, *(text.format_significant(f) for ms in times for f in (ms, gflops(size, ms)))))
     header = ("size", "CPU, ms", "CPU, GFLOP/s", "GPU, ms", "GPU, GFLOP/s")
-    return report.Table(header, rows, "What the reported times would mean")
+    return page.Table(header, rows, "What the reported times would mean")
 
 
 def _reported_ms() -> dict[str, dict[int, float]]:
@@ -475,7 +475,7 @@ def _figure(rows: Sequence[Row]) -> Any:
             lines["n³, through the largest"] = (guide,) * 3
     for device, times in theirs.items():
         lines[f"reported {device}"] = (np.array([times.get(size, np.nan) for size in sizes]),) * 3
-    return report.figure_lines(
+    return figures.figure_lines(
         sizes, lines, "size n", "milliseconds a product", log_x=True, log_y=True, band="smallest to largest round"
     )
 
@@ -486,10 +486,10 @@ def _page(
     rows: Sequence[Row],
     checked: Sequence[Checked],
     devices: Mapping[str, jax.Device],
-    tables: Sequence[report.Table],
-) -> list[report.Block]:
+    tables: Sequence[page.Table],
+) -> list[page.Block]:
     time_table, rate_table, precision_table, claim_table = tables
-    svg, _ = report.save_figure(_figure(rows), options.workdir / "figures", "times")
+    svg, _ = canvas.save_figure(_figure(rows), options.workdir / "figures", "times")
     setting = jax.config.values["jax_default_matmul_precision"] or "the backend's default"
     notes = []
     if set(devices) <= {"cpu"}:
@@ -501,51 +501,51 @@ def _page(
     largest = max(_reported_ms()["gpu"])
     impossible = gflops(largest, _reported_ms()["gpu"][largest]) / 1e6
     return [
-        report.Text(
+        page.Text(
             "How does the time of a product of two square float32 matrices grow on a CPU and on an accelerator? A call "
             "only hands the work over (dispatch); the product is there later (finished). Matrices are uniform on [0, 1), a "
             f"fresh pair each of {identity['num_rounds']} rounds, the same for every device; drawing and moving them and "
             "a first product, which compiles, stay outside the timing. Source: document 001, part 2."
         ),
-        report.Text(
+        page.Text(
             f"Protocol `{options.protocol}`. `reported` compares what the source's clock saw: on its accelerator the dispatch, "
             "on its CPU the finished product, since TensorFlow's call computes there before it returns. JAX's returns at "
             "once on both. `controlled` compares finished products."
         ),
-        *(report.Text(note) for note in notes),
-        report.Heading("Claims"),
+        *(page.Text(note) for note in notes),
+        page.Heading("Claims"),
         claim_table,
-        report.Text(
+        page.Text(
             "The exponent is the slope of log time by log n over the sizes from "
             f'{GROWTH_SIZE:,} on, one slope a round, with its 95 % interval over the rounds. "Like n³" is taken as 3 ± 0.3, '
             '"slightly" as less than in proportion to n, though the operations grow a thousandfold when n grows tenfold.'
         ),
-        report.Heading("Times"),
+        page.Heading("Times"),
         time_table,
-        report.Picture(
+        page.Picture(
             svg,
             "Time by size, both axes logarithmic: a finished product follows n³, a dispatch stays nearly flat.",
             "finished and dispatch times by matrix size, ours and the reported ones",
         ),
-        report.Heading("Rates"),
+        page.Heading("Rates"),
         rate_table,
-        report.Text(
+        page.Text(
             "The peak is the best rate of any single product on that device, of these sizes and of a few powers of two."
         ),
         _reported_table(),
-        report.Text(
+        page.Text(
             f"The reported {_reported_ms()['gpu'][largest]:.3f} ms for n = {largest:,} would be {impossible:.1f} PFLOP/s, ten times "
             "what an H100 does in TensorFloat-32: the clock was stopped before the product was done."
         ),
-        report.Heading("Precision"),
+        page.Heading("Precision"),
         precision_table,
-        report.Text(
+        page.Text(
             f"Precision asked for: {setting} (--matmul_precision). By default JAX multiplies in float32 on a CPU, in "
             "TensorFloat-32 on a recent NVIDIA GPU and in bfloat16 on a TPU; the table says what was found by multiplying 1 + "
             "2^-k by 1. The bound is 2 d + n u, with d the cut of an operand and u = 2^-24 for the float32 sum."
         ),
-        report.Heading("How to repeat it"),
-        report.Command(options.command or f"python -m experiments.{NAME}"),
+        page.Heading("How to repeat it"),
+        page.Command(options.command or f"python -m experiments.{NAME}"),
     ]
 
 
@@ -558,11 +558,11 @@ def _define_flags() -> None:
 
 def _main() -> None:
     try:
-        sizes = [int(text) for text in FLAGS.sizes]
+        sizes = [int(size) for size in FLAGS.sizes]
     except ValueError as error:
         raise UserError(f"sizes are {','.join(FLAGS.sizes)!r}; expected whole numbers, such as 500,1000") from error
     options = common.options(NAME)
-    run(options, sizes, FLAGS.rounds, common.display(FLAGS.progress))
+    run(options, sizes, FLAGS.rounds, common.log)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from mnistlab.analysis import claims, history, stats
 from mnistlab.comparison import runs, workdirs
 from mnistlab.comparison.runs import RunFolder
 from mnistlab.errors import UserError
-from mnistlab.report import report
+from mnistlab.report import figures, page, text
 
 NAME = "power"
 POWER = 0.8
@@ -105,7 +105,7 @@ def _pilot(label: str, run: RunFolder, left: str, right: str | float, metric: st
     return Pilot(label, metric, differences[finite], int((~finite).sum()))
 
 
-def needs_table(asked: Sequence[Pilot], needs: Sequence[Sequence[Need]], num_claims: int) -> report.Table:
+def needs_table(asked: Sequence[Pilot], needs: Sequence[Sequence[Need]], num_claims: int) -> page.Table:
     """A row for each pilot and difference."""
     rows: list[tuple[str, ...]] = []
     for pilot, its_needs in zip(asked, needs, strict=True):
@@ -134,7 +134,7 @@ def needs_table(asked: Sequence[Pilot], needs: Sequence[Sequence[Need]], num_cla
     caption = (
         "Pairs (seeds) that find a true difference four times in five, at alpha 0.05; between: over the sd's interval"
     )
-    return report.Table((*header, holm), rows, caption)
+    return page.Table((*header, holm), rows, caption)
 
 
 def remark(asked: Sequence[Pilot]) -> str:
@@ -151,7 +151,7 @@ def remark(asked: Sequence[Pilot]) -> str:
 
 
 def _short(value: float) -> str:
-    return report.format_significant(value, 2)
+    return text.format_significant(value, 2)
 
 
 def _pairs(pairs: int | None) -> str:
@@ -181,7 +181,7 @@ def main(folder: str) -> None:
     num_claims = max(1, sum(bool(item.get("comparison")) for item in run.summary["claims"]))
     needs = [[need(pilot.differences, item, num_claims) for item in (*wanted, None)] for pilot in asked]
     table = needs_table(asked, needs, num_claims)
-    print(f"{table.caption}\n{report.text_table(table.header, table.rows)}\n\n{remark(asked)}")
+    print(f"{table.caption}\n{text.text_table(table.header, table.rows)}\n\n{remark(asked)}")
     workdir = common.workdir(NAME)
     with workdirs.made_anew(workdir, NAME):
         _write(workdir, run, asked, needs, table, wanted)
@@ -190,7 +190,7 @@ def main(folder: str) -> None:
 
 def _wanted() -> list[float]:
     try:
-        wanted = [float(text) for text in FLAGS.difference]
+        wanted = [float(number) for number in FLAGS.difference]
     except ValueError as error:
         raise UserError(
             f"difference is {','.join(FLAGS.difference)!r}; expected numbers such as 0.001,0.002"
@@ -205,16 +205,16 @@ def _write(
     run: RunFolder,
     asked: Sequence[Pilot],
     needs: Sequence[Sequence[Need]],
-    table: report.Table,
+    table: page.Table,
     wanted: Sequence[float],
 ) -> None:
-    picture = report.draw_into(workdir / "figures")
-    blocks: list[report.Block] = [
-        report.Text(f"From the run in `{run.path}`, {len(run.seeds)} seeds."),
-        report.Heading("Pairs needed"),
+    picture = page.draw_into(workdir / "figures")
+    blocks: list[page.Block] = [
+        page.Text(f"From the run in `{run.path}`, {len(run.seeds)} seeds."),
+        page.Heading("Pairs needed"),
         table,
-        report.Text(remark(asked)),
-        report.Heading("Power curves"),
+        page.Text(remark(asked)),
+        page.Heading("Power curves"),
     ]
     most = max([item.pairs or 0 for its_needs in needs for item in its_needs])
     num_pairs = np.unique(np.geomspace(stats.fewest_pairs(), min(max(64, 2 * most), 1024), 25).astype(int))
@@ -222,7 +222,7 @@ def _write(
         lines = {pilot.label: curve(pilot, num_pairs)}
         lines |= {f"difference {abs(value):g}": (np.full(len(num_pairs), abs(value)),) * 3 for value in wanted}
         words = pilot.metric.replace("_", " ")
-        figure = report.figure_lines(
+        figure = figures.figure_lines(
             num_pairs,
             lines,
             "pairs (seeds)",
@@ -233,7 +233,7 @@ def _write(
         )
         caption = f"{pilot.label}, {words}: the smallest true difference that so many pairs find four times in five."
         blocks.append(picture(figure, f"power_{number}", caption, caption))
-    blocks += [report.Heading("How to repeat it"), report.Command(common.command())]
+    blocks += [page.Heading("How to repeat it"), page.Command(common.command())]
     rows = [
         {"label": pilot.label, "metric": pilot.metric, "n": len(pilot.differences), "num_failed": pilot.num_failed}
         | {"sd": float(np.std(pilot.differences, ddof=1)), "sd_ci95": list(stats.sd_interval(pilot.differences))}

@@ -18,10 +18,9 @@ from absl import flags
 from experiments import common
 from mnistlab import files
 from mnistlab.analysis import reported, stats
-from mnistlab.comparison import experiment as engine
-from mnistlab.comparison import runs, workdirs
+from mnistlab.comparison import runs, spec, workdirs
 from mnistlab.errors import UserError
-from mnistlab.report import report
+from mnistlab.report import canvas, figures, page, text
 
 EXPERIMENTS = {
     "lenet_vs_dense": ("--variants=all",),
@@ -49,7 +48,7 @@ def main() -> None:
     with workdirs.locked(folder):
         summaries, failures = {}, []
         for name, own in EXPERIMENTS.items():
-            for protocol in engine.PROTOCOLS:
+            for protocol in spec.PROTOCOLS:
                 workdir = runs_folder / (name if protocol == "reported" else f"{name}_{protocol}")
                 if not (workdir / "summary.json").exists() and flags.FLAGS.run:
                     failures += _run(name, protocol, workdir, (*own, *(QUICK if quick else ())))
@@ -85,33 +84,33 @@ def _write(folder: Path, summaries: Mapping[tuple[str, str], dict[str, Any]], fa
         for (name, protocol), summary in summaries.items()
     ]
     subset = any((summary.get("data") or {}).get("limit_examples") for summary in summaries.values())
-    blocks: list[report.Block] = []
+    blocks: list[page.Block] = []
     if subset:
         blocks.append(
-            report.Text("QUICK LOOK: trained on a subset, so that nothing here can be compared with the sources.")
+            page.Text("QUICK LOOK: trained on a subset, so that nothing here can be compared with the sources.")
         )
     if failures:
-        blocks.append(report.Text("Not complete: " + "; ".join(failures) + "."))
+        blocks.append(page.Text("Not complete: " + "; ".join(failures) + "."))
     blocks += [
-        report.Text(
+        page.Text(
             "`inside`: the source's one number lies in the 95 % prediction interval of a single run of ours (Student's t)."
         ),
-        report.Heading("Reported and ours"),
+        page.Heading("Reported and ours"),
         *tables,
-        report.Heading("Claims"),
+        page.Heading("Claims"),
         verdicts,
-        report.Heading("Time"),
-        report.Table(("experiment", "protocol", "seeds", "wall time, s", "device"), seconds, "What each run took"),
+        page.Heading("Time"),
+        page.Table(("experiment", "protocol", "seeds", "wall time, s", "device"), seconds, "What each run took"),
     ]
     for metric, rows in forest.items():
         if rows:
             label = metric.replace("_", " ")
-            svg, _ = report.save_figure(report.figure_forest(rows, label), folder / "figures", f"forest_{metric}")
-            blocks.insert(-4, report.Picture(svg, f"Reported and ours: {label}.", f"{label}, reported and ours"))
+            svg, _ = canvas.save_figure(figures.figure_forest(rows, label), folder / "figures", f"forest_{metric}")
+            blocks.insert(-4, page.Picture(svg, f"Reported and ours: {label}.", f"{label}, reported and ours"))
     markdown = []
     for table in (*tables, verdicts):
-        print(f"\n{table.caption}\n{report.text_table(table.header, table.rows)}")
-        markdown.append(f"{table.caption}\n\n{report.markdown_table(table.header, table.rows)}\n")
+        print(f"\n{table.caption}\n{text.text_table(table.header, table.rows)}")
+        markdown.append(f"{table.caption}\n\n{text.markdown_table(table.header, table.rows)}\n")
     files.write_atomic(folder / "scoreboard.md", "\n".join(markdown))
     summary = {
         "experiment": "scoreboard",
@@ -136,10 +135,10 @@ def _write(folder: Path, summaries: Mapping[tuple[str, str], dict[str, Any]], fa
 
 def _values(
     summaries: Mapping[tuple[str, str], dict[str, Any]],
-) -> tuple[list[report.Table], dict[str, list[report.ForestRow]]]:
+) -> tuple[list[page.Table], dict[str, list[figures.ForestRow]]]:
     """A table for each protocol, and the rows of the figures."""
-    rows: dict[str, list[tuple[object, ...]]] = {protocol: [] for protocol in engine.PROTOCOLS}
-    forest: dict[str, list[report.ForestRow]] = {metric: [] for metric in METRICS}
+    rows: dict[str, list[tuple[object, ...]]] = {protocol: [] for protocol in spec.PROTOCOLS}
+    forest: dict[str, list[figures.ForestRow]] = {metric: [] for metric in METRICS}
     for (name, protocol), summary in summaries.items():
         theirs = reported.results(name) if protocol == "reported" else {}
         for variant, entry in summary["variants"].items():
@@ -149,7 +148,7 @@ def _values(
                     continue
                 low, high = (np.nan if bound is None else bound for bound in ours["ci95"])
                 number = theirs.get(variant, {}).get(metric)
-                cells = report.format_interval(ours["mean"], low, high), ours["n"]
+                cells = text.format_interval(ours["mean"], low, high), ours["n"]
                 label = (name, variant, metric.removeprefix("test_"))
                 if protocol == "controlled":
                     rows[protocol].append((*label, *cells))
@@ -157,10 +156,10 @@ def _values(
                 values = np.array([np.nan if value is None else value for value in ours["values"]])
                 finite = values[np.isfinite(values)]
                 inside = None if number is None else stats.inside(finite, number)
-                where = {True: "inside", False: "outside", None: report.MISSING}[inside]
-                rows[protocol].append((*label, report.format_value(metric, number), *cells, where))
+                where = {True: "inside", False: "outside", None: text.MISSING}[inside]
+                rows[protocol].append((*label, text.format_value(metric, number), *cells, where))
                 if number is not None:
-                    row = report.ForestRow(
+                    row = figures.ForestRow(
                         f"{name}: {variant}", ours["mean"], (low, high), stats.prediction_interval(finite), number
                     )
                     forest[metric].append(row)
@@ -169,11 +168,11 @@ def _values(
         "reported": (*common_header, "reported", "ours: mean [95 %]", "n", "reported is"),
         "controlled": (*common_header, "ours: mean [95 %]", "n"),
     }
-    tables = [report.Table(headers[name], rows[name], f"Protocol {name}") for name in rows if rows[name]]
+    tables = [page.Table(headers[name], rows[name], f"Protocol {name}") for name in rows if rows[name]]
     return tables, forest
 
 
-def _verdicts(summaries: Mapping[tuple[str, str], dict[str, Any]]) -> report.Table:
+def _verdicts(summaries: Mapping[tuple[str, str], dict[str, Any]]) -> page.Table:
     rows: dict[tuple[str, str], dict[str, Any]] = {}
     for (name, protocol), summary in summaries.items():
         for claim in summary["claims"]:
@@ -181,19 +180,19 @@ def _verdicts(summaries: Mapping[tuple[str, str], dict[str, Any]]) -> report.Tab
                 (name, claim["id"]), {"text": claim["text"] + (" (our question)" if claim.get("ours") else "")}
             )
             row[protocol] = _verdict_cells(claim)
-    missing = (report.MISSING, report.MISSING)
+    missing = (text.MISSING, text.MISSING)
     lines = [
         (name, id_, row["text"], *row.get("reported", missing), *row.get("controlled", missing))
         for (name, id_), row in rows.items()
     ]
     header = ("experiment", "", "claim", "reported", "difference [95 %]", "controlled", "difference [95 %]")
-    return report.Table(header, lines, "Claims and their verdicts under both protocols")
+    return page.Table(header, lines, "Claims and their verdicts under both protocols")
 
 
 def _verdict_cells(claim: Mapping[str, Any]) -> tuple[str, str]:
     if claim.get("delta") is None or not claim.get("ci95") or None in claim["ci95"]:
-        return claim["verdict"], report.MISSING
-    return claim["verdict"], report.format_interval(claim["delta"], *claim["ci95"], signed=True)
+        return claim["verdict"], text.MISSING
+    return claim["verdict"], text.format_interval(claim["delta"], *claim["ci95"], signed=True)
 
 
 def _seconds(summary: Mapping[str, Any]) -> float:

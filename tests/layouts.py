@@ -13,7 +13,7 @@ import training
 
 from mnistlab.config import AugmentConfig, OptimConfig, TrainConfig
 from mnistlab.data import datasets
-from mnistlab.devices import parallel
+from mnistlab.devices import mesh
 from mnistlab.nets import layers, models
 from mnistlab.training import loop
 
@@ -94,9 +94,9 @@ def main(nets, numbers):
     for net in nets:
         before = initial_params(dataset, net)
         one = observe(dataset, net, before, None)
-        for strategy in (*parallel.STRATEGIES[1:], "cores"):
+        for strategy in (*mesh.STRATEGIES[1:], "cores"):
             for number in numbers:
-                layout = parallel.make_layout(number, "shard_map" if strategy == "cores" else strategy)
+                layout = mesh.make_layout(number, "shard_map" if strategy == "cores" else strategy)
                 streamed = 2 if number == 2 else None  # megabytes; on one number of devices
                 got = observe(dataset, net, before, layout._replace(cores=strategy == "cores"), streamed)
                 row = {name: difference(got[name], one[name], relative=name == "gradient norm") for name in one}

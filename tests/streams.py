@@ -12,7 +12,7 @@ from layouts import synthetic
 
 from mnistlab.config import OptimConfig, TrainConfig
 from mnistlab.data import batches
-from mnistlab.devices import parallel
+from mnistlab.devices import cluster, mesh
 from mnistlab.nets import layers, models
 
 NET = models.Network((layers.Flatten(), layers.Dense(10)))
@@ -32,7 +32,7 @@ def observe(stream_megabytes=1):
     batches.read = note
     try:
         result = training.run(
-            CONFIG, synthetic(), (3,), model=NET, layout=parallel.make_layout(), stream_megabytes=stream_megabytes
+            CONFIG, synthetic(), (3,), model=NET, layout=mesh.make_layout(), stream_megabytes=stream_megabytes
         )
     finally:
         batches.read = read
@@ -41,8 +41,8 @@ def observe(stream_megabytes=1):
 
 def main(coordinator, num_processes, process_id):
     if num_processes > 1:
-        cluster = parallel.Cluster("flags", coordinator, num_processes, process_id)
-        parallel.join(cluster, heartbeat_seconds=10)
+        named = cluster.Cluster("flags", coordinator, num_processes, process_id)
+        cluster.join(named, heartbeat_seconds=10)
     print(json.dumps(observe()), flush=True)
 
 

@@ -10,7 +10,7 @@ import pytest
 from scipy import optimize
 
 from experiments import backprop_by_hand as backprop
-from mnistlab.comparison.experiment import Options
+from mnistlab.comparison.spec import Options
 from mnistlab.errors import UserError
 
 

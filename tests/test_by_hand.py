@@ -11,7 +11,7 @@ import pytest
 from experiments.keras_vs_scratch import SCRATCH
 from mnistlab.data.batches import Batch
 from mnistlab.nets import models
-from mnistlab.training import losses, optim, scratch, step
+from mnistlab.training import by_hand, losses, optim, step
 
 CONFIG = dataclasses.replace(SCRATCH, num_epochs=1)
 
@@ -34,12 +34,12 @@ def same_keys(monkeypatch):
 def flax_program():
     tx = optim.make_optimizer(CONFIG.optim, 1, 100)
     model = models.make_model(CONFIG.model, **dict(CONFIG.model_options))
-    return step.make_program(model, tx, losses.cross_entropy, reduction="sum")
+    return step.make_step_functions(model, tx, losses.cross_entropy, reduction="sum")
 
 
 def both_states():
-    by_hand, flax = scratch.make_program(CONFIG), flax_program()
-    hand_state = by_hand.init(jnp.uint32(3), (28, 28, 1), {})
+    plain, flax = by_hand.make_step_functions(CONFIG), flax_program()
+    hand_state = plain.init(jnp.uint32(3), (28, 28, 1), {})
     flax_state = flax.init(jnp.uint32(3), (28, 28, 1), {})
     names = sorted(flax_state.params)
     params = {
@@ -47,13 +47,13 @@ def both_states():
         names[1]: {"kernel": hand_state.params.output},
     }
     assert jax.tree.map(jnp.shape, params) == jax.tree.map(jnp.shape, flax_state.params)
-    return by_hand, hand_state, flax, flax_state._replace(params=params, rng=hand_state.rng)
+    return plain, hand_state, flax, flax_state._replace(params=params, rng=hand_state.rng)
 
 
 def test_training_equals_the_flax_model(batch, same_keys):
-    by_hand, hand_state, flax, flax_state = both_states()
+    plain, hand_state, flax, flax_state = both_states()
     for _ in range(5):
-        hand_state, hand_sums = by_hand.train_step(hand_state, batch)
+        hand_state, hand_sums = plain.train_step(hand_state, batch)
         flax_state, flax_sums = flax.train_step(flax_state, batch)
         np.testing.assert_allclose(hand_sums.loss, flax_sums.loss, rtol=1e-5)
         assert hand_sums.correct == flax_sums.correct
@@ -62,27 +62,27 @@ def test_training_equals_the_flax_model(batch, same_keys):
 
 
 def test_evaluation_drops_out_and_equals_the_flax_model(batch, same_keys):
-    by_hand, hand_state, flax, flax_state = both_states()
+    plain, hand_state, flax, flax_state = both_states()
     number = jnp.int32(2)
-    mine, theirs = by_hand.eval_step(hand_state, batch, number), flax.eval_step(flax_state, batch, number)
+    mine, theirs = plain.eval_step(hand_state, batch, number), flax.eval_step(flax_state, batch, number)
     np.testing.assert_allclose(mine.loss, theirs.loss, rtol=1e-5)
-    other = by_hand.eval_step(hand_state, batch, jnp.int32(3))
+    other = plain.eval_step(hand_state, batch, jnp.int32(3))
     assert abs(other.loss - mine.loss) > 1e-3
 
 
 def test_glorot_bound_and_spread():
-    kernel = np.asarray(scratch.glorot_uniform(jax.random.key(0), 784, 512))
+    kernel = np.asarray(by_hand.glorot_uniform(jax.random.key(0), 784, 512))
     bound = np.sqrt(6 / (784 + 512))
     assert np.abs(kernel).max() <= bound
     np.testing.assert_allclose(kernel.std(), bound / np.sqrt(3), rtol=0.01)
 
 
 def test_dropout_keeps_the_mean():
-    kept = np.asarray(scratch.dropout(jnp.ones((200, 500)), 0.2, jax.random.key(1)))
+    kept = np.asarray(by_hand.dropout(jnp.ones((200, 500)), 0.2, jax.random.key(1)))
     assert set(np.unique(kept)) == {np.float32(0), np.float32(1) / np.float32(1 - 0.2)}
     np.testing.assert_allclose(kept.mean(), 1, atol=0.01)
 
 
 def test_has_the_reported_number_of_weights():
-    state = scratch.make_program(CONFIG).init(jnp.uint32(0), (28, 28, 1), {})
+    state = by_hand.make_step_functions(CONFIG).init(jnp.uint32(0), (28, 28, 1), {})
     assert models.count_parameters(state.params) == 406_528

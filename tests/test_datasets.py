@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
+import training
 from PIL import Image
 
 from mnistlab.config import OptimConfig, TrainConfig

@@ -3,13 +3,13 @@
 from run_folders import result_of
 
 from experiments.lenet_vs_dense import EXPERIMENT
-from mnistlab.comparison import experiment
-from mnistlab.config import TrainConfig
+from mnistlab.comparison import outputs, spec
+from mnistlab.comparison.spec import Outcome, Variant
 
 
 def test_overrides_reach_the_config_its_optimiser_and_the_model():
-    before = TrainConfig("mlp512", model_options=(("use_bias", False),))
-    after = experiment.override(before, {"convolution": "lax", "optimizer": "sgd", "momentum": 0.5, "num_epochs": 3})
+    before = Variant("mlp512", model_options=(("use_bias", False),))
+    after = spec.override(before, {"convolution": "lax", "optimizer": "sgd", "momentum": 0.5, "num_epochs": 3})
     assert dict(after.model_options) == {"use_bias": False, "form": "lax"}
     assert (after.optim.name, after.optim.learning_rate, after.optim.momentum, after.num_epochs) == (
         "sgd",
@@ -17,16 +17,16 @@ def test_overrides_reach_the_config_its_optimiser_and_the_model():
         0.5,
         3,
     )
-    assert experiment.override(before, {}) == before
+    assert spec.override(before, {}) == before
 
 
 def test_columns_of_what_was_reported_are_there_only_under_the_reported_protocol():
     result = result_of([0.978, 0.977], range(2))
     results = {"dense": result._replace(metrics={**result.metrics, "test_loss": result.metrics["test_accuracy"]})}
     header, row = {}, {}
-    for protocol in experiment.PROTOCOLS:
-        outcome = experiment.Outcome(results, {}, None, {}, {}, protocol)
-        table = experiment.overview_table(EXPERIMENT, EXPERIMENT.reported, outcome)
+    for protocol in spec.PROTOCOLS:
+        outcome = Outcome(results, {}, {}, None, {}, {}, protocol)
+        table = outputs.overview_table(EXPERIMENT, EXPERIMENT.reported, outcome)
         header[protocol], (row[protocol],) = table.header, table.rows
     assert header["reported"][2] == "test accuracy, reported" and row["reported"][2] == "0.9780"
     assert header["controlled"][2:4] == ("test accuracy", "test loss")

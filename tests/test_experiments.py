@@ -107,7 +107,7 @@ def test_a_sweep_shows_how_sensitive_validation_is_and_is_resumed(run_main, tmp_
     parts = tmp_path / "checkpoints" / "dense" / "training" / "parts.json"
     assert json.loads(parts.read_text()) == [[2, 4]]
     # Another size would not find the crowds that were kept, and train them again.
-    done = run_main("lenet_vs_dense", *SWEEP, f"--workdir={tmp_path}", "--progress=lines", "--crowd_size=3")
+    done = run_main("lenet_vs_dense", *SWEEP, f"--workdir={tmp_path}", "--progress=lines", "--population_size=3")
     assert done.returncode == 0, done.stderr
     assert "epoch 1/1" not in done.stdout and (tmp_path / "history.csv").read_text() == before
     parts.write_text("many")
@@ -167,7 +167,7 @@ def test_debug_nans_ends_a_sweep_in_one_line_that_names_what_diverged(run_main, 
         (["--protocol=other"], "protocol"),
         (["--no_such_flag"], "no_such_flag"),
         (["stray"], "stray"),
-        (["--crowd_size=0"], "crowd_size"),
+        (["--population_size=0"], "population_size"),
         (["--stream_megabytes=0"], "stream_megabytes"),
         (["--augment=twist=2"], "twist"),
         (["--augment=shift=far"], "far"),

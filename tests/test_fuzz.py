@@ -16,9 +16,9 @@ from run_folders import result_of, write_run
 from experiments import common, lenet_vs_dense, power, scoreboard
 from mnistlab import config
 from mnistlab.analysis.claims import Claim
-from mnistlab.comparison import experiment, runs, workdirs
+from mnistlab.comparison import runs, spec, workdirs
 from mnistlab.config import OptimConfig, TrainConfig
-from mnistlab.devices import parallel
+from mnistlab.devices import cluster, mesh
 from mnistlab.errors import UserError
 from mnistlab.training import optim
 
@@ -101,10 +101,10 @@ def resolve(arguments, asked=lenet_vs_dense.EXPERIMENT):
     """What an experiment makes of its command line, before it loads data."""
     common._parse(["prog", *arguments], ())
     options = common.options(asked.name)
-    variants = experiment.resolve(asked, options)
+    variants = spec.resolve(asked, options)
     config.check_seeds(options.first_seed, options.num_seeds)
-    parallel.make_layout(options.num_devices, options.strategy)
-    parallel.resolve_cluster(
+    mesh.make_layout(options.num_devices, options.strategy)
+    cluster.resolve_cluster(
         flags.FLAGS.distributed, {}, flags.FLAGS.coordinator, flags.FLAGS.num_processes, flags.FLAGS.process_id
     )
     for variant in variants.values():
@@ -228,7 +228,7 @@ def read(folder):
 
 def board(folder):
     summary = scoreboard._read(folder / "summary.json")
-    summaries = {("lenet_vs_dense", protocol): summary for protocol in experiment.PROTOCOLS}
+    summaries = {("lenet_vs_dense", protocol): summary for protocol in spec.PROTOCOLS}
     scoreboard._values(summaries)
     scoreboard._verdicts(summaries)
     scoreboard._seconds(summary)

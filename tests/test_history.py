@@ -10,7 +10,7 @@ from mnistlab.analysis import history
 from mnistlab.config import TrainConfig
 from mnistlab.errors import UserError
 from mnistlab.training.epoch import Record
-from mnistlab.training.result import Result, Run
+from mnistlab.training.result import Result, Run, select
 
 NAN = math.nan
 
@@ -154,9 +154,9 @@ def test_an_unknown_metric_is_named(name):
 def test_a_swept_result_is_taken_apart_by_settings():
     settings = [{"learning_rate": 0.1}, {"learning_rate": 0.1}, {"learning_rate": 0.01}, {"learning_rate": 0.01}]
     result = make_result((0, 1, 0, 1), settings, {"test_accuracy": [1, 2, 3, 4]}, val_loss=np.arange(8).reshape(4, 2))
-    parts = history.by_settings("dense", result)
+    parts = history.by_settings("dense", result.runs)
     assert list(parts) == ["dense learning_rate=0.1", "dense learning_rate=0.01"]
-    low = parts["dense learning_rate=0.01"]
+    low = select(result, parts["dense learning_rate=0.01"])
     assert [run.seed for run in low.runs] == [0, 1]
     assert low.metrics["test_accuracy"].tolist() == [3, 4]
     assert low.history["val_loss"].tolist() == [[4, 5], [6, 7]]
@@ -164,7 +164,7 @@ def test_a_swept_result_is_taken_apart_by_settings():
 
 def test_a_result_without_a_sweep_keeps_its_name():
     result = make_result()
-    assert history.by_settings("dense", result) == {"dense": result}
+    assert history.by_settings("dense", result.runs) == {"dense": list(range(len(result.runs)))}
 
 
 # Summaries

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from experiments import matmul_devices as matmul
-from mnistlab.comparison.experiment import Options
+from mnistlab.comparison.spec import Options
 from mnistlab.errors import UserError
 
 CPU = jax.local_devices(backend="cpu")[0]

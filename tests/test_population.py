@@ -2,11 +2,12 @@
 
 import pytest
 
-from mnistlab.training import crowds
+from mnistlab.training import sizing
+from mnistlab.training.result import Run
 
 
 def test_crowds_that_differ_have_different_names():
-    names = {crowds.crowd_name([Run(0, {"learning_rate": rate})]) for rate in (0.12345678, 0.12345679)}
+    names = {sizing.population_name([Run(0, {"learning_rate": rate})]) for rate in (0.12345678, 0.12345679)}
     assert len(names) == 2
 
 
@@ -27,7 +28,7 @@ def test_crowds_that_differ_have_different_names():
     ],
 )
 def test_crowds_fit_into_memory(num_runs, run_bytes, free_bytes, most, expected):
-    assert crowds.fitting_size(num_runs, run_bytes, free_bytes, most) == expected
+    assert sizing.fitting_size(num_runs, run_bytes, free_bytes, most) == expected
 
 
 class Device:

@@ -1,16 +1,16 @@
-"""mnistlab's own epoch program, as `mnistlab.training.train.run` compiles it."""
+"""mnistlab's own epoch program, as `mnistlab.training.loop.train` compiles it."""
 
 import numpy as np
 
 from experiments.peers.job import Job, Round
 from mnistlab import config
 from mnistlab.data import datasets
-from mnistlab.devices import parallel
-from mnistlab.training import train
+from mnistlab.devices import mesh
+from mnistlab.training import loop
 
 
 def prepare(job: Job, peer: str) -> Round:
-    """A round of the epoch program of one seed, or of a crowd."""
+    """A round of the training program of one seed, or of a population."""
     del peer
     image, label = job.image(), job.label()
     data = datasets.Split(image, label)
@@ -19,11 +19,11 @@ def prepare(job: Job, peer: str) -> Round:
     train_config = config.TrainConfig(
         job.model, optim=config.optim_default(job.optimizer), batch_size=job.batch_size, split="test_is_validation"
     )
-    epoch, carry = train.prepare(train_config, dataset, range(job.num_seeds), layout=parallel.make_layout())
+    epoch, carry = loop.prepare(train_config, dataset, range(job.num_seeds), layout=mesh.make_layout())
 
     def train_round(order: np.ndarray) -> float:
         nonlocal carry
-        carry, record = epoch(carry, order)
-        return float(np.asarray(record.train_loss).mean())
+        carry, sums = epoch(carry, order)
+        return float(np.mean(np.asarray(sums.loss).sum(axis=1) / np.asarray(sums.num_examples).sum(axis=1)))
 
     return train_round

@@ -35,6 +35,7 @@ class Checked(NamedTuple):
     comparison: stats.Comparison | None
     verdict: str
     sentence: str
+    error: float | None = None  # of an exact claim
 
     def to_dict(self) -> dict[str, Any]:
         """For summary.json."""
@@ -48,13 +49,26 @@ class Checked(NamedTuple):
             "direction": self.claim.direction,
             "right": self.claim.right,
             "verdict": self.verdict,
-            "delta": comparison.get("difference"),
+            "delta": comparison.get("difference") if self.error is None else self.error,
             "ci95": comparison.get("bca_interval"),
             "p": comparison.get("p_holm"),
-            "n": comparison.get("n", 0),
+            "n": comparison.get("n", 0 if self.error is None else 1),
             "sentence": self.sentence,
             "comparison": comparison,
         }
+
+
+def exact(id: str, text: str, error: float, tolerance: float, *, ours: bool = False) -> Checked:
+    """A claim that one computation settles: it holds where the largest error is at most `tolerance`.
+
+    >>> exact("a", "1 + 1 = 2", 0.0, 1e-12).verdict
+    'holds'
+    """
+    verdict = "holds" if error <= tolerance else "reversed"
+    shown = f"{error:.1e}".replace("-", "−")
+    sentence = f"{verdict}: the largest error is {shown}; at most {tolerance:g} was asked."
+    claim = Claim(id, text, "largest error", "computed", "about", 0.0, tolerance, ours)
+    return Checked(claim, None, verdict, sentence, error)
 
 
 def check(claims: Sequence[Claim], results: Mapping[str, Result]) -> list[Checked]:

@@ -11,14 +11,14 @@ import numpy as np
 
 from mnistlab import config as configs
 from mnistlab.analysis import history
-from mnistlab.comparison import nets, page, spec, workdirs
+from mnistlab.comparison import nets, outputs, spec, workdirs
 from mnistlab.comparison.spec import Experiment, Options, Outcome, Variant
 from mnistlab.data import batches, datasets
 from mnistlab.data.datasets import Dataset
-from mnistlab.devices import parallel
+from mnistlab.devices import cluster, mesh
 from mnistlab.errors import UserError
 from mnistlab.files import write_atomic
-from mnistlab.report import report
+from mnistlab.report import canvas, text
 from mnistlab.training import loop, result, trained
 from mnistlab.training.callbacks import Callback, Checkpoint
 from mnistlab.training.loop import Resources
@@ -28,12 +28,22 @@ from mnistlab.training.sizing import PopulationSize
 from mnistlab.training.tensorboard import TensorBoard
 from mnistlab.training.trained import Trained
 
+Log = Callable[[str], None]
+"""Where lines for the user go."""
+
+
+def silent(line: str) -> None:
+    """Says nothing."""
+
 
 class Hooks(NamedTuple):
     """Where progress goes, and what else goes on beside training."""
 
-    log: Callable[[str], None] = lambda line: None
+    log: Log = silent
     callbacks: Callable[[str, Variant], Sequence[Callback]] = lambda name, variant: ()
+
+
+NO_HOOKS = Hooks()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,8 +66,8 @@ class Session:
 def run(
     experiment: Experiment,
     options: Options,
-    hooks: Hooks = Hooks(),
-    dataset: Dataset | None = None,  # noqa: B008
+    hooks: Hooks = NO_HOOKS,
+    dataset: Dataset | None = None,
 ) -> dict[str, Any]:
     """Runs an experiment, or what is missing of it, and returns what summary.json holds.
 
@@ -69,14 +79,14 @@ def run(
     """
     variants = spec.resolve(experiment, options)
     seeds = configs.check_seeds(options.first_seed, options.num_seeds)
-    layout = parallel.make_layout(options.num_devices, options.strategy)
+    layout = mesh.make_layout(options.num_devices, options.strategy)
     resources = Resources(layout, options.population_size, options.stream_megabytes)
 
     def begin() -> Session:
-        data = dataset or parallel.first_then_others(lambda: _load(variants, options.data_dir))
+        data = dataset or cluster.first_then_others(lambda: _load(variants, options.data_dir))
         return Session(experiment, options, variants, seeds, resources, data, hooks)
 
-    if not parallel.is_first():
+    if not cluster.is_first():
         _follow(begin())
         return {}
     with workdirs.locked(options.workdir):
@@ -88,9 +98,9 @@ def run(
             batches.split_parts(variant, session.dataset, seeds[0])
         workdirs.prepare(options.workdir, identity, options.resume)
         workdirs.write_config(options.workdir, identity, options.command, session.dataset)
-        for table in page.layer_tables(variants, session.dataset).values():
-            hooks.log(f"\n{table.caption}\n{report.text_table(table.header, table.rows)}")
-        return page.leave(session, _train(session))
+        for table in outputs.layer_tables(variants, session.dataset).values():
+            hooks.log(f"\n{table.caption}\n{text.text_table(table.header, table.rows)}")
+        return outputs.leave(session, _train(session))
 
 
 def _identity(
@@ -127,7 +137,7 @@ def _train(session: Session) -> Outcome:
         for label, numbers in history.by_settings(name, trained_variant.result.runs).items():
             part = trained.select(trained_variant, numbers)
             outcome.results[label] = part.result
-            outcome.parameters[label] = jax.tree.map(lambda leaf: leaf[0], part.state.params)
+            outcome.trained[label] = part
             outcome.predictions[label] = nets.predicted_classes(predict, part.state, part.result, session.dataset)
         write_atomic(session.options.workdir / "history.csv", history.to_csv(outcome.results))
     return outcome
@@ -156,8 +166,8 @@ def _train_variant(session: Session, name: str) -> Trained:
     if events is not None:
         predict = jax.jit(_steps(session, variant).predict)
         predicted = nets.predicted_classes(predict, whole.state, whole.result, session.dataset)
-        figure = page.predictions_figure(whole.result, predicted, session.dataset)
-        events.image("predictions", report.pixels(figure), variant.num_epochs)
+        figure = outputs.predictions_figure(whole.result, predicted, session.dataset)
+        events.image("predictions", canvas.pixels(figure), variant.num_epochs)
         events.close()
     return whole
 
@@ -176,7 +186,7 @@ class _Ranges(Callback):
         self.session, self.name, self.path, self.kept, self.num_missing = session, name, path, kept, num_missing
 
     def on_size(self, size: PopulationSize) -> None:
-        if self.num_missing and parallel.is_first():
+        if self.num_missing and cluster.is_first():
             ranges = [*self.kept, SeedRange(self.num_missing, size.size)]
             write_atomic(self.path, json.dumps(ranges) + "\n")
         if size.num_runs > 1:
@@ -187,7 +197,7 @@ def _train_ranges(session: Session, name: str, callbacks: Sequence[Callback]) ->
     """Trains the seeds in the ranges in which they began."""
     variant, seeds = session.variants[name], session.seeds
     path = session.checkpoints(name) / "training" / "parts.json"
-    kept = parallel.from_first(_kept_ranges(path, len(seeds)) if parallel.is_first() else None)
+    kept = cluster.from_first(_kept_ranges(path, len(seeds)) if cluster.is_first() else None)
     ranges = [SeedRange(*map(int, numbers)) for numbers in kept]
     num_missing = len(seeds) - sum(one.num_seeds for one in ranges)
     plan = [*ranges, *([SeedRange(num_missing, session.resources.population_size)] if num_missing else [])]

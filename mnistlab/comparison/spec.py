@@ -1,21 +1,23 @@
 """A comparison as data: variants, claims, two protocols, and what a caller may ask of it."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from mnistlab import config as configs
-from mnistlab.analysis.claims import Claim
+from mnistlab.analysis.claims import Checked, Claim
 from mnistlab.config import AugmentConfig, TrainConfig
 from mnistlab.data.datasets import Dataset
 from mnistlab.errors import UserError
-from mnistlab.report import report
-from mnistlab.report.report import Draw
+from mnistlab.report import page
+from mnistlab.report.page import Draw
 from mnistlab.training.result import Result
 from mnistlab.training.step import Metric
+from mnistlab.training.trained import Trained
 
 PROTOCOLS = ("reported", "controlled")
 
@@ -40,15 +42,23 @@ class Outcome(NamedTuple):
 
     results: dict[str, Result]  # variant -> runs; a swept variant once for each point of the grid
     searched: dict[str, dict[float, Result]]  # variant -> learning rate -> runs, where one was chosen
-    parameters: dict[str, Any]  # variant -> parameters of the first seed
+    trained: dict[str, Trained]  # as results, with the weights
     dataset: Dataset
     predictions: dict[str, np.ndarray]  # variant -> int [test examples], of the first seed
     seconds: dict[str, dict[str, float]]  # trained variant -> wall seconds of compiling, training, evaluating
     protocol: str
 
 
-Extra = Callable[[Outcome, Draw], tuple[list[report.Block], dict[str, Any]]]
-"""An experiment's own blocks for the page and entries for summary.json."""
+class Findings(NamedTuple):
+    """What an experiment adds to what all show."""
+
+    blocks: Sequence[page.Block] = ()  # of the page
+    summary: Mapping[str, Any] = MappingProxyType({})  # entries of summary.json
+    claims: Sequence[Checked] = ()  # beside those about runs
+    metrics: Mapping[str, Mapping[str, np.ndarray]] = MappingProxyType({})  # variant -> name -> float64 [R]
+
+
+Extra = Callable[[Outcome, Draw], Findings]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,7 +74,7 @@ class Experiment:
     controlled: Mapping[str, Variant] = dataclasses.field(default_factory=dict)
     claims: tuple[Claim, ...] = ()
     metrics: Mapping[str, Metric] = dataclasses.field(default_factory=dict)  # measured on the final weights
-    extra: Extra | None = None  # more blocks for the page and more entries for summary.json
+    extra: Extra | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,7 +94,7 @@ class Options:
     debug_nans: bool = False  # end at the first NaN or infinity and say what made it
     population_size: int | None = None
     num_devices: int | None = None  # of each process; None: all
-    strategy: str = "auto"  # of parallel.STRATEGIES
+    strategy: str = "auto"  # of mesh.STRATEGIES
     stream_megabytes: int | None = None  # of the dataset on the devices at a time; None: all of it where it fits
     command: str = ""  # how to repeat it
 

@@ -19,7 +19,7 @@ from mnistlab.config import AugmentConfig
 from mnistlab.data.datasets import Dataset
 from mnistlab.errors import UserError
 from mnistlab.files import write_atomic
-from mnistlab.report import report
+from mnistlab.report import page
 
 FINDINGS = ("history.csv", "summary.json", "report.html")
 
@@ -134,7 +134,7 @@ def leave(
     identity: Mapping[str, Any],
     command: str,
     title: str,
-    blocks: Sequence[report.Block],
+    blocks: Sequence[page.Block],
     summary: Mapping[str, Any],
     dataset: Dataset | None = None,
 ) -> None:
@@ -158,10 +158,10 @@ def write_config(workdir: Path, identity: Mapping[str, Any], command: str, datas
     write_atomic(workdir / "config.json", json.dumps(content, indent=2) + "\n")
 
 
-def write_findings(workdir: Path, title: str, blocks: Sequence[report.Block], summary: Mapping[str, Any]) -> None:
+def write_findings(workdir: Path, title: str, blocks: Sequence[page.Block], summary: Mapping[str, Any]) -> None:
     """summary.json and report.html."""
     write_atomic(workdir / "summary.json", json.dumps(summary, indent=2) + "\n")
-    write_atomic(workdir / "report.html", report.html_page(title, blocks, _footer()))
+    write_atomic(workdir / "report.html", page.html_page(title, blocks, _footer()))
 
 
 def _footer() -> str:

@@ -145,7 +145,7 @@ def chunk_steps(num_steps: int, step_bytes: int, budget_bytes: int) -> int:
     if most < 1:
         raise UserError(
             f"stream_megabytes is {budget_bytes // 10**6}; two steps' batches of all runs take "
-            f"{math.ceil(2 * step_bytes / 10**6)}: give at least that, or a smaller crowd_size"
+            f"{math.ceil(2 * step_bytes / 10**6)}: give at least that, or a smaller population_size"
         )
     return next((size for size in range(most, most // 2, -1) if num_steps % size == 0), most)
 

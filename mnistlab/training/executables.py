@@ -10,7 +10,7 @@ import numpy as np
 from jax.sharding import PartitionSpec as P
 
 from mnistlab.data.batches import Batch, Order
-from mnistlab.devices.parallel import BATCH, SEEDS, Grid
+from mnistlab.devices.mesh import BATCH, SEEDS, Grid
 
 ONE_DEVICE = Grid()
 DONATED = {"fit": (0,)}  # the state: its memory becomes the next state's

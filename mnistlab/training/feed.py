@@ -10,8 +10,8 @@ from jax.sharding import PartitionSpec as P
 from mnistlab.data import batches
 from mnistlab.data.batches import Batch, Order, Pool
 from mnistlab.data.datasets import Dataset
-from mnistlab.devices import parallel
-from mnistlab.devices.parallel import Grid
+from mnistlab.devices import cluster
+from mnistlab.devices.mesh import Grid
 from mnistlab.training import sizing
 from mnistlab.training.executables import order_specs
 
@@ -27,7 +27,7 @@ class Feed:
     def __init__(self, dataset: Dataset, stream_megabytes: int | None = None):
         self.images = [split.image for split in dataset.splits]
         self.labels = [split.label for split in dataset.splits]
-        if stream_megabytes is None and parallel.agree(not fits(self.images)):
+        if stream_megabytes is None and cluster.agree(not fits(self.images)):
             stream_megabytes = STREAM_MEGABYTES
         self.stream_bytes = None if stream_megabytes is None else stream_megabytes * 10**6
         self.pool = batches.make_pool(dataset) if self.stream_bytes is None else None

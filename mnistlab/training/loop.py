@@ -14,8 +14,8 @@ from mnistlab.config import TrainConfig
 from mnistlab.data import batches
 from mnistlab.data.batches import Order
 from mnistlab.data.datasets import Dataset
-from mnistlab.devices import parallel
-from mnistlab.devices.parallel import SEEDS, Layout
+from mnistlab.devices import cluster
+from mnistlab.devices.mesh import SEEDS, Layout
 from mnistlab.errors import UserError
 from mnistlab.nets import models
 from mnistlab.training import losses, optim, sizing, step, trained
@@ -33,7 +33,7 @@ from mnistlab.training.trained import Trained
 class Resources(NamedTuple):
     """What training may use; none of it changes a result beyond rounding."""
 
-    layout: Layout | None = None  # the devices, with `parallel.make_layout`; None: one
+    layout: Layout | None = None  # the devices, with `mesh.make_layout`; None: one
     population_size: int | None = (
         None  # runs that share a program; None: as many as fit into memory, at most 8 on a CPU
     )
@@ -107,10 +107,10 @@ def _beginning(population: Population, callbacks: Sequence[Callback]) -> Snapsho
     history = {name: np.full(shape, np.nan, np.float32) for name in Record._fields}
     fresh = Snapshot(0, population.init(), history, np.full(shape, np.nan))
     kept = None
-    if parallel.is_first():
+    if cluster.is_first():
         for callback in callbacks:
             kept = callback.restore(population.runs, kept or fresh) or kept
-    kept = parallel.from_first(kept)
+    kept = cluster.from_first(kept)
     return fresh if kept is None else Snapshot(int(kept.num_epochs), jax.device_put(kept.carry), *kept[2:])
 
 
@@ -206,8 +206,8 @@ def prepare(
 ) -> tuple[Callable[[Carry, np.ndarray], tuple[Carry, Any]], Carry]:
     """`train`'s own program of one population for whoever steps it by hand, and the carry to begin with.
 
-    The program is (carry, example int32 [steps, B]) -> (carry, mean loss float32 [R]): all runs train on these examples
-    of the pool, and nothing is validated. The carry given is donated.
+    The program is (carry, example int32 [steps, B]) -> (carry, sums float32 [R, steps]): all runs train on these
+    examples of the pool, and nothing is validated. The carry given is donated.
     """
     runs = _checked_runs(config, seeds, {}, Resources(layout))
     setup = Setup(config, dataset, step_functions_of(config, dataset), Feed(dataset), layout, Executables())

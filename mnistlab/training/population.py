@@ -12,8 +12,8 @@ from mnistlab.config import TrainConfig
 from mnistlab.data import batches
 from mnistlab.data.batches import Order, Parts
 from mnistlab.data.datasets import Dataset
-from mnistlab.devices import parallel
-from mnistlab.devices.parallel import SEEDS, Layout
+from mnistlab.devices import mesh
+from mnistlab.devices.mesh import SEEDS, Layout
 from mnistlab.errors import UserError
 from mnistlab.training import epoch, sizing
 from mnistlab.training.epoch import Carry, Record
@@ -44,7 +44,7 @@ class Population:
 
     def __init__(self, setup: Setup, runs: Sequence[Run]):
         self.setup, self.runs = setup, tuple(runs)
-        self.grid = parallel.make_grid(setup.layout, len(runs))
+        self.grid = mesh.make_grid(setup.layout, len(runs))
         self.parts = [batches.split_parts(setup.config, setup.dataset, run.seed) for run in runs]
         self.has_validation = len(self.parts[0].val) > 0
         self.val_order = self._evaluation_order(["val"])

@@ -6,42 +6,42 @@ import numpy as np
 
 from mnistlab.analysis import claims, history
 from mnistlab.analysis.claims import Checked
-from mnistlab.report import report
-from mnistlab.report.report import Draw
+from mnistlab.report import figures, page, text
+from mnistlab.report.page import Draw
 from mnistlab.training.result import Result
 
 
-def claims_table(checked: Sequence[Checked]) -> report.Table:
+def claims_table(checked: Sequence[Checked]) -> page.Table:
     """The claims with their verdicts, a row each."""
     rows = []
     for item in checked:
         c = item.comparison
         who = "ours" if item.claim.ours else "source"
         if c is None:
-            rows.append((item.claim.id, item.claim.text, who, item.verdict, *(report.MISSING,) * 4))
+            rows.append((item.claim.id, item.claim.text, who, item.verdict, *(text.MISSING,) * 4))
             continue
         low, high = c.bca_interval
-        interval = report.format_interval(c.difference, low, high, signed=True)
-        p = report.format_p(c.p_holm) if np.isfinite(c.p_holm) else report.MISSING
+        interval = text.format_interval(c.difference, low, high, signed=True)
+        p = text.format_p(c.p_holm) if np.isfinite(c.p_holm) else text.MISSING
         rows.append((item.claim.id, item.claim.text, who, item.verdict, interval, p, f"{c.probability:.2f}", str(c.n)))
     header = ("", "claim", "whose", "verdict", "difference [95 %]", "p (Holm)", "P(claim)", "n")
-    return report.Table(header, rows, "Claims, checked on runs paired by seed")
+    return page.Table(header, rows, "Claims, checked on runs paired by seed")
 
 
-def quotable(checked: Sequence[Checked], where: str) -> list[report.Block]:
+def quotable(checked: Sequence[Checked], where: str) -> list[page.Block]:
     """The claims as sentences to quote, which say `where` they were measured, and all the evidence."""
     measured = [item for item in checked if item.comparison]
     if not measured:
         return []
     sentences = [f"({item.claim.id}) {item.sentence}" for item in measured]
     return [
-        report.Heading("To quote", 3),
-        report.Text("\n\n".join([f"Measured on {where}:", *sentences])),
-        report.Details("All the evidence", [evidence_table(measured)]),
+        page.Heading("To quote", 3),
+        page.Text("\n\n".join([f"Measured on {where}:", *sentences])),
+        page.Details("All the evidence", [evidence_table(measured)]),
     ]
 
 
-def evidence_table(checked: Sequence[Checked]) -> report.Table:
+def evidence_table(checked: Sequence[Checked]) -> page.Table:
     """All that was measured on the claims, a column each."""
     measured = [(item, item.comparison) for item in checked if item.comparison]
     columns = []
@@ -56,38 +56,38 @@ def evidence_table(checked: Sequence[Checked]) -> report.Table:
                 "B": right,
                 "claim": f"A {c.direction} B",
                 "pairs": str(c.n) + (f", {c.num_failed} diverged" if c.num_failed else ""),
-                "A: mean ± sd": report.format_mean_sd(c.mean_a, c.sd_a, c.n),
-                "B: mean ± sd": report.format_mean_sd(c.mean_b, c.sd_b, c.n),
-                "A − B [95 %, t]": report.format_interval(c.difference, *c.t_interval, signed=True),
-                "A − B [95 %, BCa]": report.format_interval(c.difference, *c.bca_interval, signed=True),
-                "sign-flip p": report.format_p(c.p),
-                "p (Holm)": report.format_p(c.p_holm),
+                "A: mean ± sd": text.format_mean_sd(c.mean_a, c.sd_a, c.n),
+                "B: mean ± sd": text.format_mean_sd(c.mean_b, c.sd_b, c.n),
+                "A − B [95 %, t]": text.format_interval(c.difference, *c.t_interval, signed=True),
+                "A − B [95 %, BCa]": text.format_interval(c.difference, *c.bca_interval, signed=True),
+                "sign-flip p": text.format_p(c.p),
+                "p (Holm)": text.format_p(c.p_holm),
                 f"P(A {c.direction} B) [95 %]": f"{c.probability:.2f} [{low:.2f}, {high:.2f}]",
-                "correlation of A and B": report.format_significant(c.correlation, 2),
-                "smallest resolvable difference": report.format_significant(c.smallest_resolvable, 2),
+                "correlation of A and B": text.format_significant(c.correlation, 2),
+                "smallest resolvable difference": text.format_significant(c.smallest_resolvable, 2),
                 "verdict": item.verdict,
             }
         )
     names = list(dict.fromkeys(name for column in columns for name in column))
-    rows = [(name, *(column.get(name, report.MISSING) for column in columns)) for name in names]
+    rows = [(name, *(column.get(name, text.MISSING) for column in columns)) for name in names]
     caption = (
         "The evidence. Smallest resolvable: the true difference that so many pairs find four times in five, before Holm"
     )
-    return report.Table(("", *(f"({item.claim.id})" for item, _ in measured)), rows, caption)
+    return page.Table(("", *(f"({item.claim.id})" for item, _ in measured)), rows, caption)
 
 
 def seeds_picture(
     metric: str, results: Mapping[str, Result], draw: Draw, numbers: Mapping[str, float] | None = None
-) -> report.Picture:
+) -> page.Picture:
     """A metric of every seed, a dot each, with the reported `numbers` by variant."""
     values = {name: history.metric(result, metric) for name, result in results.items()}
     label = metric.replace("_", " ")
-    figure = report.figure_seeds(values, label, numbers)
+    figure = figures.figure_seeds(values, label, numbers)
     caption = f"{label.capitalize()} of every seed, a dot each; below them the mean with its 95 % interval."
     return draw(figure, f"seeds_{metric}", caption, f"{label} of every seed by variant")
 
 
-def difference_pictures(checked: Sequence[Checked], results: Mapping[str, Result], draw: Draw) -> list[report.Picture]:
+def difference_pictures(checked: Sequence[Checked], results: Mapping[str, Result], draw: Draw) -> list[page.Picture]:
     """The paired differences behind the claims about two variants: a figure for each quantity, a row a claim."""
     rows: dict[str, dict[str, np.ndarray]] = {}
     intervals: dict[str, tuple[float, float]] = {}
@@ -102,7 +102,7 @@ def difference_pictures(checked: Sequence[Checked], results: Mapping[str, Result
         intervals[label] = item.comparison.bca_interval
     return [
         draw(
-            report.figure_differences(differences, intervals, f"difference in {quantity}"),
+            figures.figure_differences(differences, intervals, f"difference in {quantity}"),
             f"differences_{quantity}",
             f"Paired differences in {quantity}, a dot a seed; below them the mean with its BCa interval.",
             f"paired differences in {quantity} by claim",

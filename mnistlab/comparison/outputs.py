@@ -11,11 +11,11 @@ import numpy as np
 from mnistlab.analysis import claims, history, reported
 from mnistlab.analysis.claims import Checked
 from mnistlab.comparison import nets, workdirs
-from mnistlab.comparison.spec import Experiment, Outcome, Variant
+from mnistlab.comparison.spec import Experiment, Findings, Outcome, Variant
 from mnistlab.data.datasets import Dataset
 from mnistlab.nets import models
-from mnistlab.report import evidence, report
-from mnistlab.report.report import Draw
+from mnistlab.report import figures, page, sections, text
+from mnistlab.report.page import Draw
 from mnistlab.training import loop
 from mnistlab.training.result import Result
 
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     from mnistlab.comparison.run import Session
 
 
-def layer_tables(variants: Mapping[str, Variant], dataset: Dataset) -> dict[str, report.Table]:
+def layer_tables(variants: Mapping[str, Variant], dataset: Dataset) -> dict[str, page.Table]:
     """One table for each different network, captioned with the variants that use it."""
-    tables: dict[str, report.Table] = {}
+    tables: dict[str, page.Table] = {}
     users: dict[Any, list[str]] = {}
     for name, variant in variants.items():
         users.setdefault((variant.model, variant.model_options), []).append(name)
@@ -34,48 +34,50 @@ def layer_tables(variants: Mapping[str, Variant], dataset: Dataset) -> dict[str,
         rows = models.layer_table(network, dataset.train.image.shape[1:])
         total = sum(row.parameters for row in rows)
         lines = [(row.name, row.layer, "×".join(map(str, row.output_shape)), row.parameters) for row in rows]
-        caption = f"{', '.join(names)}: the network {model if isinstance(model, str) else type(model).__name__}, {total:,} parameters"
-        tables[names[0]] = report.Table(("name", "layer", "output shape", "parameters"), lines, caption)
+        kind = model if isinstance(model, str) else type(model).__name__
+        caption = f"{', '.join(names)}: the network {kind}, {total:,} parameters"
+        tables[names[0]] = page.Table(("name", "layer", "output shape", "parameters"), lines, caption)
     return tables
 
 
 def predictions_figure(result: Result, predicted: np.ndarray, dataset: Dataset) -> Any:
     """The first nine test images of the first run, with what it says of them."""
     image, label = nets.test_examples(result, dataset)
-    return report.figure_predictions(image, label, predicted, dataset.class_names, 3, 3)
+    return figures.figure_predictions(image, label, predicted, dataset.class_names, 3, 3)
 
 
 def leave(session: Session, outcome: Outcome) -> dict[str, Any]:
     """Writes summary.json, figures and report.html; says the tables."""
     experiment, log = session.experiment, session.hooks.log
-    checked = claims.check(experiment.claims, outcome.results)
-    draw = report.draw_into(session.options.workdir / "figures")
-    extra_blocks, extra_summary = experiment.extra(outcome, draw) if experiment.extra else ([], {})
-    summary = summarize(session, outcome, checked) | extra_summary
+    draw = page.draw_into(session.options.workdir / "figures")
+    findings = experiment.extra(outcome, draw) if experiment.extra else Findings()
+    checked = [*claims.check(experiment.claims, outcome.results), *findings.claims]
+    summary = summarize(session, outcome, checked, findings) | dict(findings.summary)
     table = result_table(experiment, outcome)
     log("\n" + table.caption)
-    log(report.text_table(table.header, table.rows))
+    log(text.text_table(table.header, table.rows))
     log("\nClaims")
     for item in checked:
         log(f"({item.claim.id}) {item.claim.text}\n    {item.sentence}")
-    for block in extra_blocks:
-        if isinstance(block, report.Table):
+    for block in findings.blocks:
+        if isinstance(block, page.Table):
             log("\n" + block.caption)
-            log(report.text_table(block.header, block.rows))
-    blocks = _page(session, outcome, checked, table, extra_blocks, draw)
+            log(text.text_table(block.header, block.rows))
+    blocks = _page(session, outcome, checked, table, findings.blocks, draw)
     workdirs.write_findings(session.options.workdir, experiment.title, blocks, summary)
     log(f"\nreport: {session.options.workdir / 'report.html'}")
     return summary
 
 
-def summarize(session: Session, outcome: Outcome, checked: Sequence[Checked]) -> dict[str, Any]:
+def summarize(session: Session, outcome: Outcome, checked: Sequence[Checked], findings: Findings) -> dict[str, Any]:
     """What summary.json holds."""
     experiment, options = session.experiment, session.options
     entries = {}
     for name, result in outcome.results.items():
         names = dict.fromkeys((*history.METRICS, *result.metrics))
         metrics = {metric: history.summarize(history.metric(result, metric)) for metric in names}
-        entries[name] = {"params": models.count_parameters(outcome.parameters[name]), "metrics": metrics}
+        metrics |= {metric: history.summarize(values) for metric, values in findings.metrics.get(name, {}).items()}
+        entries[name] = {"params": _num_parameters(outcome, name), "metrics": metrics}
         if name in outcome.searched:
             entries[name]["learning_rate"] = result.runs[0].settings["learning_rate"]
     device = jax.devices()[0]
@@ -92,12 +94,16 @@ def summarize(session: Session, outcome: Outcome, checked: Sequence[Checked]) ->
     }
 
 
+def _num_parameters(outcome: Outcome, name: str) -> int:
+    return models.count_parameters(jax.tree.map(lambda leaf: leaf[0], outcome.trained[name].state.params))
+
+
 def _theirs(experiment: Experiment, outcome: Outcome) -> dict[str, dict[str, float]]:
     """The reported numbers, which are of the reported protocol alone."""
     return reported.results(experiment.name) if outcome.protocol == "reported" else {}
 
 
-def result_table(experiment: Experiment, outcome: Outcome) -> report.Table:
+def result_table(experiment: Experiment, outcome: Outcome) -> page.Table:
     """Reported beside ours: a row for each variant and metric."""
     theirs = _theirs(experiment, outcome)
     rows = []
@@ -106,19 +112,19 @@ def result_table(experiment: Experiment, outcome: Outcome) -> report.Table:
         shown |= dict.fromkeys(metric for metric in theirs.get(name, {}) if metric in history.METRICS)
         shown |= dict.fromkeys(("overfitting_gap", "train_seconds"))
         for metric in shown:
-            number = report.format_value(metric, theirs.get(name, {}).get(metric))
+            number = text.format_value(metric, theirs.get(name, {}).get(metric))
             rows.append((name, metric.replace("_", " "), number, _ours(result, metric)))
-    return report.Table(("variant", "metric", "reported", "ours"), rows, f"Reported, and ours ({_seeds(outcome)})")
+    return page.Table(("variant", "metric", "reported", "ours"), rows, f"Reported, and ours ({_seeds(outcome)})")
 
 
-def overview_table(experiment: Experiment, variants: Mapping[str, Variant], outcome: Outcome) -> report.Table:
+def overview_table(experiment: Experiment, variants: Mapping[str, Variant], outcome: Outcome) -> page.Table:
     """Ours, beside what was reported where something was: a row for each variant, test accuracy and loss."""
     theirs = _theirs(experiment, outcome)
     rows = []
     for name, result in outcome.results.items():
         cells = [name, variants[name].description if name in variants else ""]
         for metric in ("test_accuracy", "test_loss"):
-            cells += [report.format_value(metric, theirs.get(name, {}).get(metric))] if theirs else []
+            cells += [text.format_value(metric, theirs.get(name, {}).get(metric))] if theirs else []
             cells.append(_ours(result, metric, with_n=False))
         rows.append((*cells, _ours(result, "overfitting_gap", with_n=False)))
     metrics = (
@@ -128,7 +134,7 @@ def overview_table(experiment: Experiment, variants: Mapping[str, Variant], outc
         f"{'Reported, and ours' if theirs else 'Ours'} ({_seeds(outcome)}); overfitting gap: training minus validation "
         "accuracy, final weights"
     )
-    return report.Table(("variant", "what it is", *metrics, "overfitting gap"), rows, caption)
+    return page.Table(("variant", "what it is", *metrics, "overfitting gap"), rows, caption)
 
 
 def _seeds(outcome: Outcome) -> str:
@@ -138,38 +144,38 @@ def _seeds(outcome: Outcome) -> str:
 
 def _ours(result: Result, metric: str, *, with_n: bool = True) -> str:
     summary = history.summarize(history.metric(result, metric))
-    text = report.format_value(metric, summary["mean"])
+    words = text.format_value(metric, summary["mean"])
     if summary["n"] > 1 and not metric.endswith("seconds"):
-        text = report.format_mean_sd(summary["mean"], summary["sd"], summary["n"])
-        text = text if with_n else text.removesuffix(f" (n={summary['n']})")
-    return f"{text}, {summary['num_failed']} not finite" if summary["num_failed"] else text
+        words = text.format_mean_sd(summary["mean"], summary["sd"], summary["n"])
+        words = words if with_n else words.removesuffix(f" (n={summary['n']})")
+    return f"{words}, {summary['num_failed']} not finite" if summary["num_failed"] else words
 
 
 def _page(
     session: Session,
     outcome: Outcome,
     checked: Sequence[Checked],
-    table: report.Table,
-    extra: Sequence[report.Block],
+    table: page.Table,
+    extra: Sequence[page.Block],
     draw: Draw,
-) -> list[report.Block]:
+) -> list[page.Block]:
     experiment, variants, options = session.experiment, session.variants, session.options
     limits = {result.config.limit_examples for result in outcome.results.values()} - {None}
-    subset = [report.Text(f"Quick look: trained on the first {limits.pop():,} examples only.")] if limits else []
+    subset = [page.Text(f"Quick look: trained on the first {limits.pop():,} examples only.")] if limits else []
     where = f"{outcome.dataset.name}, protocol {options.protocol}, {_count(options.num_seeds, 'seed')}"
-    blocks: list[report.Block] = [
-        report.Text(experiment.question),
-        report.Text(f"Protocol `{options.protocol}`. {experiment.quirks} Source: {experiment.source}."),
+    blocks: list[page.Block] = [
+        page.Text(experiment.question),
+        page.Text(f"Protocol `{options.protocol}`. {experiment.quirks} Source: {experiment.source}."),
         *subset,
-        report.Heading("Claims"),
-        evidence.claims_table(checked),
-        *evidence.quotable(checked, where),
-        report.Heading("Results"),
+        page.Heading("Claims"),
+        sections.claims_table(checked),
+        *sections.quotable(checked, where),
+        page.Heading("Results"),
         overview_table(experiment, variants, outcome),
-        report.Details("All metrics", [table]),
+        page.Details("All metrics", [table]),
     ]
     curves = {name: reported.curve(variant.curve) for name, variant in variants.items() if variant.curve}
-    blocks.append(report.Heading("Learning curves"))
+    blocks.append(page.Heading("Learning curves"))
     for name, result in outcome.results.items():
         caption = f"{name}: training (running mean of the epoch) and validation."
         if name in curves:
@@ -177,20 +183,21 @@ def _page(
             caption += (
                 f" Broken lines: as reported; our validation accuracy is {deviation:.4f} off at most (epoch {epoch})."
             )
-        figure = report.figure_history({name: result.history}, {name: curves[name]} if name in curves else None)
+        figure = figures.figure_history({name: result.history}, {name: curves[name]} if name in curves else None)
         blocks.append(draw(figure, f"history_{name}", caption, f"loss and accuracy of {name} by epoch"))
     if any(len(result.runs) > 1 for result in outcome.results.values()):
         blocks += _seed_blocks(experiment, outcome, checked, draw)
     for name, by_rate in outcome.searched.items():
         rates = sorted(by_rate)
         values = {"validation accuracy": np.stack([by_rate[rate].metrics["val_accuracy"] for rate in rates])}
-        figure = report.figure_sweep(rates, values, "learning rate", "validation accuracy")
-        caption = f"{name}: validation accuracy by learning rate; the best mean was chosen, {outcome.results[name].runs[0].settings['learning_rate']:g}."
+        figure = figures.figure_sweep(rates, values, "learning rate", "validation accuracy")
+        chosen = outcome.results[name].runs[0].settings["learning_rate"]
+        caption = f"{name}: validation accuracy by learning rate; the best mean was chosen, {chosen:g}."
         blocks.append(draw(figure, f"learning_rate_{name}", caption, caption))
     if len(options.sweep) == 1:
         (setting,) = options.sweep
         blocks += _sweep_blocks(setting, tuple(variants), outcome.results, draw)
-    blocks.append(report.Heading("Predictions"))
+    blocks.append(page.Heading("Predictions"))
     for name, result in outcome.results.items():
         figure = predictions_figure(result, outcome.predictions[name], outcome.dataset)
         caption = (
@@ -198,28 +205,26 @@ def _page(
         )
         blocks.append(draw(figure, f"predictions_{name}", caption))
     blocks += extra
-    blocks.append(report.Heading("Networks"))
+    blocks.append(page.Heading("Networks"))
     for name, layers in layer_tables(variants, outcome.dataset).items():
-        figure = report.figure_layer_table(layers.rows, layers.caption)  # type: ignore[arg-type]
+        figure = figures.figure_layer_table(layers.rows, layers.caption)  # type: ignore[arg-type]
         draw(figure, f"layers_{name}", layers.caption)
         blocks.append(layers)
     seconds = [(name, *(f"{value:.1f}" for value in times.values())) for name, times in outcome.seconds.items()]
     blocks += [
-        report.Heading("How to repeat it"),
-        report.Command(options.command or f"python -m experiments.{experiment.name}"),
-        report.Table(("variant", *next(iter(outcome.seconds.values()))), seconds, "Wall time on this machine"),
+        page.Heading("How to repeat it"),
+        page.Command(options.command or f"python -m experiments.{experiment.name}"),
+        page.Table(("variant", *next(iter(outcome.seconds.values()))), seconds, "Wall time on this machine"),
     ]
     return blocks
 
 
-def _sweep_blocks(
-    setting: str, variants: Sequence[str], results: Mapping[str, Result], draw: Draw
-) -> list[report.Block]:
+def _sweep_blocks(setting: str, variants: Sequence[str], results: Mapping[str, Result], draw: Draw) -> list[page.Block]:
     """How sensitive validation is to a swept setting: what a setting may be chosen by, which test results are not."""
     words = setting.replace("_", " ")
-    blocks: list[report.Block] = [
-        report.Heading(f"Sensitivity to the {words}"),
-        report.Text("On validation examples, by which a setting may be chosen: test results must not choose."),
+    blocks: list[page.Block] = [
+        page.Heading(f"Sensitivity to the {words}"),
+        page.Text("On validation examples, by which a setting may be chosen: test results must not choose."),
     ]
     swept = {
         name: {
@@ -238,20 +243,20 @@ def _sweep_blocks(
         }
         label = metric.replace("val_", "validation ")
         log_x = points[0] > 0 and points[-1] >= 10 * points[0]
-        figure = report.figure_sweep(points, values, words, label, log_x=log_x)
+        figure = figures.figure_sweep(points, values, words, label, log_x=log_x)
         caption = f"{label.capitalize()} of the final weights by {words}, mean over the seeds."
         blocks.append(draw(figure, f"sweep_{metric}", caption, f"{label} by {words}"))
     return blocks
 
 
-def class_pictures(name: str, outcome: Outcome, draw: Draw) -> list[report.Block]:
+def class_pictures(name: str, outcome: Outcome, draw: Draw) -> list[page.Block]:
     """The confusion matrix of a variant's first seed on its test examples, and 25 of them with truth and prediction."""
     image, label = nets.test_examples(outcome.results[name], outcome.dataset)
     predicted, class_names = outcome.predictions[name], outcome.dataset.class_names
     counts = np.zeros((len(class_names), len(class_names)), np.int64)
     np.add.at(counts, (label, predicted), 1)
-    confusion = report.figure_confusion(counts, class_names)
-    predictions = report.figure_predictions(image, label, predicted, class_names, 5, 5)
+    confusion = figures.figure_confusion(counts, class_names)
+    predictions = figures.figure_predictions(image, label, predicted, class_names, 5, 5)
     return [
         draw(
             confusion,
@@ -262,15 +267,13 @@ def class_pictures(name: str, outcome: Outcome, draw: Draw) -> list[report.Block
     ]
 
 
-def _seed_blocks(
-    experiment: Experiment, outcome: Outcome, checked: Sequence[Checked], draw: Draw
-) -> list[report.Block]:
+def _seed_blocks(experiment: Experiment, outcome: Outcome, checked: Sequence[Checked], draw: Draw) -> list[page.Block]:
     theirs = _theirs(experiment, outcome)
-    blocks: list[report.Block] = [report.Heading("Seeds")]
+    blocks: list[page.Block] = [page.Heading("Seeds")]
     for metric in ("test_accuracy", "test_loss"):
         numbers = {name: theirs[name][metric] for name in outcome.results if metric in theirs.get(name, {})}
-        blocks.append(evidence.seeds_picture(metric, outcome.results, draw, numbers))
-    return blocks + evidence.difference_pictures(checked, outcome.results, draw)
+        blocks.append(sections.seeds_picture(metric, outcome.results, draw, numbers))
+    return blocks + sections.difference_pictures(checked, outcome.results, draw)
 
 
 def _count(number: int, noun: str) -> str:

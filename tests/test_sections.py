@@ -5,7 +5,7 @@ from run_folders import result_of
 
 from mnistlab.analysis import claims
 from mnistlab.analysis.claims import Claim
-from mnistlab.report import evidence, report
+from mnistlab.report import page, sections, text
 
 SEEDS = range(8)
 RESULTS = {
@@ -25,11 +25,11 @@ CHECKED = claims.check(
 
 
 def picture(figure, name, caption, alt=None):
-    return report.Picture(figure, caption, name)
+    return page.Picture(figure, caption, name)
 
 
 def test_paired_differences_of_every_claim_on_two_variants_in_a_figure_a_quantity():
-    drawn = evidence.difference_pictures(CHECKED, RESULTS, picture)
+    drawn = sections.difference_pictures(CHECKED, RESULTS, picture)
     rows = {block.alt: [label.get_text() for label in block.figure.axes[0].get_yticklabels()] for block in drawn}
     assert list(rows) == ["differences_accuracy", "differences_loss"]
     accuracy, loss = rows.values()
@@ -37,15 +37,15 @@ def test_paired_differences_of_every_claim_on_two_variants_in_a_figure_a_quantit
 
 
 def test_the_evidence_of_the_claims_that_were_measured():
-    table = evidence.evidence_table(CHECKED)
+    table = sections.evidence_table(CHECKED)
     assert table.header == ("", "(a)", "(b)", "(c)", "(d)")
     rows = {row[0]: row[1:] for row in table.rows}
     assert rows["verdict"][0] == "holds" and rows["B"][3] == "0.5" and rows["pairs"] == ("8",) * 4
     assert rows["A − B [95 %, t]"][0].startswith("+0.02")
-    assert rows["P(A < B) [95 %]"][2].startswith("0.50") and rows["P(A < B) [95 %]"][0] == report.MISSING
+    assert rows["P(A < B) [95 %]"][2].startswith("0.50") and rows["P(A < B) [95 %]"][0] == text.MISSING
 
 
 def test_sentences_to_quote_say_where_they_come_from():
-    _, text, _ = evidence.quotable(CHECKED, "mnist, 8 seeds")
-    assert text.text.startswith("Measured on mnist, 8 seeds:") and text.text.count("(95 % BCa interval") == 4
-    assert evidence.quotable(CHECKED[-1:], "mnist") == []
+    _, said, _ = sections.quotable(CHECKED, "mnist, 8 seeds")
+    assert said.text.startswith("Measured on mnist, 8 seeds:") and said.text.count("(95 % BCa interval") == 4
+    assert sections.quotable(CHECKED[-1:], "mnist") == []

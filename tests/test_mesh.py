@@ -12,7 +12,7 @@ import training
 from flax import linen as nn
 
 from mnistlab.config import OptimConfig, TrainConfig
-from mnistlab.devices import parallel
+from mnistlab.devices import mesh
 from mnistlab.errors import UserError
 from mnistlab.training import loop
 from mnistlab.training.executables import Executables
@@ -57,8 +57,8 @@ def test_many_devices_give_what_one_gives(rows, strategy):
 
 def test_one_device_and_auto_is_the_plain_program():
     if jax.local_device_count() == 1:
-        assert parallel.make_layout() is None
-    grid = parallel.make_grid(None, 8)
+        assert mesh.make_layout() is None
+    grid = mesh.make_grid(None, 8)
     assert (grid.mesh, grid.axis_name, grid.round_up(7), grid.jit_options(None)) == (None, None, 7, {})
     assert grid.spread(len, (), ()) is len
 
@@ -76,20 +76,20 @@ def test_one_device_and_auto_is_the_plain_program():
     ],
 )
 def test_seeds_are_spread_first(strategy, num_devices, num_runs, shape):
-    layout = parallel.Layout(tuple(f"device {number}" for number in range(num_devices)), strategy)
+    layout = mesh.Layout(tuple(f"device {number}" for number in range(num_devices)), strategy)
     try:
-        grid = parallel.make_grid(layout, num_runs)
+        grid = mesh.make_grid(layout, num_runs)
     except TypeError:
         pytest.skip("this JAX makes meshes of real devices only")
     assert grid.mesh.devices.shape == shape
-    assert grid.axis_name == (parallel.BATCH if shape[1] > 1 and strategy != "jit" else None)
+    assert grid.axis_name == (mesh.BATCH if shape[1] > 1 and strategy != "jit" else None)
 
 
 @pytest.mark.parametrize("num_runs, num_devices", [(8, 4), (6, 3), (7, 1), (3, 3), (2, 2)])
 def test_cores_take_whole_runs(num_runs, num_devices):
-    layout = parallel.Layout(tuple(f"device {number}" for number in range(4)), "shard_map", cores=True)
+    layout = mesh.Layout(tuple(f"device {number}" for number in range(4)), "shard_map", cores=True)
     try:
-        grid = parallel.make_grid(layout, num_runs)
+        grid = mesh.make_grid(layout, num_runs)
     except TypeError:
         pytest.skip("this JAX makes meshes of real devices only")
     assert (grid.num_devices, grid.axis_name) == (num_devices, None)
@@ -98,7 +98,7 @@ def test_cores_take_whole_runs(num_runs, num_devices):
 @pytest.mark.parametrize("arguments", [(0, "auto"), (10_000, "auto"), (None, "quickly")])
 def test_impossible_layouts_are_refused(arguments):
     with pytest.raises(UserError, match="expected"):
-        parallel.make_layout(*arguments)
+        mesh.make_layout(*arguments)
 
 
 class Plain(nn.Module):
@@ -111,14 +111,14 @@ def test_a_model_without_axis_name_cannot_be_split_by_hand(dataset):
     config = TrainConfig(Plain(), optim=OptimConfig("sgd", 0.1), batch_size=64, num_epochs=1)
     setup = Setup(config, dataset, loop.step_functions_of(config, dataset), Feed(dataset), None, Executables())
     with pytest.raises(UserError, match="axis_name"), pytest.MonkeyPatch.context() as patch:
-        patch.setattr(parallel.Grid, "axis_name", parallel.BATCH)
+        patch.setattr(mesh.Grid, "axis_name", mesh.BATCH)
         Population(setup, [Run(0, {})])
 
 
 @pytest.mark.parametrize("strategy", ["jit", "pmap", "shard_map"])
 def test_the_same_run_on_one_device_by_any_means(dataset, strategy):
     config = TrainConfig("plain", optim=OptimConfig("sgd", 0.1), batch_size=64, num_epochs=2)
-    layout = parallel.make_layout(1, strategy)
+    layout = mesh.make_layout(1, strategy)
     assert layout is not None
     got = training.run(config, dataset, (0, 1), model=Plain(), layout=layout)
     expected = training.run(config, dataset, (0, 1), model=Plain())
