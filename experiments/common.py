@@ -447,7 +447,7 @@ def _entry_points() -> list[str]:
     folder = Path(__file__).parent
     others = {"common", "__main__"}
     modules = pkgutil.iter_modules([str(folder)])
-    return sorted(module.name for module in modules if module.name not in others and not module.ispkg)
+    return sorted(module.name for module in modules if module.name not in others)
 
 
 def summary_line(name: str) -> str:

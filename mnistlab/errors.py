@@ -6,3 +6,12 @@ class UserError(ValueError):
 
     Library code raises it before anything is half-written; the entry points print it and exit with status 2.
     """
+
+
+def one_line(error: BaseException) -> str:
+    """What `error` says, without line breaks; its type where it says nothing.
+
+    >>> one_line(ValueError("no such   file ")), one_line(KeyError())
+    ('no such file', 'KeyError')
+    """
+    return " ".join(str(error).split()) or type(error).__name__

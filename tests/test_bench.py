@@ -7,15 +7,15 @@ import numpy as np
 import pytest
 from flax import traverse_util
 
-from experiments import bench
-from experiments.peers import job as jobs
+from experiments.bench import measure, workloads
+from experiments.bench.peers import job as jobs
 from mnistlab.errors import UserError
 from mnistlab.nets import models
 
 NETWORKS = {  # between them every kind of layer
-    "adadelta": bench.WORKLOADS["lenet5_adadelta_128"],
-    "batchnorm": bench.WORKLOADS["lenet5_relu_batchnorm_128"],
-    "inception": bench.WORKLOADS["cnn_e_32"],
+    "adadelta": workloads.WORKLOADS["lenet5_adadelta_128"],
+    "batchnorm": workloads.WORKLOADS["lenet5_relu_batchnorm_128"],
+    "inception": workloads.WORKLOADS["cnn_e_32"],
 }
 
 
@@ -28,7 +28,7 @@ def call(function, *args):
 def network(request, dataset, tmp_path_factory):
     """(job, images float32 [4, 28, 28, 1], the parameters, our logits)."""
     workload = NETWORKS[request.param]
-    job = bench._write_job(workload, dataset, 1, tmp_path_factory.mktemp("job"))
+    job = workloads.write_job(workload, dataset, 1, tmp_path_factory.mktemp("job"))
     image = np.asarray(dataset.test.image[:4], np.float32) / 255
     model = models.make_model(workload.model)
     params = traverse_util.unflatten_dict(job.params(), sep="/")
@@ -41,7 +41,7 @@ def network(request, dataset, tmp_path_factory):
 
 
 def test_plain_flax_is_our_network(network):
-    from experiments.peers import plain_flax
+    from experiments.bench.peers import plain_flax
 
     job, image, params, logits = network
     model = plain_flax.Plain(tuple(job.layers))
@@ -55,7 +55,7 @@ def test_plain_flax_is_our_network(network):
 
 def test_pytorch_is_our_network(network):
     torch = pytest.importorskip("torch")
-    from experiments.peers import pytorch
+    from experiments.bench.peers import pytorch
 
     job, image, _, logits = network
     with torch.no_grad():
@@ -66,7 +66,7 @@ def test_pytorch_is_our_network(network):
 def test_keras_is_our_network(network):
     pytest.importorskip("tensorflow")
     pytest.importorskip("keras")
-    from experiments.peers import keras_tensorflow
+    from experiments.bench.peers import keras_tensorflow
 
     job, image, _, logits = network
     np.testing.assert_allclose(keras_tensorflow.build(job)(image, training=False).numpy(), logits, atol=2e-5)
@@ -81,8 +81,9 @@ def test_jobs_come_back_as_they_were_written(network, tmp_path):
 
 
 def test_peers_take_turns_and_learn_the_same(dataset, tmp_path):
-    workload = bench.WORKLOADS["dense_256"]._replace(batch_size=50)
-    measured, product_seconds = bench.measure(workload, ["mnistlab", "flax_scan"], dataset, tmp_path, 2, 0.05)
+    workload = workloads.WORKLOADS["dense_256"]._replace(batch_size=50)
+    job = workloads.write_job(workload, dataset, workloads.steps_of_round(workload, 0.05), tmp_path)
+    measured, product_seconds = measure.by_turns(workload, job, ["mnistlab", "flax_scan"], 2)
     assert list(measured) == ["mnistlab", "flax_scan"] and product_seconds > 0
     for one in measured.values():
         assert one.seconds.shape == (2,) and (one.seconds > 0).all() and one.peak_bytes > 50e6
@@ -90,24 +91,24 @@ def test_peers_take_turns_and_learn_the_same(dataset, tmp_path):
 
 
 def test_a_peer_that_learns_something_else_is_refused():
-    bench.check_losses({"mnistlab": 1.0, "pytorch": 1.01, "flax_scan_8_seeds": 3.0})
+    measure.check_losses({"mnistlab": 1.0, "pytorch": 1.01, "flax_scan_8_seeds": 3.0})
     with pytest.raises(UserError, match="the same work"):
-        bench.check_losses({"mnistlab": 1.0, "pytorch": 1.03})
+        measure.check_losses({"mnistlab": 1.0, "pytorch": 1.03})
     with pytest.raises(UserError, match="the same work"):
-        bench.check_losses({"mnistlab": 1.0, "pytorch": float("nan")})
+        measure.check_losses({"mnistlab": 1.0, "pytorch": float("nan")})
 
 
 def test_a_peer_that_fails_is_named(dataset, tmp_path):
-    job = bench._write_job(bench.WORKLOADS["dense_256"], dataset, 1, tmp_path)
+    job = workloads.write_job(workloads.WORKLOADS["dense_256"], dataset, 1, tmp_path)
     jobs.write(job._replace(optimizer="nobody's"), tmp_path / "job.json")
     with pytest.raises(UserError, match=r"flax_scan failed: KeyError.*nobody"):
-        bench.Peer("flax_scan", tmp_path / "job.json", tmp_path / "log", bench._environment("flax_scan"))
+        measure.Peer("flax_scan", tmp_path / "job.json", tmp_path / "log", measure._environment("flax_scan"))
 
 
 def test_operations_are_counted_as_by_hand():
     # LeNet-5: convolutions 28*28*25*6 and 10*10*150*16, dense 400*120, 120*84, 84*10 multiply-adds.
     forward = 117_600 + 240_000 + 48_000 + 10_080 + 840
-    assert bench.flops_per_example("lenet5") == 2 * (3 * forward - 117_600) == 2_263_920
+    assert workloads.flops_per_example("lenet5") == 2 * (3 * forward - 117_600) == 2_263_920
     # A 1x1 convolution and the block's parts count too: the first of E's blocks on 7x7 pixels of 16 channels.
     block = 49 * 16 * (8 + 12 + 2 + 4) + 49 * 9 * 12 * 16 + 49 * 25 * 2 * 4
     assert block == 49 * 416 + 49 * 1728 + 49 * 200
@@ -115,12 +116,12 @@ def test_operations_are_counted_as_by_hand():
 
 def test_ratios_are_to_peers_and_to_the_product():
     def measured(seconds):
-        return bench.Measured(np.array(seconds), 1.0, 0.0, 0.0, 0)
+        return measure.Measured(np.array(seconds), 1.0, 0.0, 0.0, 0)
 
     found = {
         "a": {"mnistlab": measured([1.0, 3.0, 2.0]), "pytorch": measured([4.0]), "mnistlab_8_seeds": measured([1.0])}
     }
-    assert bench.ratios(found, {"a": 0.5}) == {
+    assert measure.ratios(found, {"a": 0.5}) == {
         "a: mnistlab": {"pytorch": 0.5, "matrix product": 4.0},
         "a: mnistlab_8_seeds": {"pytorch": 0.25, "matrix product": 2.0},
     }

@@ -24,7 +24,8 @@ import training
 from PIL import Image
 
 from mnistlab.config import OptimConfig, TrainConfig
-from mnistlab.data import datasets
+from mnistlab.data import datasets, idx
+from mnistlab.data import tfds as ours
 from mnistlab.errors import UserError
 
 ARCHIVES = Path(datasets.__file__).parent / "archives"
@@ -209,15 +210,15 @@ def test_records_that_differ_from_the_archives_are_refused(tiny, tmp_path):
 
 def test_pngs_decode_in_pillow_and_foreign_pngs_go_to_tfds(tiny, tmp_path):
     pixels = np.arange(28 * 28, dtype=np.uint8).reshape(28, 28, 1)
-    png = datasets._encode_png(pixels)
+    png = ours._encode_png(pixels)
     with Image.open(io.BytesIO(png)) as image:
         image.load()
         assert (image.mode, image.size) == ("L", (28, 28))
         np.testing.assert_array_equal(np.asarray(image), pixels[..., 0])
-    np.testing.assert_array_equal(datasets._decode_pngs([png, png], (28, 28, 1)), np.stack([pixels, pixels]))
+    np.testing.assert_array_equal(ours._decode_pngs([png, png], (28, 28, 1)), np.stack([pixels, pixels]))
     foreign = io.BytesIO()
     Image.fromarray(pixels[..., 0]).save(foreign, "PNG", optimize=True)  # filtered
-    assert datasets._decode_pngs([png, foreign.getvalue()], (28, 28, 1)) is None
+    assert ours._decode_pngs([png, foreign.getvalue()], (28, 28, 1)) is None
 
 
 def test_foreign_pngs_in_the_records_are_read(tiny, tmp_path, monkeypatch):
@@ -226,10 +227,10 @@ def test_foreign_pngs_in_the_records_are_read(tiny, tmp_path, monkeypatch):
         Image.fromarray(pixels[..., 0]).save(buffer, "PNG")
         return buffer.getvalue()
 
-    ours = load_tiny(tmp_path, tiny)
-    monkeypatch.setattr(datasets, "_encode_png", pillow)
+    before = load_tiny(tmp_path, tiny)
+    monkeypatch.setattr(ours, "_encode_png", pillow)
     theirs = load_tiny(tmp_path, tiny, root="other")
-    assert theirs.fingerprint == ours.fingerprint
+    assert theirs.fingerprint == before.fingerprint
 
 
 # Errors: one clear line each, nothing left behind.
@@ -265,10 +266,10 @@ def test_damaged_archives(damage, tiny, tmp_path):
 
 def test_idx_headers():
     good = idx_bytes(np.zeros((2, 3), np.uint8))
-    assert datasets._parse_idx(good, Path("x")).shape == (2, 3)
+    assert idx.parse_idx(good, Path("x")).shape == (2, 3)
     for bad in (b"", b"\0\0\x08", b"\0\0\x0d" + good[3:], good[:-1], good + b"\0", good[:9]):
         with pytest.raises(UserError, match="x is"):
-            datasets._parse_idx(bad, Path("x"))
+            idx.parse_idx(bad, Path("x"))
 
 
 def test_unknown_name_and_order(tmp_path):
@@ -303,8 +304,8 @@ def test_no_network_is_one_clear_error(tmp_path, monkeypatch):
     def refuse(*args, **kwargs):
         raise OSError("Name or service not known")
 
-    monkeypatch.setattr(datasets.socket, "create_connection", refuse)
-    monkeypatch.setattr(datasets.urllib.request, "getproxies", dict)
+    monkeypatch.setattr(ours.socket, "create_connection", refuse)
+    monkeypatch.setattr(ours.urllib.request, "getproxies", dict)
     with pytest.raises(
         UserError, match=r"cannot download kmnist: Name or .*train-images-idx3-ubyte.gz.*manual_dir"
     ) as e:
@@ -352,7 +353,7 @@ def test_kmnist_is_downloaded_once(tmp_path, monkeypatch):
     served.mkdir()
     for name, array in arrays.items():
         (served / f"{name}.gz").write_bytes(gzip.compress(idx_bytes(array)))
-    monkeypatch.setattr(datasets.urllib.request, "getproxies", dict)
+    monkeypatch.setattr(ours.urllib.request, "getproxies", dict)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     handler = functools.partial(QuietHandler, directory=served)
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:

@@ -13,7 +13,7 @@ ROOMS = ("mnistlab", "nets", "devices", "data", "training", "analysis", "report"
 """In the order of the way of the data: a file imports from its own room and from those before it."""
 
 ONLY_IMPORTER = {
-    "tensorflow_datasets": {"datasets"},
+    "tensorflow_datasets": {"tfds"},
     "orbax": {"checkpoint"},
     "matplotlib": {"canvas", "figures"},
     "tensorboardX": {"tensorboard"},

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from experiments.peers.job import Job, Round
+from experiments.bench.peers.job import Job, Round
 from mnistlab import config
 from mnistlab.data import datasets
 from mnistlab.devices import mesh

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from experiments.peers.job import Job, Round, same_padding
+from experiments.bench.peers.job import Job, Round, same_padding
 
 ACTIVATIONS = {"relu": nn.ReLU, "tanh": nn.Tanh}
 

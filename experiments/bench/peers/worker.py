@@ -1,4 +1,4 @@
-"""One peer in a process of its own: `python -m experiments.peers.worker PEER JOB`, then a line a round on its input.
+"""One peer in a process of its own: `python -m experiments.bench.peers.worker PEER JOB`, then a line a round on its input.
 
 Answers with a line of JSON: {"ready": true} once it is set up, and for each round {"first_seconds", "seconds", "loss",
 "peak_bytes"}: of the round's first pass over the order, which is not counted; of a pass after it; of the first pass.
@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from experiments.peers import job as jobs
+from experiments.bench.peers import job as jobs
 
 LEAST_SECONDS = 0.5  # shorter passes are repeated until they took this long together
 
@@ -35,7 +35,7 @@ def main(peer: str, path: str) -> None:
     job = jobs.read(Path(path))
     answers = sys.stdout
     sys.stdout = sys.stderr  # what the framework prints is no answer
-    train = importlib.import_module(f"experiments.peers.{PEERS[peer]}").prepare(job, peer)
+    train = importlib.import_module(f"experiments.bench.peers.{PEERS[peer]}").prepare(job, peer)
     order = job.order()
     print(json.dumps({"ready": True}), file=answers, flush=True)
     for _ in sys.stdin:
