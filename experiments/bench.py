@@ -28,7 +28,6 @@ from absl import flags
 from experiments import common
 from experiments.peers import job as jobs
 from experiments.peers.worker import PEERS
-from mnistlab import config
 from mnistlab.analysis import history
 from mnistlab.comparison import workdirs
 from mnistlab.data import datasets
@@ -264,7 +263,7 @@ def _write_job(workload: Workload, dataset: datasets.Dataset, num_steps: int, sc
     from mnistlab.training import optim, step, train
     from mnistlab.training.losses import cross_entropy
 
-    optim_config = config.optim_default(workload.optimizer)
+    optim_config = optim.default_config(workload.optimizer)
     model = models.make_model(workload.model)
     program = step.make_program(model, optim.make_optimizer(optim_config, 1, 1), cross_entropy)
     seed = np.zeros(1, np.uint32)

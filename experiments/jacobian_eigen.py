@@ -29,7 +29,7 @@ from mnistlab.data import datasets
 from mnistlab.data.datasets import Dataset
 from mnistlab.nets import models
 from mnistlab.report import report
-from mnistlab.training import train
+from mnistlab.training import checks, train
 
 FLAGS = flags.FLAGS
 NAME = "jacobian_eigen"
@@ -155,7 +155,7 @@ def run(options: Options, display: engine.Display = engine.SILENT) -> dict[str, 
     Raises:
       UserError: an impossible option, a workdir that holds another run.
     """
-    train_config = config.check(engine.override(DENSE, options.overrides))
+    train_config = checks.check(engine.override(DENSE, options.overrides), datasets.IMAGE_SHAPE)
     seeds = config.check_seeds(options.first_seed, options.num_seeds)
     identity = {
         "experiment": NAME,

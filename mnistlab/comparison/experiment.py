@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,9 +14,9 @@ from mnistlab import config
 from mnistlab.analysis import claims, history, reported
 from mnistlab.analysis.claims import Checked, Claim
 from mnistlab.comparison import workdirs
-from mnistlab.config import AugmentConfig, TrainConfig
+from mnistlab.config import COUNT, AugmentConfig, Interval, TrainConfig, setting
 from mnistlab.data import batches, datasets
-from mnistlab.data.datasets import Dataset
+from mnistlab.data.datasets import IMAGE_SHAPE, Dataset
 from mnistlab.devices import parallel
 from mnistlab.devices.parallel import Layout
 from mnistlab.errors import UserError
@@ -23,7 +24,7 @@ from mnistlab.files import write_atomic
 from mnistlab.nets import models
 from mnistlab.report import evidence, report
 from mnistlab.report.report import Draw
-from mnistlab.training import checkpoint, divergence, step, tensorboard, train
+from mnistlab.training import checkpoint, checks, divergence, optim, step, tensorboard, train
 from mnistlab.training.crowds import Sharing
 from mnistlab.training.step import Program
 from mnistlab.training.train import Epoch, Result
@@ -78,20 +79,33 @@ class Options:
     """What a caller may ask of an experiment; None keeps the experiment's own value."""
 
     workdir: Path
-    protocol: str = "reported"
-    num_seeds: int = 1
-    first_seed: int = 0
-    variants: tuple[str, ...] = ()  # empty: all
+    protocol: str = setting("reported", "As the source did it, or asked fairly.", choices=PROTOCOLS, flag="protocol")
+    num_seeds: int = setting(1, "How many seeds.", within=COUNT, flag="seeds")
+    first_seed: int = setting(0, "The first seed.", within=Interval(0, config.MAX_SEED), flag="seed")
+    variants: tuple[str, ...] = setting(
+        (), "Which variants; 'all' adds those that run only when named.", flag="variants"
+    )
     overrides: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # fields of TrainConfig and OptimConfig
     sweep: Mapping[str, tuple[float, ...]] = dataclasses.field(default_factory=dict)
     data_dir: Path | None = None
-    resume: bool = True
-    tensorboard: bool = False
-    debug_nans: bool = False  # end at the first NaN or infinity and say what made it
-    crowd_size: int | None = None
-    num_devices: int | None = None  # of each process; None: all
-    strategy: str = "auto"  # of parallel.STRATEGIES
-    stream_megabytes: int | None = None  # of the dataset on the devices at a time; None: all of it where it fits
+    resume: bool = setting(True, "Continue what --workdir holds; --noresume replaces it.", flag="resume")
+    tensorboard: bool = setting(False, "Write TensorBoard events to <workdir>/tb.", flag="tensorboard")
+    debug_nans: bool = setting(
+        False,
+        "End at the first NaN or infinity and name its seed, step, layer and operation; status 1.",
+        flag="debug_nans",
+    )
+    crowd_size: int | None = setting(None, "How many runs share a compiled program.", within=COUNT, flag="crowd_size")
+    num_devices: int | None = setting(
+        None, "How many devices of each process train; default all.", within=COUNT, flag="devices"
+    )
+    strategy: str = setting("auto", "How several devices share the work.", choices=parallel.STRATEGIES, flag="parallel")
+    stream_megabytes: int | None = setting(
+        None,
+        "Keep the dataset on disk and so much of it on the devices at a time; default: all, unless it is too large.",
+        within=Interval(1, math.inf),
+        flag="stream_megabytes",
+    )
     command: str = ""  # how to repeat it
     after_epoch: Callable[[], None] = lambda: None  # called when an epoch is kept; may raise to end the run
 
@@ -148,10 +162,10 @@ def resolve(experiment: Experiment, options: Options) -> dict[str, Variant]:
     """The variants to run, with the options' overrides in them.
 
     Raises:
-      UserError: an unknown protocol, variant or setting, or an impossible value.
+      UserError: an unknown protocol, variant or setting, an impossible value, or two that contradict each other.
     """
-    if options.protocol not in PROTOCOLS:
-        raise UserError(f"protocol is {options.protocol!r}; expected one of {', '.join(PROTOCOLS)}")
+    config.check_fields(options)
+    _check_once(options)
     known = experiment.reported if options.protocol == "reported" else experiment.controlled
     names = options.variants or tuple(name for name, variant in known.items() if not variant.beside)
     names = tuple(known) if names == ("all",) else names
@@ -168,9 +182,19 @@ def resolve(experiment: Experiment, options: Options) -> dict[str, Variant]:
         rates = (
             () if "learning_rate" in options.overrides or "learning_rate" in options.sweep else variant.learning_rates
         )
-        config.check_sweep(options.sweep, config.check(train_config))
+        checks.check_sweep(options.sweep, checks.check(train_config, IMAGE_SHAPE), IMAGE_SHAPE)
         resolved[name] = dataclasses.replace(variant, config=train_config, learning_rates=rates)
     return resolved
+
+
+def _check_once(options: Options) -> None:
+    """Checks that no variant is named twice and no setting is both fixed and swept."""
+    for name in options.variants:
+        if options.variants.count(name) > 1:
+            raise UserError(f"variants names {name!r} twice; expected each once")
+    for name in options.sweep:
+        if name in options.overrides:
+            raise UserError(f"{name} is both fixed and swept; give --{name} or --sweep={name}=..., not both")
 
 
 def override(train_config: TrainConfig, overrides: Mapping[str, Any]) -> TrainConfig:
@@ -180,7 +204,7 @@ def override(train_config: TrainConfig, overrides: Mapping[str, Any]) -> TrainCo
         options = dict(train_config.model_options) | {"form": settings.pop("convolution")}
         train_config = dataclasses.replace(train_config, model_options=tuple(options.items()))
     if "optimizer" in settings:  # first: its defaults give way to the other overrides
-        train_config = dataclasses.replace(train_config, optim=config.optim_default(settings.pop("optimizer")))
+        train_config = dataclasses.replace(train_config, optim=optim.default_config(settings.pop("optimizer")))
     for name, value in settings.items():
         train_config = config.with_setting(train_config, name, value)
     return train_config

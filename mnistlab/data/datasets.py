@@ -30,11 +30,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mnistlab import files
+from mnistlab.config import ORDERS
 from mnistlab.errors import UserError
 
 EMNIST_CONFIGS = ("balanced", "byclass", "bymerge", "digits", "letters", "mnist")
 NAMES = ("mnist", "fashion_mnist", "kmnist", *(f"emnist/{config}" for config in EMNIST_CONFIGS))
-ORDERS = ("tfds", "file")
+IMAGE_SHAPE = (28, 28, 1)  # of all of them
 
 _ARCHIVES = Path(__file__).parent / "archives"
 _IDX_KINDS = ("images-idx3-ubyte", "labels-idx1-ubyte")

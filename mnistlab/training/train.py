@@ -21,7 +21,7 @@ from mnistlab.devices import parallel
 from mnistlab.devices.parallel import BATCH, SEEDS, Grid, Layout
 from mnistlab.errors import UserError
 from mnistlab.nets import models
-from mnistlab.training import crowds, losses, optim, step
+from mnistlab.training import checks, crowds, losses, optim, step
 from mnistlab.training.crowds import Run, Sharing
 from mnistlab.training.losses import Sums
 from mnistlab.training.step import EvalStep, Program, TrainState, TrainStep
@@ -171,9 +171,10 @@ def run(
     Raises:
       UserError: an impossible config, sweep or seed; a model or program that cannot be spread as `layout` asks.
     """
-    config.check(train_config)
+    image_shape = dataset.train.image.shape[1:]
+    checks.check(train_config, image_shape)
     sweep = {name: tuple(values) for name, values in (sweep or {}).items()}
-    config.check_sweep(sweep, train_config)
+    checks.check_sweep(sweep, train_config, image_shape)
     if not len(seeds):
         raise UserError("no seeds; expected at least one")
     for seed in seeds:
@@ -210,7 +211,7 @@ def prepare(
     The program is (carry, example int32 [steps, B]) -> (carry, record): all runs train on these examples of the pool,
     and nothing is validated. The carry given is donated.
     """
-    config.check(train_config)
+    checks.check(train_config, dataset.train.image.shape[1:])
     runs = crowds.make_runs(train_config, seeds, {})
     trainer = _Trainer(
         train_config, dataset, lambda axis_name: program_of(train_config, dataset, axis_name=axis_name), layout
@@ -534,7 +535,7 @@ class _Trainer:
             return Carry(state, best, jnp.ones([], bool), jnp.zeros([], jnp.int32))
 
         carry = self._compiled("init", jax.vmap(init), seeds, settings)(seeds, settings)
-        size = self.config.batch_size
+        size = min(self.config.batch_size, len(self._parts(0).train))
         ragged = len(self._parts(0).train) % size or grid.round_up(size) > size
         if "batch_stats" in carry.state.model_state and ragged and self.program.needs_full_batches:
             raise UserError(
