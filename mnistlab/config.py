@@ -100,11 +100,11 @@ def settings_of(cls: type) -> list[Setting]:
 class OptimConfig:
     """An optimiser and its learning-rate schedule; times are in epochs."""
 
-    name: str = setting("adam", "Optimiser, with its own defaults", flag="optimizer")
+    name: str = setting("adam", "Optimiser, with its own defaults.", flag="optimizer")
     learning_rate: float = setting(1e-3, "Learning rate: the schedule's peak.", within=POSITIVE, flag="learning_rate")
     momentum: float = setting(0.0, "Momentum of sgd.", within=RATE, flag="momentum")
     weight_decay: float = setting(0.0, "Decoupled weight decay of adamw.", within=NOT_NEGATIVE, flag="weight_decay")
-    schedule: str = setting("constant", "Schedule of the learning rate", flag="schedule")
+    schedule: str = setting("constant", "Schedule of the learning rate.", flag="schedule")
     warmup_epochs: float = setting(
         0.0, "warmup_cosine, one_cycle: epochs of linear rise.", within=Interval(0, 1_000_000), flag="warmup_epochs"
     )
@@ -146,7 +146,7 @@ class TrainConfig:
     )
     split: str = setting("test_halves", "What is trained, validated and tested on.", choices=SPLITS)
     model_options: tuple[tuple[str, Any], ...] = ()
-    loss: str = setting("cross_entropy", "Loss")  # a name in training.losses.LOSSES
+    loss: str = setting("cross_entropy", "Loss of one example.")  # a name in training.losses.LOSSES
     loss_reduction: str = setting("mean", "Over the batch.", choices=("mean", "sum"))
     optim: OptimConfig = OptimConfig()
     batch_size: int = setting(128, "Examples a step, over all devices.", within=COUNT, flag="batch_size")
