@@ -16,6 +16,7 @@ import numpy as np
 from absl import flags
 
 from experiments import common
+from experiments.cli.flags import usable
 from mnistlab import files
 from mnistlab.analysis import reported, stats
 from mnistlab.comparison import runs, spec, workdirs
@@ -44,7 +45,7 @@ def main() -> None:
     """Runs what is missing, then writes the board."""
     quick = flags.FLAGS.quick
     folder = common.workdir("quick/scoreboard" if quick else "scoreboard")
-    runs_folder = Path(flags.FLAGS.runs or folder.parent)
+    runs_folder = usable("runs", flags.FLAGS.runs) if flags.FLAGS.runs else folder.parent
     with workdirs.locked(folder):
         summaries, failures = {}, []
         for name, own in EXPERIMENTS.items():

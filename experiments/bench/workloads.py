@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from experiments.bench.peers import job as jobs
-from mnistlab import config
 from mnistlab.data.datasets import Dataset
 
 NUM_EXAMPLES = 60_000
@@ -61,7 +60,7 @@ def write_job(workload: Workload, dataset: Dataset, num_steps: int, scratch: Pat
     from mnistlab.training import executables, optim, step
     from mnistlab.training.losses import cross_entropy
 
-    optim_config = config.optim_default(workload.optimizer)
+    optim_config = optim.default_config(workload.optimizer)
     model = models.make_model(workload.model)
     program = step.make_step_functions(model, optim.make_optimizer(optim_config, 1, 1), cross_entropy)
     seed = np.zeros(1, np.uint32)

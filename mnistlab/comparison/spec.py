@@ -1,6 +1,7 @@
 """A comparison as data: variants, claims, two protocols, and what a caller may ask of it."""
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -10,11 +11,13 @@ import numpy as np
 
 from mnistlab import config as configs
 from mnistlab.analysis.claims import Checked, Claim
-from mnistlab.config import AugmentConfig, TrainConfig
-from mnistlab.data.datasets import Dataset
+from mnistlab.config import COUNT, AugmentConfig, Interval, TrainConfig, setting
+from mnistlab.data.datasets import IMAGE_SHAPE, Dataset
+from mnistlab.devices import mesh
 from mnistlab.errors import UserError
 from mnistlab.report import page
 from mnistlab.report.page import Draw
+from mnistlab.training import checks, optim
 from mnistlab.training.result import Result
 from mnistlab.training.step import Metric
 from mnistlab.training.trained import Trained
@@ -82,20 +85,35 @@ class Options:
     """What a caller may ask of an experiment; None keeps the experiment's own value."""
 
     workdir: Path
-    protocol: str = "reported"
-    num_seeds: int = 1
-    first_seed: int = 0
-    variants: tuple[str, ...] = ()  # empty: all
+    protocol: str = setting("reported", "As the source did it, or asked fairly.", choices=PROTOCOLS, flag="protocol")
+    num_seeds: int = setting(1, "How many seeds.", within=COUNT, flag="seeds")
+    first_seed: int = setting(0, "The first seed.", within=Interval(0, configs.MAX_SEED), flag="seed")
+    variants: tuple[str, ...] = setting(
+        (), "Which variants; 'all' adds those that run only when named.", flag="variants"
+    )
     overrides: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # fields of TrainConfig and OptimConfig
     sweep: Mapping[str, tuple[float, ...]] = dataclasses.field(default_factory=dict)
     data_dir: Path | None = None
-    resume: bool = True
-    tensorboard: bool = False
-    debug_nans: bool = False  # end at the first NaN or infinity and say what made it
-    population_size: int | None = None
-    num_devices: int | None = None  # of each process; None: all
-    strategy: str = "auto"  # of mesh.STRATEGIES
-    stream_megabytes: int | None = None  # of the dataset on the devices at a time; None: all of it where it fits
+    resume: bool = setting(True, "Continue what --workdir holds; --noresume replaces it.", flag="resume")
+    tensorboard: bool = setting(False, "Write TensorBoard events to <workdir>/tb.", flag="tensorboard")
+    debug_nans: bool = setting(
+        False,
+        "End at the first NaN or infinity and name its seed, step, layer and operation; status 1.",
+        flag="debug_nans",
+    )
+    population_size: int | None = setting(
+        None, "How many runs share a compiled program.", within=COUNT, flag="population_size"
+    )
+    num_devices: int | None = setting(
+        None, "How many devices of each process train; default all.", within=COUNT, flag="devices"
+    )
+    strategy: str = setting("auto", "How several devices share the work.", choices=mesh.STRATEGIES, flag="parallel")
+    stream_megabytes: int | None = setting(
+        None,
+        "Keep the dataset on disk and so much of it on the devices at a time; default: all, unless it is too large.",
+        within=Interval(1, math.inf),
+        flag="stream_megabytes",
+    )
     command: str = ""  # how to repeat it
 
 
@@ -103,10 +121,10 @@ def resolve(experiment: Experiment, options: Options) -> dict[str, Variant]:
     """The variants to run, with the options' overrides in them.
 
     Raises:
-      UserError: an unknown protocol, variant or setting, or an impossible value.
+      UserError: an unknown protocol, variant or setting, an impossible value, or two that contradict each other.
     """
-    if options.protocol not in PROTOCOLS:
-        raise UserError(f"protocol is {options.protocol!r}; expected one of {', '.join(PROTOCOLS)}")
+    configs.check_fields(options)
+    _check_once(options)
     known = experiment.reported if options.protocol == "reported" else experiment.controlled
     names = options.variants or tuple(name for name, variant in known.items() if variant.by_default)
     names = tuple(known) if names == ("all",) else names
@@ -121,9 +139,19 @@ def resolve(experiment: Experiment, options: Options) -> dict[str, Variant]:
             raise UserError(f"variant {name} has a program of its own, which cannot augment; leave it or --augment out")
         if "learning_rate" in options.overrides or "learning_rate" in options.sweep:
             variant = dataclasses.replace(variant, learning_rates=())
-        configs.check_sweep(options.sweep, configs.check(variant))
+        checks.check_sweep(options.sweep, checks.check(variant, IMAGE_SHAPE), IMAGE_SHAPE)
         resolved[name] = variant
     return resolved
+
+
+def _check_once(options: Options) -> None:
+    """Checks that no variant is named twice and no setting is both fixed and swept."""
+    for name in options.variants:
+        if options.variants.count(name) > 1:
+            raise UserError(f"variants names {name!r} twice; expected each once")
+    for name in options.sweep:
+        if name in options.overrides:
+            raise UserError(f"{name} is both fixed and swept; give --{name} or --sweep={name}=..., not both")
 
 
 def override(variant: Variant, overrides: Mapping[str, Any]) -> Variant:
@@ -133,7 +161,7 @@ def override(variant: Variant, overrides: Mapping[str, Any]) -> Variant:
         options = dict(variant.model_options) | {"form": settings.pop("convolution")}
         variant = dataclasses.replace(variant, model_options=tuple(options.items()))
     if "optimizer" in settings:  # first: its defaults give way to the other overrides
-        variant = dataclasses.replace(variant, optim=configs.optim_default(settings.pop("optimizer")))
+        variant = dataclasses.replace(variant, optim=optim.default_config(settings.pop("optimizer")))
     for name, value in settings.items():
         variant = configs.with_setting(variant, name, value)
     return variant

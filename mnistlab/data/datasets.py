@@ -22,13 +22,14 @@ from typing import Any
 import numpy as np
 
 from mnistlab import files
+from mnistlab.config import ORDERS
 from mnistlab.data import idx, tfds
 from mnistlab.data.idx import Split
 from mnistlab.errors import UserError, one_line
 
 EMNIST_CONFIGS = ("balanced", "byclass", "bymerge", "digits", "letters", "mnist")
 NAMES = ("mnist", "fashion_mnist", "kmnist", *(f"emnist/{config}" for config in EMNIST_CONFIGS))
-ORDERS = ("tfds", "file")
+IMAGE_SHAPE = (28, 28, 1)  # of all of them
 
 _ARCHIVES = Path(__file__).parent / "archives"
 

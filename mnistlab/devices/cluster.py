@@ -111,6 +111,8 @@ def resolve_cluster(
     assert cluster.coordinator is not None and cluster.num_processes is not None and cluster.process_id is not None
     if not re.fullmatch(r".+:\d+", cluster.coordinator):
         raise UserError(f"coordinator is {cluster.coordinator!r}; expected host:port of the first process")
+    if cluster.num_processes < 1:
+        raise UserError(f"num_processes is {cluster.num_processes}; expected at least 1")
     if not 0 <= cluster.process_id < cluster.num_processes:
         raise UserError(
             f"process_id is {cluster.process_id}; expected 0 to {cluster.num_processes - 1}, fewer than num_processes"

@@ -134,6 +134,7 @@ MODELS: dict[str, Layers] = {
     "lenet5_relu_dropout": _lenet5_relu((Dropout(0.5),), (Dropout(0.5),), (Dropout(0.5),)),
     "lenet5_relu_batchnorm": _lenet5_relu((BatchNorm(),), (BatchNorm(),), (BatchNorm(),)),
 }
+"""What TrainConfig.model may name; a script may add its own layers: MODELS["mine"] = (Flatten(), Dense(10))."""
 
 
 class Network(nn.Module):

@@ -18,7 +18,7 @@ from mnistlab.devices import cluster
 from mnistlab.devices.mesh import SEEDS, Layout
 from mnistlab.errors import UserError
 from mnistlab.nets import models
-from mnistlab.training import losses, optim, sizing, step, trained
+from mnistlab.training import checks, losses, optim, sizing, step, trained
 from mnistlab.training.callbacks import Callback, Epoch, Snapshot
 from mnistlab.training.epoch import Carry, Record
 from mnistlab.training.executables import Executables
@@ -59,7 +59,7 @@ def train(
     Raises:
       UserError: an impossible config, sweep, seed or resource; a model that cannot be spread as the layout asks.
     """
-    runs = _checked_runs(config, seeds, sweep or {}, resources)
+    runs = _checked_runs(config, dataset, seeds, sweep or {}, resources)
     setup = Setup(
         config,
         dataset,
@@ -148,11 +148,16 @@ def _ended(population: Population, carry: Carry, snapshot: Snapshot, compiled_be
 
 
 def _checked_runs(
-    config: TrainConfig, seeds: Sequence[int], sweep: Mapping[str, Sequence[float]], resources: Resources
+    config: TrainConfig,
+    dataset: Dataset,
+    seeds: Sequence[int],
+    sweep: Mapping[str, Sequence[float]],
+    resources: Resources,
 ) -> tuple[Run, ...]:
-    configs.check(config)
+    image_shape = dataset.train.image.shape[1:]
+    checks.check(config, image_shape)
     sweep = {name: tuple(values) for name, values in sweep.items()}
-    configs.check_sweep(sweep, config)
+    checks.check_sweep(sweep, config, image_shape)
     if not len(seeds):
         raise UserError("no seeds; expected at least one")
     for seed in seeds:
@@ -209,7 +214,7 @@ def prepare(
     The program is (carry, example int32 [steps, B]) -> (carry, sums float32 [R, steps]): all runs train on these
     examples of the pool, and nothing is validated. The carry given is donated.
     """
-    runs = _checked_runs(config, seeds, {}, Resources(layout))
+    runs = _checked_runs(config, dataset, seeds, {}, Resources(layout))
     setup = Setup(config, dataset, step_functions_of(config, dataset), Feed(dataset), layout, Executables())
     population = Population(setup, runs)
 

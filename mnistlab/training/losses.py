@@ -51,6 +51,7 @@ LOSSES: dict[str, Loss] = {
     "double_softmax": double_softmax_cross_entropy,
     "categorical": categorical_cross_entropy_one_hot,
 }
+"""What TrainConfig.loss may name; a script may add its own: LOSSES["hinge"] = hinge."""
 
 
 def sums(loss: jax.Array, logits: jax.Array, label: jax.Array, weight: jax.Array) -> Sums:

@@ -196,7 +196,7 @@ class Population:
         return self.setup.feed.place(Order(example, np.pad(weight, [(0, missing), (0, 0)])), self.grid)
 
     def _refuse_padded_statistics(self, state: TrainState) -> None:
-        size = self.setup.config.batch_size
+        size = min(self.setup.config.batch_size, len(self.parts[0].train))
         ragged = len(self.parts[0].train) % size or self.grid.round_up(size) > size
         if "batch_stats" in state.model_state and ragged and self.setup.steps.needs_full_batches:
             raise UserError(

@@ -3,10 +3,10 @@
 import numpy as np
 
 from experiments.bench.peers.job import Job, Round
-from mnistlab import config
+from mnistlab.config import TrainConfig
 from mnistlab.data import datasets
 from mnistlab.devices import mesh
-from mnistlab.training import loop
+from mnistlab.training import loop, optim
 
 
 def prepare(job: Job, peer: str) -> Round:
@@ -16,8 +16,8 @@ def prepare(job: Job, peer: str) -> Round:
     data = datasets.Split(image, label)
     classes = tuple(str(digit) for digit in range(10))
     dataset = datasets.Dataset("bench", "1.0.0", classes, data, data._replace(image=image[:1], label=label[:1]), "")
-    train_config = config.TrainConfig(
-        job.model, optim=config.optim_default(job.optimizer), batch_size=job.batch_size, split="test_is_validation"
+    train_config = TrainConfig(
+        job.model, optim=optim.default_config(job.optimizer), batch_size=job.batch_size, split="test_is_validation"
     )
     epoch, carry = loop.prepare(train_config, dataset, range(job.num_seeds), layout=mesh.make_layout())
 

@@ -1,0 +1,40 @@
+"""Whether a configuration is possible: its own bounds, and what only the registries and the image know."""
+
+from collections.abc import Mapping, Sequence
+
+from mnistlab import config
+from mnistlab.config import SWEEPABLE, C, TrainConfig, one_of, with_setting
+from mnistlab.data import augment
+from mnistlab.errors import UserError
+from mnistlab.training import losses, optim
+
+REGISTRIES: dict[str, Mapping] = {"loss": losses.LOSSES, "optimizer": optim.OPTIMIZERS, "schedule": optim.SCHEDULES}
+"""What a setting may name, by the name of its flag; models.make_model checks its own."""
+
+
+def check(train_config: C, image_shape: Sequence[int]) -> C:
+    """Returns `train_config` where every value is possible for images (H, W, C).
+
+    Raises:
+      UserError: one line that names the first impossible value.
+    """
+    config.check(train_config, REGISTRIES)
+    optim.check(train_config.optim)
+    augment.check(train_config.augment, image_shape)
+    return train_config
+
+
+def check_sweep(sweep: Mapping[str, Sequence[float]], train_config: TrainConfig, image_shape: Sequence[int]) -> None:
+    """Checks every swept value as if it stood in `train_config`.
+
+    Raises:
+      UserError: an unknown setting, or an impossible value.
+    """
+    for name, values in sweep.items():
+        one_of("sweep", name, SWEEPABLE)
+        if not values:
+            raise UserError(f"sweep of {name} has no values; expected e.g. {name}=0.1,0.2")
+        if len(set(values)) < len(values):
+            raise UserError(f"sweep of {name} names a value twice: {','.join(map(str, values))}")
+        for value in values:
+            check(with_setting(train_config, name, value), image_shape)
