@@ -7,6 +7,7 @@ finite differences. Ours beyond it: d lambda / dA, and the Jacobian of the logit
 MNIST (for each of --seeds), with its singular vectors. The two protocols do the same.
 """
 
+import dataclasses
 import itertools
 import time
 from collections.abc import Callable, Sequence
@@ -161,7 +162,7 @@ def run(options: Options, display: engine.Display = engine.SILENT) -> dict[str, 
         "experiment": NAME,
         "protocol": options.protocol,
         "seeds": list(seeds),
-        "config": config.to_json(train_config),
+        "config": dataclasses.asdict(train_config),
     }
     with workdirs.locked(options.workdir):
         workdirs.prepare(options.workdir, identity, options.resume)

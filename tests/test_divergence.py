@@ -76,7 +76,7 @@ def watched(dataset, folder, seeds=(0, 1), **options):
 
     def keeper(name):
         program = train.program_of(CONFIG, dataset, model)
-        keepers.append(checkpoint.Keeper(folder / name))
+        keepers.append(checkpoint.Keeper(folder / name, "run"))
         watches.append(divergence.Watch(keepers[-1], CONFIG, dataset, program))
         return watches[-1]
 

@@ -102,7 +102,7 @@ def test_a_streamed_run_goes_on_after_its_last_epoch_streamed_or_not(dataset, re
             raise Interrupted
 
     def run(stream_megabytes):
-        keeper = checkpoint.Keeper(tmp_path / "kept")
+        keeper = checkpoint.Keeper(tmp_path / "kept", "run")
         try:
             return train.run(
                 OWN_SPLITS,

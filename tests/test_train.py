@@ -214,7 +214,7 @@ def open_keeper(tmp_path):
     def keeper(name):
         for each in keepers:  # one at a time may write to a folder
             each.close()
-        keepers.append(checkpoint.Keeper(tmp_path / name))
+        keepers.append(checkpoint.Keeper(tmp_path / name, "run"))
         return keepers[-1]
 
     yield keeper

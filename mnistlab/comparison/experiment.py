@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from mnistlab import config
+from mnistlab import config, files
 from mnistlab.analysis import claims, history, reported
 from mnistlab.analysis.claims import Checked, Claim
 from mnistlab.comparison import workdirs
@@ -126,6 +126,7 @@ def run(experiment: Experiment, options: Options, display: Display = SILENT) -> 
             "protocol": options.protocol,
             "seeds": list(seeds),
             "sweep": {name: list(values) for name, values in options.sweep.items()},
+            "matmul_precision": workdirs.matmul_precision(),
             "variants": {name: _identity(variant) for name, variant in variants.items()},
         }
         if options.resume:  # refused before data is loaded
@@ -133,6 +134,7 @@ def run(experiment: Experiment, options: Options, display: Display = SILENT) -> 
         dataset = parallel.first_then_others(lambda: _load(variants, options.data_dir))
         for variant in variants.values():  # bad limits end here, before anything is written or replaced
             batches.split_parts(variant.config, len(dataset.train.label), len(dataset.test.label), seeds[0])
+        identity["data"] = dataset.fingerprint
         workdirs.prepare(options.workdir, identity, options.resume)
         workdirs.write_config(options.workdir, identity, options.command, dataset)
         _say_layers(variants, dataset, display)
@@ -273,7 +275,8 @@ def _train_variant(
     events = tensorboard.EventWriter(options.workdir / "tb" / name) if options.tensorboard else None
 
     def keeper(crowd: str) -> train.Keeper:
-        keepers.append(checkpoint.Keeper(folder / "training" / crowd))
+        run = workdirs.belonging(options.workdir, name, crowd)
+        keepers.append(checkpoint.Keeper(folder / "training" / crowd, run))
         if not options.debug_nans:
             return keepers[-1]
         watches.append(divergence.Watch(keepers[-1], variant.config, dataset, _program(variant, dataset)))
@@ -299,7 +302,7 @@ def _train_variant(
             opened.close()
         display.end()
     for kind, state in (("last", result.state), ("best", result.best)):
-        checkpoint.save_once(folder / kind, _weights(state))
+        checkpoint.save_once(folder / kind, _weights(state), workdirs.belonging(options.workdir, name, kind))
     # All that follows, predictions and pictures, is of the weights as they were saved and read again.
     result = result._replace(state=restore_weights(folder / "last", result.state))
     if events is not None:
@@ -368,14 +371,18 @@ def _kept_parts(path: Path, num_seeds: int) -> list[Part]:
     Raises:
       UserError: the file is damaged.
     """
-    if not path.exists():
-        return []
     try:
-        numbers = [(int(seeds), int(crowd_size)) for seeds, crowd_size in json.loads(path.read_text())]
+        numbers = [(int(seeds), int(crowd_size)) for seeds, crowd_size in json.loads(files.read_text(path))]
         if min(min(pair) for pair in numbers) < 1 or sum(seeds for seeds, _ in numbers) > num_seeds:
             raise ValueError(f"{numbers} cannot be, of {num_seeds} seeds")
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}; let it be read, or use another --workdir") from error
     except (ValueError, TypeError, OverflowError, RecursionError) as error:
-        raise UserError(f"{path} is damaged ({error!s:.200}); use --noresume to start again") from error
+        raise UserError(
+            f"{path} is damaged ({error!s:.200}); use another --workdir, or --noresume to delete this run"
+        ) from error
     return [Part(*pair) for pair in numbers]
 
 
@@ -388,8 +395,14 @@ def _weights(state: step.TrainState) -> dict[str, Any]:
 
 
 def restore_weights(folder: Path, like: step.TrainState) -> step.TrainState:
-    """The state that an experiment left in `checkpoints/<variant>/last` or `best`, every run on the first axis."""
-    return like._replace(**checkpoint.restore_once(folder, _weights(like)))
+    """The state that an experiment left in <workdir>/checkpoints/<variant>/last or best, every run on the first axis.
+
+    Raises:
+      UserError: nothing is there, it is damaged, or another run's than config.json says.
+    """
+    folder = folder.absolute()
+    run = workdirs.belonging(folder.parents[2], folder.parent.name, folder.name)
+    return like._replace(**checkpoint.restore_once(folder, _weights(like), run))
 
 
 def _by_learning_rate(result: Result) -> dict[float, Result]:
