@@ -8,6 +8,7 @@ import http.server
 import io
 import json
 import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -284,6 +285,42 @@ def test_a_folder_that_cannot_be_written(tiny, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=f"cannot write in {tmp_path}/file/below: Not a directory"):
         load_tiny(tmp_path, tiny, root="file/below")
+
+
+def test_a_full_disk_is_one_line_and_leaves_nothing(tiny, tmp_path):
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4_000, limits[1]))  # no file grows beyond, as on a disk that is full
+    try:
+        with pytest.raises(UserError, match=r"cannot write in .*: File too large; free the space") as caught:
+            load_tiny(tmp_path, tiny)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert "\n" not in str(caught.value) and left_behind(tmp_path / "data") == []
+    load_tiny(tmp_path, tiny)
+
+
+def test_a_runtime_error_that_is_no_failed_write_stays_one(tmp_path):
+    with pytest.raises(RuntimeError, match="a bug"), datasets._writing(tmp_path):
+        raise RuntimeError("a bug")
+
+
+def test_a_lock_that_is_a_link_is_refused_and_its_target_is_whole(tiny, tmp_path):
+    (tmp_path / "precious").write_text("precious")
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / ".mnist.lock").symlink_to(tmp_path / "precious")
+    with pytest.raises(UserError, match=r"\.mnist\.lock in it is a symbolic link") as caught:
+        load_tiny(tmp_path, tiny)
+    assert "\n" not in str(caught.value) and (tmp_path / "precious").read_text() == "precious"
+
+
+@pytest.mark.parametrize("name", ["index", "train_label.npy"])
+def test_a_fifo_among_the_decoded_arrays_is_not_waited_for(tiny, tmp_path, name):
+    before = load_tiny(tmp_path, tiny)
+    (path,) = (tmp_path / "data" / "mnist").glob(f"*/decoded/{name}")
+    path.unlink()
+    os.mkfifo(path)
+    assert load_tiny(tmp_path, tiny).fingerprint == before.fingerprint
+    assert path.is_file()  # decoded again
 
 
 def test_a_tfrecord_copy_is_refused_with_its_folder(tiny, tmp_path):

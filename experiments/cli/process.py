@@ -27,6 +27,8 @@ def set_up() -> None:
         os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_gpu_deterministic_ops=true".strip()
     import jax
 
+    hook = sys.unraisablehook
+    sys.unraisablehook = lambda what: None if _is_late_callback(what) else hook(what)
     if FLAGS.matmul_precision != "default":
         jax.config.update("jax_default_matmul_precision", FLAGS.matmul_precision)
     if FLAGS.compile_cache != "off":
@@ -44,6 +46,14 @@ def set_up() -> None:
             os.environ["XLA_FLAGS"] = with_devices_of_cores(os.environ.get("XLA_FLAGS", ""))
         else:  # a device a process: the cores of one help each other
             cluster.join(found, heartbeat_seconds=FLAGS.heartbeat_seconds)
+
+
+def _is_late_callback(unraisable: Any) -> bool:
+    """What TensorStore's threads say after a checkpoint could not be read or written, which is an error of its own.
+
+    orbax closes its event loop at the first failure; the others still report to it.
+    """
+    return isinstance(unraisable.exc_value, RuntimeError) and str(unraisable.exc_value) == "Event loop is closed"
 
 
 def with_devices_of_cores(xla_flags: str) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from mnistlab import files
 from mnistlab.analysis import stats
 from mnistlab.errors import UserError
 from mnistlab.training.epoch import Record
@@ -40,7 +41,7 @@ def from_csv(path: Path) -> dict[str, dict[str, np.ndarray]]:
       UserError: the file is missing, cut off or not a history.
     """
     try:
-        reader = csv.DictReader(io.StringIO(path.read_text()))
+        reader = csv.DictReader(io.StringIO(files.read_text(path)))
         if tuple(reader.fieldnames or ()) != HEADER:
             raise ValueError("its header is another")
         rows = list(reader)

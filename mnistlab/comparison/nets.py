@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from mnistlab.comparison import workdirs
 from mnistlab.data import batches
 from mnistlab.data.datasets import Dataset
 from mnistlab.training import checkpoint
@@ -15,13 +16,17 @@ from mnistlab.training.step import Predict, TrainState
 
 
 def save_weights(folder: Path, state: TrainState) -> None:
-    """Leaves the weights of all runs in `folder`, in place of what was there."""
-    checkpoint.save_once(folder, _weights(state))
+    """Leaves the weights of all runs in `folder`, <workdir>/checkpoints/<variant>/last or best, in place of others."""
+    checkpoint.save_once(folder, _weights(state), _run_of(folder))
 
 
 def restore_weights(folder: Path, like: TrainState) -> TrainState:
-    """The state that an experiment left in `checkpoints/<variant>/last` or `best`, every run on the first axis."""
-    return like._replace(**checkpoint.restore_once(folder, _weights(like)))
+    """The state that an experiment left in <workdir>/checkpoints/<variant>/last or best, every run on the first axis.
+
+    Raises:
+      UserError: nothing is there, it is damaged, or another run's than config.json says.
+    """
+    return like._replace(**checkpoint.restore_once(folder, _weights(like), _run_of(folder)))
 
 
 def logits(predict: Predict, state: TrainState, image: np.ndarray) -> np.ndarray:
@@ -41,6 +46,11 @@ def test_examples(result: Result, dataset: Dataset) -> tuple[np.ndarray, np.ndar
     """(image, label) of the test examples of the first run."""
     part = batches.split_parts(result.config, dataset, result.runs[0].seed).test - len(dataset.train.label)
     return dataset.test.image[part], dataset.test.label[part]
+
+
+def _run_of(folder: Path) -> str:
+    folder = folder.absolute()
+    return workdirs.belonging(folder.parents[2], folder.parent.name, folder.name)
 
 
 def _weights(state: TrainState) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Runs a comparison: trains what is missing of it, variant by variant, and leaves its files."""
 
 import dataclasses
+import functools
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -10,6 +11,7 @@ import jax
 import numpy as np
 
 from mnistlab import config as configs
+from mnistlab import files
 from mnistlab.analysis import history
 from mnistlab.comparison import nets, outputs, spec, workdirs
 from mnistlab.comparison.spec import Experiment, Options, Outcome, Variant
@@ -94,6 +96,7 @@ def run(
         if options.resume:  # refused before data is loaded
             workdirs.check(options.workdir, identity)
         session = begin()
+        identity["data"] = session.dataset.fingerprint
         for variant in variants.values():  # bad limits end here, before anything is written or replaced
             batches.split_parts(variant, session.dataset, seeds[0])
         workdirs.prepare(options.workdir, identity, options.resume)
@@ -111,6 +114,7 @@ def _identity(
         "protocol": options.protocol,
         "seeds": list(seeds),
         "sweep": {name: list(values) for name, values in options.sweep.items()},
+        "matmul_precision": workdirs.matmul_precision(),
         "variants": {
             name: {"config": configs.to_dict(variant.config), "learning_rates": variant.learning_rates}
             for name, variant in variants.items()
@@ -155,7 +159,7 @@ def _train_variant(session: Session, name: str) -> Trained:
     events = TensorBoard(options.workdir / "tb" / name) if options.tensorboard else None
     callbacks = [
         *([NanCheck(variant, session.dataset, _steps(session, variant))] if options.debug_nans else []),
-        Checkpoint(folder / "training"),
+        Checkpoint(folder / "training", functools.partial(workdirs.belonging, options.workdir, name)),
         *session.hooks.callbacks(name, variant),
         *([events] if events else []),
     ]
@@ -225,14 +229,18 @@ def _kept_ranges(path: Path, num_seeds: int) -> list[SeedRange]:
     Raises:
       UserError: the file is damaged.
     """
-    if not path.exists():
-        return []
     try:
-        numbers = [(int(seeds), int(size)) for seeds, size in json.loads(path.read_text())]
+        numbers = [(int(seeds), int(size)) for seeds, size in json.loads(files.read_text(path))]
         if min(min(pair) for pair in numbers) < 1 or sum(seeds for seeds, _ in numbers) > num_seeds:
             raise ValueError(f"{numbers} cannot be, of {num_seeds} seeds")
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}; let it be read, or use another --workdir") from error
     except (ValueError, TypeError, OverflowError, RecursionError) as error:
-        raise UserError(f"{path} is damaged ({error!s:.200}); use --noresume to start again") from error
+        raise UserError(
+            f"{path} is damaged ({error!s:.200}); use another --workdir, or --noresume to delete this run"
+        ) from error
     return [SeedRange(*pair) for pair in numbers]
 
 

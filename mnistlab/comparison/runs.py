@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mnistlab import config
+from mnistlab import config, files
 from mnistlab.analysis import claims, history, stats
 from mnistlab.config import TrainConfig
 from mnistlab.errors import UserError
@@ -266,7 +266,7 @@ def _read_json(folder: Path, name: str, missing: str) -> dict[str, Any]:
     if not path.is_file():
         raise UserError(f"{folder} has no {name}: {missing}")
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(files.read_text(path))
         if not isinstance(content, dict):
             raise ValueError("no JSON object")
     except (OSError, ValueError, RecursionError) as error:  # ValueError: no JSON, no UTF-8

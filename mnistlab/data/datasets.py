@@ -200,13 +200,14 @@ def _open(root: Path, name: str, order: str, shipped: Path | None) -> Dataset | 
     """The decoded dataset if it is there, up to date and whole; None otherwise."""
     for path in sorted((root / name).glob("*/decoded/index"), reverse=True):
         try:
-            digest, _, text = path.read_text().partition("\n")
+            digest, _, text = files.read_text(path).partition("\n")
             index = json.loads(text)
             if digest != files.sha256(text.encode()) or index["key"] != _key(path.parent.parent, shipped):
                 continue
-            arrays = {
-                array: np.asarray(np.load(path.parent / f"{array}.npy", mmap_mode="r")) for array in index["digests"]
-            }
+            paths = {array: path.parent / f"{array}.npy" for array in index["digests"]}
+            if not all(each.is_file() for each in paths.values()):  # a FIFO would be waited for
+                continue
+            arrays = {array: np.asarray(np.load(each, mmap_mode="r")) for array, each in paths.items()}
         except Exception:  # a damaged file can raise anything: it is decoded again
             continue
         with ThreadPoolExecutor(2) as pool:
@@ -340,8 +341,8 @@ def _lock(root: Path, name: str) -> Iterator[None]:
     """Only one process at a time prepares a dataset; the lock goes with its process, however that ends."""
     with _writing(root):
         root.mkdir(parents=True, exist_ok=True)
-        handle = (root / f".{name.partition('/')[0]}.lock").open("w")
-    with handle:
+        handle = files.open_lock(root / f".{name.partition('/')[0]}.lock")
+    with os.fdopen(handle):
         fcntl.flock(handle, fcntl.LOCK_EX)
         yield
 
@@ -350,6 +351,11 @@ def _lock(root: Path, name: str) -> Iterator[None]:
 def _writing(folder: Path) -> Iterator[None]:
     try:
         yield
-    except OSError as error:
-        reason = error.strerror or one_line(error)
+    except (OSError, RuntimeError) as error:
+        if isinstance(error, OSError):
+            reason = error.strerror or one_line(error)
+        elif found := re.search(r"\(\) failed: ([^;]+)", str(error)):  # an array_record's write()
+            reason = found[1]
+        else:
+            raise
         raise UserError(f"cannot write in {folder}: {reason}; free the space or choose another data_dir") from error

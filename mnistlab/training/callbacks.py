@@ -61,12 +61,14 @@ class OnEpoch(Callback):
 class Checkpoint(Callback):
     """Keeps each population after each epoch in a sub-folder of `folder` of its own, and continues what was kept."""
 
-    def __init__(self, folder: Path, identity: str = ""):
-        self.folder, self.identity = folder, identity
+    def __init__(self, folder: Path, belongs_to: Callable[[str], str] = lambda name: "this run"):
+        """`belongs_to` of a population's name is what its checkpoints are marked with; others are refused."""
+        self.folder, self.belongs_to = folder, belongs_to
         self.keeper: Keeper | None = None
 
     def restore(self, runs: Sequence[Run], beginning: Snapshot) -> Snapshot | None:
-        self.keeper = Keeper(self.folder / sizing.population_name(runs))
+        name = sizing.population_name(runs)
+        self.keeper = Keeper(self.folder / name, self.belongs_to(name))
         kept = self.keeper.restore(_tree(beginning))
         if kept is None:
             return None
