@@ -201,7 +201,7 @@ def run(options: Options, display: engine.Display = engine.SILENT) -> dict[str, 
             "claims": checked,
             "seconds": {"total": time.perf_counter() - start, **result.seconds},
         }
-        workdirs.leave(
+        summary = workdirs.leave(
             options.workdir,
             identity=identity,
             command=options.command,

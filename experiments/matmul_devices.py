@@ -296,7 +296,7 @@ def _measure(options: Options, identity: Mapping[str, Any], display: engine.Disp
     for table in tables:
         display.line(f"\n{table.caption}\n{report.text_table(table.header, table.rows)}")
     blocks = _page(options, identity, rows, checked, devices, tables)
-    workdirs.leave(
+    summary = workdirs.leave(
         options.workdir, identity=identity, command=options.command, title=TITLE, blocks=blocks, summary=summary
     )
     display.line(f"\nreport: {options.workdir / 'report.html'}")

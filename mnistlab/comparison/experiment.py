@@ -1,7 +1,6 @@
 """What is common to all comparisons: train the variants, check the claims, leave the files."""
 
 import dataclasses
-import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -9,7 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from mnistlab import config
+from mnistlab import config, sealed
 from mnistlab.analysis import claims, history, reported
 from mnistlab.analysis.claims import Checked, Claim
 from mnistlab.comparison import workdirs
@@ -242,7 +241,8 @@ def _train(
         for label, part in history.by_settings(name, result).items():
             results[label] = part
             predictions[label] = _predictions(predict, part, dataset)
-        write_atomic(options.workdir / "history.csv", history.to_csv(results))
+        if not (options.workdir / "summary.json").exists():  # else it is of all variants, and that is what is read
+            write_atomic(options.workdir / "history.csv", history.to_csv(results))
     return Outcome(results, searched, dataset, predictions, seconds, options.protocol)
 
 
@@ -338,7 +338,7 @@ def _train_parts(
 
     def on_chosen(sharing: Sharing) -> None:
         if num_missing and number == len(parts) - 1 and parallel.is_first():
-            write_atomic(path, json.dumps([*kept, Part(num_missing, sharing.crowd_size)]) + "\n")
+            sealed.write(path, {"parts": [*kept, Part(num_missing, sharing.crowd_size)]})
         on_sharing(sharing)
 
     results = []
@@ -370,12 +370,14 @@ def _kept_parts(path: Path, num_seeds: int) -> list[Part]:
     """
     if not path.exists():
         return []
+    content = sealed.read(path, workdirs.ADVICE)
     try:
-        numbers = [(int(seeds), int(crowd_size)) for seeds, crowd_size in json.loads(path.read_text())]
+        kept = content["parts"] if isinstance(content, dict) else content  # a list before there were digests
+        numbers = [(int(seeds), int(crowd_size)) for seeds, crowd_size in kept]
         if min(min(pair) for pair in numbers) < 1 or sum(seeds for seeds, _ in numbers) > num_seeds:
             raise ValueError(f"{numbers} cannot be, of {num_seeds} seeds")
-    except (ValueError, TypeError, OverflowError, RecursionError) as error:
-        raise UserError(f"{path} is damaged ({error!s:.200}); use --noresume to start again") from error
+    except (ValueError, TypeError, KeyError, OverflowError) as error:
+        raise UserError(f"{path} is damaged ({error!s:.200}); {workdirs.ADVICE}") from error
     return [Part(*pair) for pair in numbers]
 
 
@@ -447,7 +449,8 @@ def _leave(
             display.line("\n" + block.caption)
             display.line(report.text_table(block.header, block.rows))
     blocks = _page(experiment, variants, options, outcome, checked, table, extra_blocks, draw)
-    workdirs.write_findings(options.workdir, experiment.title, blocks, summary)
+    write_atomic(options.workdir / "history.csv", history.to_csv(outcome.results))
+    summary = workdirs.write_findings(options.workdir, experiment.title, blocks, summary)
     display.line(f"\nreport: {options.workdir / 'report.html'}")
     return summary
 

@@ -15,13 +15,16 @@ from typing import Any
 
 import jax
 
+from mnistlab import sealed
 from mnistlab.config import AugmentConfig
 from mnistlab.data.datasets import Dataset
 from mnistlab.errors import UserError
-from mnistlab.files import write_atomic
+from mnistlab.files import sha256, write_atomic
 from mnistlab.report import report
 
 FINDINGS = ("history.csv", "summary.json", "report.html")
+ADVICE = "put back a copy of it or use another --workdir; --noresume starts this one again and loses its checkpoints"
+"""Where a file is damaged without which a run cannot go on."""
 
 
 @contextlib.contextmanager
@@ -67,7 +70,7 @@ def check(workdir: Path, identity: Mapping[str, Any]) -> bool:
     """
     if not (workdir / "config.json").exists():
         return False
-    earlier = _earlier(workdir, "use --noresume to start again, or another --workdir")
+    earlier = _earlier(workdir, ADVICE)
     if isinstance(earlier.get("variants"), dict):  # a run of before there was augmentation had none
         for variant in earlier["variants"].values():
             if isinstance(variant, dict) and isinstance(variant.get("config"), dict):
@@ -111,13 +114,10 @@ def made_anew(workdir: Path, tool: str) -> Iterator[None]:
 
 def _earlier(workdir: Path, advice: str) -> dict[str, Any]:
     path = workdir / "config.json"
-    try:
-        earlier = json.loads(path.read_text())["run"]
-        if not isinstance(earlier, dict):
-            raise TypeError("its run is no object")
-    except (ValueError, KeyError, TypeError, OSError, RecursionError) as error:
-        raise UserError(f"{path} is damaged ({error!s:.200}); {advice}") from error
-    return earlier
+    content = sealed.read(path, advice)
+    if not isinstance(content, dict) or not isinstance(content.get("run"), dict):
+        raise UserError(f"{path} is damaged (it has no object named run); {advice}")
+    return content["run"]
 
 
 def _clear(workdir: Path) -> None:
@@ -137,14 +137,17 @@ def leave(
     blocks: Sequence[report.Block],
     summary: Mapping[str, Any],
     dataset: Dataset | None = None,
-) -> None:
+) -> dict[str, Any]:
     """Writes config.json, summary.json and report.html: what every experiment leaves, one that trains nothing too.
+
+    Returns:
+      What summary.json holds: `summary` with the format and the digests.
 
     Raises:
       UserError: the folder cannot be written, or another run holds it.
     """
     write_config(workdir, identity, command, dataset)
-    write_findings(workdir, title, blocks, summary)
+    return write_findings(workdir, title, blocks, summary)
 
 
 def write_config(workdir: Path, identity: Mapping[str, Any], command: str, dataset: Dataset | None) -> None:
@@ -155,13 +158,33 @@ def write_config(workdir: Path, identity: Mapping[str, Any], command: str, datas
         else {"name": dataset.name, "version": dataset.version, "fingerprint": dataset.fingerprint}
     )
     content = {"run": _jsonable(identity), "command": command, "data": data, **provenance()}
-    write_atomic(workdir / "config.json", json.dumps(content, indent=2) + "\n")
+    sealed.write(workdir / "config.json", content)
 
 
-def write_findings(workdir: Path, title: str, blocks: Sequence[report.Block], summary: Mapping[str, Any]) -> None:
-    """summary.json and report.html."""
-    write_atomic(workdir / "summary.json", json.dumps(summary, indent=2) + "\n")
+def write_findings(
+    workdir: Path, title: str, blocks: Sequence[report.Block], summary: Mapping[str, Any]
+) -> dict[str, Any]:
+    """summary.json, with digests of what it belongs to, and report.html; returns what summary.json holds."""
+    written = sealed.write(workdir / "summary.json", summary, digests_beside(workdir))
     write_atomic(workdir / "report.html", report.html_page(title, blocks, _footer()))
+    return written
+
+
+def digests_beside(workdir: Path) -> dict[str, str]:
+    """Digests of what in `workdir` a summary belongs to, where it is there: the run of config.json, and history.csv.
+
+    Not of all of config.json: a repeated run says there on what it runs before it writes its summary again.
+
+    Raises:
+      UserError: one of the two cannot be read.
+    """
+    digests = {}
+    if (workdir / "config.json").exists():
+        digests["config.json run"] = sealed.digest(_earlier(workdir, ADVICE))
+    path = workdir / "history.csv"
+    if path.exists():
+        digests["history.csv"] = sha256(path.read_bytes())
+    return digests
 
 
 def _footer() -> str:
