@@ -310,7 +310,7 @@ def _measure(
         "claims": checked,
         "seconds": seconds,
     }
-    workdirs.leave(
+    summary = workdirs.leave(
         options.workdir, identity=identity, command=options.command, title=TITLE, blocks=blocks, summary=summary
     )
     log(f"\nreport: {options.workdir / 'report.html'}")

@@ -296,7 +296,7 @@ def _measure(options: Options, identity: Mapping[str, Any], log: Log) -> dict[st
     for table in tables:
         log(f"\n{table.caption}\n{text.text_table(table.header, table.rows)}")
     blocks = _page(options, identity, rows, checked, devices, tables)
-    workdirs.leave(
+    summary = workdirs.leave(
         options.workdir, identity=identity, command=options.command, title=TITLE, blocks=blocks, summary=summary
     )
     log(f"\nreport: {options.workdir / 'report.html'}")

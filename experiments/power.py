@@ -56,7 +56,9 @@ def need(differences: np.ndarray, difference: float | None = None, num_claims: i
     low, high = stats.sd_interval(differences)
 
     def pairs(sd: float, alpha: float) -> int | None:
-        return max(stats.num_pairs_needed(sd, wanted, alpha, POWER), stats.fewest_pairs(alpha)) if wanted else None
+        if not stats.standardised(wanted, sd):
+            return None
+        return max(stats.num_pairs_needed(sd, wanted, alpha, POWER), stats.fewest_pairs(alpha))
 
     ours, fewest, most = (pairs(value, stats.ALPHA) for value in (sd, low, high))
     return Need(wanted, difference is None, ours, fewest, most, pairs(sd, stats.ALPHA / num_claims))

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from experiments import common
+from mnistlab.comparison import runs
+from mnistlab.errors import UserError
 
 ROOT = Path(__file__).parents[1]
 TRAINING = [
@@ -105,7 +108,7 @@ def test_a_sweep_shows_how_sensitive_validation_is_and_is_resumed(run_main, tmp_
 
     before = (tmp_path / "history.csv").read_text()
     parts = tmp_path / "checkpoints" / "dense" / "training" / "parts.json"
-    assert json.loads(parts.read_text()) == [[2, 4]]
+    assert json.loads(parts.read_text())["parts"] == [[2, 4]]
     # Another size would not find the crowds that were kept, and train them again.
     done = run_main("lenet_vs_dense", *SWEEP, f"--workdir={tmp_path}", "--progress=lines", "--population_size=3")
     assert done.returncode == 0, done.stderr
@@ -209,6 +212,27 @@ def workdir(run_main, tmp_path_factory):
     return folder
 
 
+def test_a_damaged_finding_is_written_again_by_the_same_command(run_main, workdir):
+    command = ("lenet_vs_dense", *QUICK[:1], "--epochs=3", "--variants=dense", f"--workdir={workdir}")
+    whole = runs.read_run(workdir)
+    for name in ("history.csv", "summary.json"):
+        path = workdir / name
+        path.write_text(re.sub(r"(?<=\.)\d", lambda digit: str(9 - int(digit[0])), path.read_text(), count=1))
+        with pytest.raises(UserError, match=name):
+            runs.read_run(workdir)
+        done = run_main(*command, "--progress=lines")
+        assert done.returncode == 0 and "epoch 1/3" not in done.stdout, done.stderr  # nothing is trained again
+        assert repr(runs.read_run(workdir).variants) == repr(whole.variants)
+    checkpoints = sorted((workdir / "checkpoints").rglob("*"))
+    for path in (workdir / "config.json", workdir / "checkpoints" / "dense" / "training" / "parts.json"):
+        before = path.read_text()
+        path.write_text(before.replace("1", "2", 1))
+        done = run_main(*command)
+        assert done.returncode == 2 and f"{path} is damaged" in done.stderr and len(done.stderr.splitlines()) == 1
+        path.write_text(before)
+    assert sorted((workdir / "checkpoints").rglob("*")) == checkpoints
+
+
 def test_the_scoreboard_reads_what_is_there(run_main, workdir, tmp_path):
     (tmp_path / "lenet_vs_dense").mkdir()
     (tmp_path / "lenet_vs_dense" / "summary.json").write_bytes((workdir / "summary.json").read_bytes())
@@ -236,6 +260,8 @@ def test_deterministic_adds_its_flag_to_the_users_before_jax_starts():
 import os, jax
 from jax._src import xla_bridge
 from experiments import common
+from mnistlab.comparison import runs
+from mnistlab.errors import UserError
 def body():
     print(xla_bridge.backends_are_initialized(), os.environ["XLA_FLAGS"], jax.device_count())
 common.define_run_flags()

@@ -1,9 +1,14 @@
-"""Whatever stands on the command line or in a folder: it runs, or it is one clear line; never a traceback."""
+"""Whatever stands on the command line or in a folder: it runs, or it is one clear line; never a traceback.
+
+`MNISTLAB_FLIPS=2000 python -m pytest tests/test_fuzz.py -k flipped -s` flips 2,000 bits (default 400) and counts.
+"""
 
 import contextlib
+import dataclasses
 import io
 import json
 import math
+import os
 
 import numpy as np
 import pytest
@@ -14,9 +19,9 @@ from hypothesis import strategies as st
 from run_folders import result_of, write_run
 
 from experiments import common, lenet_vs_dense, power, scoreboard
-from mnistlab import config
+from mnistlab import config, sealed
 from mnistlab.analysis.claims import Claim
-from mnistlab.comparison import runs, spec, workdirs
+from mnistlab.comparison import run, runs, spec, workdirs
 from mnistlab.config import OptimConfig, TrainConfig
 from mnistlab.devices import cluster, mesh
 from mnistlab.errors import UserError
@@ -210,7 +215,7 @@ def whole(tmp_path_factory):
     rng = np.random.default_rng(0)
     results = {name: result_of(0.9 + 0.01 * rng.standard_normal(8), range(8)) for name in ("high", "low")}
     questions = [Claim("a", "high is higher", "test_accuracy", "high", ">", "low")]
-    return write_run(folder / "run", results, questions=questions)
+    return write_run(folder / "run", results, questions=questions, digests=False)
 
 
 FILES = ("config.json", "history.csv", "summary.json")
@@ -266,3 +271,66 @@ def test_a_file_cut_off_is_refused_and_named(whole, name, share):
         assert name in outcome(lambda: read(whole))
     finally:
         (whole / name).write_bytes(original)
+
+
+NUM_FLIPS = int(os.environ.get("MNISTLAB_FLIPS", "400"))
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    """A run folder with digests, and the parts in which it was trained."""
+    folder = tmp_path_factory.mktemp("written")
+    rng = np.random.default_rng(0)
+    results = {name: result_of(0.9 + 0.01 * rng.standard_normal(8), range(8)) for name in ("high", "low")}
+    write_run(folder / "run", results, questions=[Claim("a", "high is higher", "test_accuracy", "high", ">", "low")])
+    sealed.write(folder / "run" / "parts.json", {"parts": [[2, 2], [6, 3]]})
+    return folder / "run"
+
+
+def resumed(folder):
+    """What resuming reads of config.json: whether it is this run with fewer seeds."""
+    configs = {
+        name: {"config": dataclasses.asdict(TrainConfig("dense")), "learning_rates": []} for name in ("high", "low")
+    }
+    return workdirs.check(folder, {"seeds": list(range(9)), "variants": configs})
+
+
+READERS = {
+    "config.json": (runs.read_run, resumed),
+    "history.csv": (runs.read_run, runs.read_summary),
+    "summary.json": (runs.read_run, runs.read_summary),
+    "parts.json": (lambda folder: run._kept_ranges(folder / "parts.json", 8),),
+}
+"""Who reads which file: compare, power, gather by read_run, the scoreboard by read_summary, and resuming."""
+
+
+def says_the_same(name, flipped, original):
+    """Whether other bytes of JSON are the same values: a space for a line's end, E for e in a number."""
+    try:
+        return name.endswith("json") and json.dumps(json.loads(flipped)) == json.dumps(json.loads(original))
+    except ValueError:
+        return False
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_no_flipped_bit_is_used(written, name):
+    path = written / name
+    original = path.read_bytes()
+    before = [repr(read(written)) for read in READERS[name]]
+    rng = np.random.default_rng(0)
+    counts = {"refused": 0, "without a change of any value": 0}
+    try:
+        for _ in range(NUM_FLIPS // 4):
+            flipped = bytearray(original)
+            flipped[rng.integers(len(original))] ^= 1 << rng.integers(8)
+            path.write_bytes(flipped)
+            same = says_the_same(name, flipped, original)
+            counts["without a change of any value" if same else "refused"] += 1
+            for read, said in zip(READERS[name], before, strict=True):
+                found = []
+                line = outcome(lambda read=read, found=found: found.append(repr(read(written))))
+                assert found == [said] if same else name in (line or ""), (line, found)
+    finally:
+        path.write_bytes(original)
+    print(f"{name}: {counts}")
+    assert counts["refused"] > 0.9 * sum(counts.values())

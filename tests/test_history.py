@@ -50,8 +50,9 @@ def test_csv_round_trip(tmp_path):
     assert list(read) == list(results)
     for variant, result in results.items():
         for name in Record._fields:
-            np.testing.assert_allclose(read[variant][name], result.history[name].astype(np.float64), rtol=1e-6)
-        np.testing.assert_array_equal(read[variant]["seconds"], result.epoch_seconds)
+            np.testing.assert_allclose(read[variant].values[name], result.history[name].astype(np.float64), rtol=1e-6)
+        np.testing.assert_array_equal(read[variant].values["seconds"], result.epoch_seconds)
+        assert read[variant].seeds == tuple(run.seed for run in result.runs)
 
 
 def test_csv_has_a_row_for_every_trained_epoch():
@@ -69,7 +70,7 @@ def test_a_diverged_epoch_is_a_row_of_nan(tmp_path):
     result = make_result((0,), val_loss=[[1.0, 2.0]], train_loss=[[1.0, NAN]])
     path = tmp_path / "history.csv"
     path.write_text(history.to_csv({"dense": result}))
-    np.testing.assert_array_equal(history.from_csv(path)["dense"]["train_loss"], [[1.0, NAN]])
+    np.testing.assert_array_equal(history.from_csv(path)["dense"].values["train_loss"], [[1.0, NAN]])
 
 
 def damaged(text):
@@ -78,14 +79,17 @@ def damaged(text):
     yield "no_number", text.replace("0.5", "half", 1)
     yield "a_column_is_missing", text.replace(",val_loss", "", 1)
     yield "binary", "\0\1\2" + text[40:]
+    yield "a_cell_too_many", text.replace("\n", ",0.5\n").replace(",0.5", "", 1)
+    yield "an_epoch_on_two_lines", text.replace("dense,3,2,", 'dense,3,"7\n",')
 
 
 @pytest.mark.parametrize("name, text", list(damaged(history.to_csv(two_variants()))))
 def test_a_damaged_csv_is_refused(tmp_path, name, text):
     path = tmp_path / f"{name}.csv"
     path.write_text(text)
-    with pytest.raises(UserError, match=f"{name}.csv"):
+    with pytest.raises(UserError, match=f"{name}.csv") as caught:
         history.from_csv(path)
+    assert "\n" not in str(caught.value)
 
 
 def test_a_missing_csv_is_refused(tmp_path):

@@ -27,7 +27,7 @@ def pair(tmp_path):
 def edit(path, change):
     content = json.loads(path.read_text())
     change(content)
-    path.write_text(json.dumps(content))
+    path.write_text(json.dumps(content, indent=2) + "\n")
 
 
 # Reading
@@ -57,6 +57,10 @@ def test_a_sweep_is_read_with_its_settings(tmp_path):
     ]
 
 
+def accuracies(summary):
+    return summary["variants"]["dense"]["metrics"]["test_accuracy"]
+
+
 @pytest.mark.parametrize(
     "damage, words",
     [
@@ -73,17 +77,110 @@ def test_a_sweep_is_read_with_its_settings(tmp_path):
             id="fewer seeds than values",
         ),
         pytest.param(
+            lambda run: edit(run / "config.json", lambda content: content["run"]["seeds"].reverse()),
+            "history.csv has other seeds",
+            id="seeds in another order",
+        ),
+        pytest.param(
+            lambda run: edit(run / "config.json", lambda content: content["run"].update(seeds=[])),
+            "no seeds",
+            id="no seeds",
+        ),
+        pytest.param(
             lambda run: edit(run / "summary.json", lambda content: content.pop("variants")),
             "variants is missing",
             id="no variants",
         ),
+        pytest.param(
+            lambda run: edit(run / "summary.json", lambda content: content.update(data=None)),
+            "data is no",
+            id="no data",
+        ),
+        pytest.param(
+            lambda run: edit(run / "summary.json", lambda content: accuracies(content)["values"].append(1e308)),
+            "values.8 is 1e[+]308",
+            id="a number that no run has",
+        ),
+        pytest.param(
+            lambda run: edit(run / "summary.json", lambda content: content["variants"].update({"a\nb": {}})),
+            "printable",
+            id="a name of two lines",
+        ),
+        pytest.param(
+            lambda run: edit(run / "summary.json", lambda content: content["seconds"].update(dense="long")),
+            "seconds.dense is 'long'",
+            id="seconds in words",
+        ),
+        pytest.param(
+            lambda run: edit(
+                run / "summary.json",
+                lambda content: content["variants"]["dense"]["metrics"].update(train_loss={**accuracies(content)}),
+            ),
+            "train_loss of dense is another in history.csv",
+            id="another history",
+        ),
+        pytest.param(
+            lambda run: (run / "history.csv").write_text(
+                (run / "history.csv").read_text().replace("dense,3,3,", "x,3,1,")
+            ),
+            "num_epochs of dense is another in history.csv",
+            id="an epoch is missing",
+        ),
     ],
 )
-def test_what_is_no_whole_run_is_one_line(pair, damage, words):
-    damage(pair[0])
+def test_what_is_no_whole_run_is_one_line(tmp_path, damage, words):
+    result = result_of(HIGH, SEEDS)
+    result = result._replace(metrics=result.metrics | {"num_epochs": np.full(8, 3.0)})
+    run = write_run(tmp_path / "run", {"dense": result}, digests=False)
+    runs.read_run(run)
+    damage(run)
+    with pytest.raises(UserError, match=words) as caught:
+        runs.read_run(run)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "file, change, words",
+    [
+        (
+            "summary.json",
+            lambda text: text.replace("0.92", "0.93"),
+            "summary.json is damaged .*repeat its run's command",
+        ),
+        ("summary.json", lambda text: text.replace('"format": 2', '"format": 3'), "summary.json is damaged"),
+        ("summary.json", lambda text: text.replace('"digests"', '"digest"'), "summary.json is damaged"),
+        ("summary.json", lambda text: text.replace('"format"', '"former"'), "summary.json is damaged"),
+        (
+            "config.json",
+            lambda text: text.replace('"batch_size": 128', '"batch_size": 64'),
+            "config.json is damaged .*copy",
+        ),
+        ("history.csv", lambda text: text.replace(",0.5,", ",0.6,", 1), "history.csv .*repeat its run's command"),
+    ],
+)
+def test_what_was_changed_after_it_was_written_is_refused(pair, file, change, words):
+    path = pair[0] / file
+    changed = change(path.read_text())
+    assert changed != path.read_text()
+    path.write_text(changed)
     with pytest.raises(UserError, match=words) as caught:
         runs.read_run(pair[0])
-    assert len(str(caught.value).splitlines()) == 1
+    assert len(str(caught.value).splitlines()) == 1 and str(pair[0]) in str(caught.value)
+
+
+@pytest.mark.parametrize("file", ["config.json", "history.csv", "summary.json"])
+def test_a_file_of_another_run_is_refused(tmp_path, pair, file):
+    result = result_of(HIGH, SEEDS, val_loss=np.ones((8, 3)))
+    other = result._replace(config=dataclasses.replace(result.config, batch_size=7))
+    (pair[0] / file).write_bytes((write_run(tmp_path / "other", {"dense": other}) / file).read_bytes())
+    with pytest.raises(UserError, match="is not what its summary"):
+        runs.read_run(pair[0])
+
+
+def test_a_file_that_is_laid_out_in_another_way_says_the_same(pair):
+    for file in ("config.json", "summary.json"):
+        (pair[0] / file).write_text(json.dumps(json.loads((pair[0] / file).read_text())))
+    assert runs.read_run(pair[0]).seeds == SEEDS
 
 
 def test_a_folder_that_is_not_there(tmp_path):

@@ -76,8 +76,10 @@ def test_expansion_widens_a_small_sample_and_fades():
     assert width(500, True) / width(500, False) == pytest.approx(1.0, abs=0.02)
 
 
-@pytest.mark.parametrize("values", [[0.9], [], [0.9, math.nan, 0.8], [0.9, math.inf, 0.8]])
-@pytest.mark.parametrize("interval", [stats.mean_interval, stats.prediction_interval, stats.bca_interval])
+@pytest.mark.parametrize("values", [[0.9], [], [0.9, math.nan, 0.8], [0.9, math.inf, 0.8], [1e308, -1e308]])
+@pytest.mark.parametrize(
+    "interval", [stats.mean_interval, stats.prediction_interval, stats.bca_interval, stats.sd_interval]
+)
 def test_an_interval_that_cannot_be_known_is_nan(interval, values):
     assert np.isnan(interval(values)).all()
 
@@ -271,6 +273,21 @@ def test_a_tie_counts_one_half():
         assert np.isnan([p, *interval]).all()
 
 
+def test_no_scale_changes_what_sign_flips_show():
+    differences = np.array([1.0, 2.0, 3.0, 4.0, 5.0, -1.0])
+    assert stats.sign_flip_p(differences * 2.0**1020) == stats.sign_flip_p(differences) < 0.1
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("size", [1e308, 1e200, 1e110, 5e-324])
+def test_numbers_at_the_ends_of_what_floats_hold_are_compared(size):
+    a, b = np.array([1.0, -1.0, 1.0, 0.5, 1.0, 1.0, -0.5, 1.0]) * size, np.array([-1.0, 1.0, -1.0, 1.0] * 2) * size
+    (judged,) = stats.judge([stats.compare(a, b)])
+    assert judged.n == 8 and judged.probability == 0.625 and judged.outcome == "not resolved"
+    assert stats.sentence(judged, "a", "b", "loss").startswith('"a > b" in loss: not resolved')
+    assert (judged.to_dict()["t_interval"] == [None, None]) == (size > 1e150)
+
+
 # Power
 
 
@@ -292,6 +309,15 @@ def test_pairs_needed_is_the_smallest_number_with_the_power(effect, alpha, power
     n = stats.num_pairs_needed(1.0, effect, alpha, power)
     assert power_of(n) >= power - 1e-9
     assert n == 2 or power_of(n - 1) < power + 1e-9
+
+
+def test_pairs_needed_of_a_difference_that_is_hardly_there():
+    normal = (scipy.stats.norm.ppf(0.975) + scipy.stats.norm.ppf(0.8)) ** 2
+    for effect in (1e-3, 2e-4, 1e-4, 1e-8, 1e-11):
+        assert stats.num_pairs_needed(1.0, effect) == pytest.approx(normal / effect**2, rel=1e-5)
+    for effect in (1e-13, 1e-200, 5e-324):
+        with pytest.raises(UserError, match="nothing beside an sd"):
+            stats.num_pairs_needed(1.0, effect)
 
 
 @pytest.mark.parametrize("n", [2, 3, 9, 100])

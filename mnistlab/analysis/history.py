@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -34,8 +34,15 @@ def to_csv(results: Mapping[str, Result]) -> str:
     return text.getvalue()
 
 
-def from_csv(path: Path) -> dict[str, dict[str, np.ndarray]]:
-    """variant -> metric -> float64 [seeds, epochs] of a history.csv, NaN where a run was not trained.
+class Curves(NamedTuple):
+    """What a history.csv says of a variant."""
+
+    seeds: tuple[int, ...]
+    values: dict[str, np.ndarray]  # metric or "seconds" -> float64 [seeds, epochs], NaN where a run was not trained
+
+
+def from_csv(path: Path) -> dict[str, Curves]:
+    """variant -> its curves in a history.csv.
 
     Raises:
       UserError: the file is missing, cut off or not a history.
@@ -47,14 +54,16 @@ def from_csv(path: Path) -> dict[str, dict[str, np.ndarray]]:
         rows = list(reader)
         table: dict[str, dict[int, dict[int, list[float]]]] = {}
         for row in rows:
+            if None in row:
+                raise ValueError(f"epoch {row['epoch']!r} of seed {row['seed']!r} has more cells than the header")
             values = [float(row[name]) for name in HEADER[3:]]
             epochs = table.setdefault(row["variant"], {}).setdefault(int(row["seed"]), {})
             if int(row["epoch"]) != len(epochs) + 1:
-                raise ValueError(f"epoch {row['epoch']} of seed {row['seed']} follows epoch {len(epochs)}")
+                raise ValueError(f"epoch {row['epoch']!r} of seed {row['seed']!r} follows epoch {len(epochs)}")
             epochs[len(epochs) + 1] = values
     except (OSError, KeyError, TypeError, ValueError, csv.Error) as error:
         raise UserError(
-            f"{path} is not a whole history.csv ({error!s:.200}); run the experiment again with --resume"
+            f"{path} is not a whole history.csv ({error!s:.200}); repeat its run's command, which writes it again"
         ) from error
     histories = {}
     for variant, seeds in table.items():
@@ -63,7 +72,7 @@ def from_csv(path: Path) -> dict[str, dict[str, np.ndarray]]:
         for number, epochs in enumerate(seeds.values()):
             for epoch, values in epochs.items():
                 array[:, number, epoch - 1] = values
-        histories[variant] = dict(zip(HEADER[3:], array, strict=True))
+        histories[variant] = Curves(tuple(seeds), dict(zip(HEADER[3:], array, strict=True)))
     return histories
 
 

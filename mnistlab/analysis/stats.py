@@ -31,6 +31,9 @@ class Interval(NamedTuple):
 
 UNKNOWN = Interval(math.nan, math.nan)
 
+_beyond_floats = np.errstate(over="ignore", invalid="ignore", divide="ignore")
+"""Where sums of numbers near 1e308 become infinite, which is looked for afterwards."""
+
 
 # Intervals
 
@@ -84,6 +87,7 @@ def inside(values: ArrayLike, reported: float) -> bool | None:
     return None if math.isnan(low) else low <= reported <= high
 
 
+@_beyond_floats
 def bca_interval(
     values: ArrayLike,
     statistic: Callable[..., Any] = np.mean,
@@ -101,7 +105,8 @@ def bca_interval(
     exponential samples (2,000) that is 91 % and 92 %, plain 85 % and 89 %, Student's interval 90 % and 91 %.
 
     Args:
-      values: float [n], one number a run or a pair. One value, or a value that is not finite, gives (nan, nan).
+      values: float [n], one number a run or a pair. One value, a value that is not finite, or numbers whose cubes no
+        float can hold give (nan, nan).
       statistic: called as `statistic(samples, axis=-1)` on float [num_resamples, n].
       expand: False gives the interval of scipy.stats.bootstrap.
 
@@ -123,6 +128,8 @@ def bca_interval(
     influence = np.mean(left_out) - left_out
     spread = np.sum(influence**2) ** 1.5
     acceleration = np.sum(influence**3) / (6 * spread) if spread > 0 else 0.0
+    if not (np.all(np.isfinite(resampled)) and math.isfinite(acceleration)):
+        return UNKNOWN
 
     tail = (1 - confidence) / 2
     z = math.sqrt(n / (n - 1)) * special.stdtrit(n - 1, tail) if expand else special.ndtri(tail)
@@ -150,7 +157,7 @@ def sd_interval(values: ArrayLike, confidence: float = 0.95) -> Interval:
         return UNKNOWN
     tail = (1 - confidence) / 2
     low, high = (_sd(values) * math.sqrt((n - 1) / float(special.chdtri(n - 1, upper))) for upper in (tail, 1 - tail))
-    return Interval(low, high)
+    return Interval(low, high) if math.isfinite(high) else UNKNOWN
 
 
 # Tests
@@ -175,6 +182,8 @@ def sign_flip_p(differences: ArrayLike, max_exact: int = 20, num_draws: int = 10
     n = len(flipped)
     if n == 0:
         return 1.0
+    if np.max(np.abs(flipped)) > 1e300:  # their sum may be more than a float can hold; no scale changes p
+        flipped = flipped / 2.0**100
     # Sums that are equal on paper differ by rounding; they count as equal.
     threshold = abs(np.sum(flipped)) - 1e-9 * np.sum(np.abs(flipped))
     if n <= max_exact:
@@ -213,6 +222,7 @@ def holm(p_values: ArrayLike) -> NDArray[np.float64]:
     return adjusted
 
 
+@_beyond_floats
 def probability_better(a: ArrayLike, b: ArrayLike, confidence: float = 0.95) -> tuple[float, Interval]:
     """P(A > B) in a pair: the share of pairs with a_i > b_i, a tie counting one half, and its Wilson score interval.
 
@@ -252,7 +262,7 @@ def smallest_resolvable_difference(differences: ArrayLike, alpha: float = ALPHA,
     differences = _vector(differences)
     if len(differences) < 2:
         return math.nan
-    return _standardised_difference(len(differences), alpha, power) * float(np.std(differences, ddof=1))
+    return _standardised_difference(len(differences), alpha, power) * _sd(differences)
 
 
 def num_pairs_needed(sd_difference: float, difference: float, alpha: float = ALPHA, power: float = 0.8) -> int:
@@ -262,7 +272,7 @@ def num_pairs_needed(sd_difference: float, difference: float, alpha: float = ALP
       sd_difference: standard deviation of a_i - b_i, unit as `difference`; sqrt(2) sd where pairs do not correlate.
 
     Raises:
-      UserError: `difference` is 0 (no n is enough), or a number that makes no sense.
+      UserError: `difference` is 0 or next to nothing beside the sd (no n is enough), or a number that makes no sense.
 
     >>> num_pairs_needed(sd_difference=1.0, difference=0.5)
     34
@@ -271,7 +281,14 @@ def num_pairs_needed(sd_difference: float, difference: float, alpha: float = ALP
         raise UserError(
             f"difference {difference}, sd_difference {sd_difference}: give a difference other than 0 and an sd >= 0"
         )
-    effect = abs(difference) / sd_difference if sd_difference > 0 else math.inf
+    effect = standardised(difference, sd_difference)
+    if effect == 0:
+        raise UserError(f"difference {difference} is nothing beside an sd of {sd_difference}: no n is enough")
+    if effect < 1e-4:  # of so many pairs t is normal, and the noncentral t can no longer be computed
+        from scipy import special
+
+        z_alpha, z_power = (float(special.ndtri(p)) for p in (1 - alpha / 2, power))
+        return math.ceil(((z_alpha + z_power) / effect) ** 2 + z_alpha**2 / 2)
     if effect > 1e4:  # beyond what two pairs resolve at any usual alpha, and what the noncentral t can be computed for
         return 2
     high = 2
@@ -282,6 +299,16 @@ def num_pairs_needed(sd_difference: float, difference: float, alpha: float = ALP
         middle = (low + high) // 2
         low, high = (low, middle) if _t_test_power(middle, effect, alpha) >= power else (middle, high)
     return high
+
+
+def standardised(difference: float, sd_difference: float) -> float:
+    """|difference| in standard deviations; 0 below 1e-12, where it is as likely the rounding of their mean.
+
+    >>> standardised(-0.5, 2.0), standardised(1e-17, 0.01), standardised(1.0, 0.0)
+    (0.25, 0.0, inf)
+    """
+    effect = abs(difference) / sd_difference if sd_difference > 0 else math.inf * abs(difference)
+    return effect if effect >= 1e-12 else 0.0
 
 
 def fewest_pairs(alpha: float = ALPHA) -> int:
@@ -336,6 +363,7 @@ class Comparison:
         return {key: _plain(value) for key, value in dataclasses.asdict(self).items()}
 
 
+@_beyond_floats
 def compare(a: ArrayLike, b: ArrayLike, *, direction: str = ">", num_resamples: int = 10_000) -> Comparison:
     """Measures the claim "A > B" (or "A < B") on paired runs; pass it to `judge` with the experiment's other claims.
 
@@ -475,10 +503,12 @@ def _vector(values: ArrayLike) -> NDArray[np.float64]:
     return vector
 
 
+@_beyond_floats
 def _mean(values: NDArray[np.float64]) -> float:
     return float(np.mean(values)) if len(values) else math.nan
 
 
+@_beyond_floats
 def _sd(values: NDArray[np.float64]) -> float:
     return float(np.std(values, ddof=1)) if len(values) > 1 else math.nan
 
@@ -486,7 +516,8 @@ def _sd(values: NDArray[np.float64]) -> float:
 def _correlation(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
     if len(a) < 2 or np.ptp(a) == 0 or np.ptp(b) == 0:
         return math.nan
-    return float(np.corrcoef(a, b)[0, 1])
+    correlation = float(np.corrcoef(a, b)[0, 1])
+    return correlation if math.isfinite(correlation) else math.nan
 
 
 def _student_interval(values: NDArray[np.float64], confidence: float, factor: float) -> Interval:
@@ -496,6 +527,8 @@ def _student_interval(values: NDArray[np.float64], confidence: float, factor: fl
     if n < 2 or not np.all(np.isfinite(values)):
         return UNKNOWN
     half = float(special.stdtrit(n - 1, (1 + confidence) / 2)) * _sd(values) * factor
+    if not math.isfinite(half):
+        return UNKNOWN
     return Interval(_mean(values) - half, _mean(values) + half)
 
 

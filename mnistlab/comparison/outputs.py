@@ -13,6 +13,7 @@ from mnistlab.analysis.claims import Checked
 from mnistlab.comparison import nets, workdirs
 from mnistlab.comparison.spec import Experiment, Findings, Outcome, Variant
 from mnistlab.data.datasets import Dataset
+from mnistlab.files import write_atomic
 from mnistlab.nets import models
 from mnistlab.report import figures, page, sections, text
 from mnistlab.report.page import Draw
@@ -64,7 +65,8 @@ def leave(session: Session, outcome: Outcome) -> dict[str, Any]:
             log("\n" + block.caption)
             log(text.text_table(block.header, block.rows))
     blocks = _page(session, outcome, checked, table, findings.blocks, draw)
-    workdirs.write_findings(session.options.workdir, experiment.title, blocks, summary)
+    write_atomic(session.options.workdir / "history.csv", history.to_csv(outcome.results))
+    summary = workdirs.write_findings(session.options.workdir, experiment.title, blocks, summary)
     log(f"\nreport: {session.options.workdir / 'report.html'}")
     return summary
 

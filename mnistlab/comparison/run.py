@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-import json
+import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from mnistlab import config as configs
-from mnistlab import files
+from mnistlab import sealed
 from mnistlab.analysis import history
 from mnistlab.comparison import nets, outputs, spec, workdirs
 from mnistlab.comparison.spec import Experiment, Options, Outcome, Variant
@@ -143,7 +143,8 @@ def _train(session: Session) -> Outcome:
             outcome.results[label] = part.result
             outcome.trained[label] = part
             outcome.predictions[label] = nets.predicted_classes(predict, part.state, part.result, session.dataset)
-        write_atomic(session.options.workdir / "history.csv", history.to_csv(outcome.results))
+        if not (session.options.workdir / "summary.json").exists():  # else it is of all variants already
+            write_atomic(session.options.workdir / "history.csv", history.to_csv(outcome.results))
     return outcome
 
 
@@ -192,7 +193,7 @@ class _Ranges(Callback):
     def on_size(self, size: PopulationSize) -> None:
         if self.num_missing and cluster.is_first():
             ranges = [*self.kept, SeedRange(self.num_missing, size.size)]
-            write_atomic(self.path, json.dumps(ranges) + "\n")
+            sealed.write(self.path, {"parts": ranges})
         if size.num_runs > 1:
             self.session.hooks.log(f"{self.name}: {size.text()}")
 
@@ -229,18 +230,16 @@ def _kept_ranges(path: Path, num_seeds: int) -> list[SeedRange]:
     Raises:
       UserError: the file is damaged.
     """
+    if not os.path.lexists(path):
+        return []
+    content = sealed.read(path, workdirs.ADVICE)
     try:
-        numbers = [(int(seeds), int(size)) for seeds, size in json.loads(files.read_text(path))]
+        kept = content["parts"] if isinstance(content, dict) else content  # a list before there were digests
+        numbers = [(int(seeds), int(size)) for seeds, size in kept]
         if min(min(pair) for pair in numbers) < 1 or sum(seeds for seeds, _ in numbers) > num_seeds:
             raise ValueError(f"{numbers} cannot be, of {num_seeds} seeds")
-    except FileNotFoundError:
-        return []
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}; let it be read, or use another --workdir") from error
-    except (ValueError, TypeError, OverflowError, RecursionError) as error:
-        raise UserError(
-            f"{path} is damaged ({error!s:.200}); use another --workdir, or --noresume to delete this run"
-        ) from error
+    except (ValueError, TypeError, KeyError, OverflowError) as error:
+        raise UserError(f"{path} is damaged ({error!s:.200}); {workdirs.ADVICE}") from error
     return [SeedRange(*pair) for pair in numbers]
 
 

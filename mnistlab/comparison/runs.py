@@ -6,15 +6,15 @@
 'holds'
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from mnistlab import config, files
+from mnistlab import config, sealed
 from mnistlab.analysis import claims, history, stats
+from mnistlab.comparison import workdirs
 from mnistlab.config import TrainConfig
 from mnistlab.errors import UserError
 from mnistlab.training.epoch import Record
@@ -35,25 +35,27 @@ def read_run(path: Path) -> RunFolder:
     """The run that an experiment left in the folder `path`: config.json, summary.json and history.csv.
 
     Raises:
-      UserError: no run, none that trained, one that has not come to its end, or a damaged file.
+      UserError: no run, none that trained, one that has not come to its end, a damaged file, or files of several runs.
     """
-    settings = _read_json(path, "config.json", "give the folder of a run")
-    if not isinstance(settings.get("run"), dict) or not isinstance(settings["run"].get("variants"), dict):
-        raise UserError(f"{path} holds no run of training: its config.json names no variants; give another folder")
+    settings = _read_json(path, "config.json", "give the folder of a run", COPY)
+    wrong = _misfit(settings, _SETTINGS)
+    if wrong:
+        raise UserError(f"{path} holds no run of training: in its config.json {wrong}; give another folder")
     summary = read_summary(path)
+    wrong = _misfit(summary, _TRAINED)
+    if wrong:
+        raise UserError(f"{path / 'summary.json'} is of no run of training ({wrong}); give another folder")
     curves = history.from_csv(path / "history.csv")
     try:
-        seeds = tuple(int(seed) for seed in settings["run"]["seeds"])
+        seeds = tuple(settings["run"]["seeds"])
+        if not seeds or not summary["variants"]:
+            raise ValueError("no seeds, or no variants")
         variants = {
             label: _result(label, entry, settings["run"]["variants"], seeds, curves[label])
             for label, entry in summary["variants"].items()
         }
-        for label in variants:
-            settings["run"]["variants"][label.split(" ")[0]]["config"].items()
-    except (KeyError, IndexError, TypeError, ValueError, AttributeError, OverflowError) as error:
-        raise UserError(
-            f"the files in {path} do not belong together ({error!r:.200}); repeat the run with --noresume"
-        ) from error
+    except (KeyError, IndexError, TypeError, ValueError, OverflowError) as error:
+        raise UserError(f"the files in {path} do not belong together ({error!r:.200}); {REPEAT}") from error
     return RunFolder(path, seeds, variants, settings, summary)
 
 
@@ -61,18 +63,28 @@ def read_summary(path: Path) -> dict[str, Any]:
     """The summary.json that any experiment left in the folder `path`.
 
     Raises:
-      UserError: there is none, it is damaged, or it lacks what every summary has.
+      UserError: there is none, it is damaged or lacks what every summary has, or what lies beside it is of another run.
     """
-    summary = _read_json(path, "summary.json", "its run has not come to its end; repeat its command, which resumes it")
-    wrong = _misfit(summary, _SUMMARY, "")
+    unfinished = "its run has not come to its end; repeat its command, which resumes it"
+    summary = _read_json(path, "summary.json", unfinished, REPEAT)
+    wrong = _misfit(summary, _SUMMARY)
     if wrong:
-        raise UserError(f"{path / 'summary.json'} is damaged ({wrong}); repeat the run with --noresume")
+        raise UserError(f"{path / 'summary.json'} is damaged ({wrong}); {REPEAT}")
+    if "digests" in summary:
+        for name, digest in workdirs.digests_beside(path).items():
+            if summary["digests"].get(name) != digest:
+                raise UserError(f"{name} in {path} is not what its summary.json was made of; {REPEAT}")
     return summary
 
 
+REPEAT = "repeat its run's command, which keeps the checkpoints and writes history.csv and summary.json again"
+COPY = "put back a copy of it, or repeat the run in another --workdir"
+_LARGEST = 1e100  # far beyond float32, and its cube is still a number
 _NUMBER = (int, float, type(None))
 _METRIC = {"mean": _NUMBER, "ci95": [_NUMBER, _NUMBER], "n": int, "values": [_NUMBER]}
 _CLAIM = {"id": str, "text": str, "verdict": str, "metric": str, "left": str, "right": (str, int, float)}
+_SECONDS: dict[Any, Any] = {}
+_SECONDS[...] = (int, float, _SECONDS)  # of parts, of variants, of runs that were gathered
 _SUMMARY = {
     "experiment": str,
     "protocol": (str, list),
@@ -81,17 +93,28 @@ _SUMMARY = {
     "n_seeds": int,
     "variants": {...: {"metrics": {...: _METRIC}}},
     "claims": [_CLAIM | {"delta": _NUMBER, "ci95": ([_NUMBER, _NUMBER], type(None)), "comparison": dict}],
-    "seconds": dict,
+    "seconds": _SECONDS,
 }
 """What every summary has: types, (any of), [of each] or [first, second], {name: its value}, {...: every value}."""
 
+_SETTINGS = {"run": {"seeds": [int], "variants": {...: {"config": dict}}}}
+_TRAINED = {"protocol": str, "data": {"name": str, "limit_examples": (int, type(None))}}
+"""What config.json and summary.json of a run of training have beside it."""
 
-def _misfit(value: Any, shape: Any, where: str) -> str:
-    """What of a JSON value is not of `shape`, in words; empty where all of it is.
 
-    >>> _misfit({"n": [1, "x"]}, {"n": [int]}, "")
+def _misfit(value: Any, shape: Any) -> str:
+    """What of a JSON value is not of `shape`, in words on one line; empty where all of it is.
+
+    >>> _misfit({"n": [1, "x"]}, {"n": [int]})
     "n.1 is 'x'"
     """
+    try:
+        return _misfit_at("", value, shape)
+    except RecursionError:
+        return "it is nested too deep"
+
+
+def _misfit_at(where: str, value: Any, shape: Any) -> str:
     if isinstance(shape, dict):
         if not isinstance(value, dict):
             return f"{where or 'it'} is no object"
@@ -99,6 +122,9 @@ def _misfit(value: Any, shape: Any, where: str) -> str:
         missing = next((name for name in names if name not in value), None)
         if missing is not None:
             return f"{where}{'.' if where else ''}{missing} is missing"
+        strange = next((name for name in names if not _is_text(name, 200)), None)
+        if strange is not None:
+            return f"{where or 'it'} has the name {strange!r:.40}, which is not up to 200 printable characters"
         parts = [(name, value[name], shape.get(name, shape.get(...))) for name in names]
     elif isinstance(shape, list):
         if not isinstance(value, list):
@@ -107,11 +133,22 @@ def _misfit(value: Any, shape: Any, where: str) -> str:
             return f"{where} has {len(value)} items"
         parts = [(str(number), item, shape[number % len(shape)]) for number, item in enumerate(value)]
     elif isinstance(shape, tuple):
-        return "" if any(not _misfit(value, kind, where) for kind in shape) else f"{where} is {value!r:.40}"
+        return "" if any(not _misfit_at(where, value, kind) for kind in shape) else f"{where} is {value!r:.40}"
     else:
-        return "" if isinstance(value, shape) and not isinstance(value, bool) else f"{where} is {value!r:.40}"
-    found = (_misfit(item, kind, f"{where}.{name}".strip(".")) for name, item, kind in parts)
+        return "" if isinstance(value, shape) and _is_sound(value) else f"{where} is {value!r:.40}"
+    found = (_misfit_at(f"{where}.{name}".strip("."), item, kind) for name, item, kind in parts)
     return next(filter(None, found), "")
+
+
+def _is_sound(value: Any) -> bool:
+    """Whether it can be shown and reckoned with: no text of many lines, no infinity."""
+    if isinstance(value, int | float):
+        return not isinstance(value, bool) and abs(value) <= _LARGEST
+    return not isinstance(value, str) or _is_text(value, 2000)
+
+
+def _is_text(value: str, most: int) -> bool:
+    return value.isprintable() and len(value) <= most
 
 
 def join_runs(runs: Sequence[RunFolder]) -> dict[str, Result]:
@@ -261,16 +298,13 @@ def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _read_json(folder: Path, name: str, missing: str) -> dict[str, Any]:
+def _read_json(folder: Path, name: str, missing: str, advice: str) -> dict[str, Any]:
     path = folder / name
     if not path.is_file():
         raise UserError(f"{folder} has no {name}: {missing}")
-    try:
-        content = json.loads(files.read_text(path))
-        if not isinstance(content, dict):
-            raise ValueError("no JSON object")
-    except (OSError, ValueError, RecursionError) as error:  # ValueError: no JSON, no UTF-8
-        raise UserError(f"{path} is damaged ({error!s:.200}); repeat the run with --noresume") from error
+    content = sealed.read(path, advice)
+    if not isinstance(content, dict):
+        raise UserError(f"{path} is damaged (it is no object); {advice}")
     return content
 
 
@@ -279,20 +313,37 @@ def _result(
     entry: Mapping[str, Any],
     configs: Mapping[str, Any],
     seeds: tuple[int, ...],
-    curves: Mapping[str, np.ndarray],
+    curves: history.Curves,
 ) -> Result:
-    """A variant's Result; `label` is its name, or "dense learning_rate=0.001" in a sweep."""
+    """A variant's Result; `label` is its name, or "dense learning_rate=0.001" in a sweep.
+
+    Raises:
+      ValueError: summary, history and seeds are not of one run.
+    """
     base, *words = label.split(" ")
     settings = {name: float(value) for name, _, value in (word.partition("=") for word in words)}
     metrics = {name: np.array(summary["values"], np.float64) for name, summary in entry["metrics"].items()}
-    wrong = [name for name, values in [*metrics.items(), *curves.items()] if len(values) != len(seeds)]
+    wrong = [name for name, values in metrics.items() if len(values) != len(seeds)]
     if wrong:
         raise ValueError(f"{wrong[0]} of {label} has not one value for each of {len(seeds)} seeds")
+    if curves.seeds != seeds:
+        raise ValueError(f"history.csv has other seeds of {label} than config.json")
+    for name, values in _at_the_end(curves.values).items():
+        given = metrics.get(name, np.full(len(seeds), np.nan))  # of a diverged run there is none
+        if not np.allclose(values[np.isfinite(given)], given[np.isfinite(given)], rtol=1e-6, atol=0.0):
+            raise ValueError(f"{name} of {label} is another in history.csv than in summary.json")
     return Result(
         config=config.from_dict(TrainConfig, configs[base]["config"]),
         runs=tuple(Run(seed, settings) for seed in seeds),
-        history={name: curves[name] for name in Record._fields},
+        history={name: curves.values[name] for name in Record._fields},
         metrics=metrics,
         seconds={},
-        epoch_seconds=curves["seconds"],
+        epoch_seconds=curves.values["seconds"],
     )
+
+
+def _at_the_end(curves: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The metrics of a summary that a history knows as well, each float64 [seeds]."""
+    num_epochs = np.isfinite(curves["seconds"]).sum(axis=1)
+    last = {name: curves[name][np.arange(len(num_epochs)), num_epochs - 1] for name in ("train_loss", "train_accuracy")}
+    return last | {"num_epochs": num_epochs.astype(np.float64)}

@@ -14,16 +14,18 @@ from typing import Any
 
 import jax
 
-from mnistlab import files
+from mnistlab import files, sealed
 from mnistlab.comparison import identity
 from mnistlab.config import AugmentConfig
 from mnistlab.data.datasets import Dataset
 from mnistlab.errors import UserError, file_errors
-from mnistlab.files import write_atomic
+from mnistlab.files import sha256, write_atomic
 from mnistlab.report import page
 
 FINDINGS = ("history.csv", "summary.json", "report.html")
 CHECKPOINTS = ("training", "last", "best")  # in checkpoints/<variant>
+ADVICE = "put back a copy of it or use another --workdir; --noresume starts this one again and loses its checkpoints"
+"""Where a file is damaged without which a run cannot go on."""
 
 
 @contextlib.contextmanager
@@ -120,20 +122,15 @@ def _earlier(workdir: Path, advice: str) -> dict[str, Any] | None:
       UserError: it cannot be read, or is missing where something of a run is left.
     """
     path = workdir / "config.json"
-    try:
-        content = json.loads(files.read_text(path))
-        run = content["run"]
-        if not isinstance(run, dict):
-            raise TypeError("its run is no object")
-    except FileNotFoundError:
+    if not os.path.lexists(path):
         left = [*_checkpoints(workdir), *(workdir / name for name in FINDINGS if os.path.lexists(workdir / name))]
         if left:
-            raise UserError(f"{left[0]} is of a run, but no config.json beside says of which; {advice}") from None
+            raise UserError(f"{left[0]} is of a run, but no config.json beside says of which; {advice}")
         return None
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}; {advice}") from error
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise UserError(f"{path} is damaged ({error!s:.200}); {advice}") from error
+    content = sealed.read(path, advice)
+    if not isinstance(content, dict) or not isinstance(content.get("run"), dict):
+        raise UserError(f"{path} is damaged (it has no object named run); {advice}")
+    run = content["run"]
     data = content.get("data")
     run.setdefault("data", data.get("fingerprint") if isinstance(data, dict) else None)
     run.setdefault("matmul_precision", content.get("matmul_precision"))
@@ -192,14 +189,17 @@ def leave(
     blocks: Sequence[page.Block],
     summary: Mapping[str, Any],
     dataset: Dataset | None = None,
-) -> None:
+) -> dict[str, Any]:
     """Writes config.json, summary.json and report.html: what every experiment leaves, one that trains nothing too.
+
+    Returns:
+      What summary.json holds: `summary` with the format and the digests.
 
     Raises:
       UserError: the folder cannot be written, or another run holds it.
     """
     write_config(workdir, identity, command, dataset)
-    write_findings(workdir, title, blocks, summary)
+    return write_findings(workdir, title, blocks, summary)
 
 
 def write_config(workdir: Path, identity: Mapping[str, Any], command: str, dataset: Dataset | None) -> None:
@@ -210,13 +210,33 @@ def write_config(workdir: Path, identity: Mapping[str, Any], command: str, datas
         else {"name": dataset.name, "version": dataset.version, "fingerprint": dataset.fingerprint}
     )
     content = {"run": _jsonable(identity), "command": command, "data": data, **provenance()}
-    write_atomic(workdir / "config.json", json.dumps(content, indent=2) + "\n")
+    sealed.write(workdir / "config.json", content)
 
 
-def write_findings(workdir: Path, title: str, blocks: Sequence[page.Block], summary: Mapping[str, Any]) -> None:
-    """summary.json and report.html."""
-    write_atomic(workdir / "summary.json", json.dumps(summary, indent=2) + "\n")
+def write_findings(
+    workdir: Path, title: str, blocks: Sequence[page.Block], summary: Mapping[str, Any]
+) -> dict[str, Any]:
+    """summary.json, with digests of what it belongs to, and report.html; returns what summary.json holds."""
+    written = sealed.write(workdir / "summary.json", summary, digests_beside(workdir))
     write_atomic(workdir / "report.html", page.html_page(title, blocks, _footer()))
+    return written
+
+
+def digests_beside(workdir: Path) -> dict[str, str]:
+    """Digests of what in `workdir` a summary belongs to, where it is there: the run of config.json, and history.csv.
+
+    Not of all of config.json: a repeated run says there on what it runs before it writes its summary again.
+
+    Raises:
+      UserError: one of the two cannot be read.
+    """
+    digests = {}
+    if (workdir / "config.json").exists():
+        digests["config.json run"] = sealed.digest(_earlier(workdir, ADVICE))
+    path = workdir / "history.csv"
+    if path.exists():
+        digests["history.csv"] = sha256(path.read_bytes())
+    return digests
 
 
 def _footer() -> str:
