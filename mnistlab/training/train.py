@@ -23,6 +23,7 @@ from mnistlab.errors import UserError
 from mnistlab.nets import models
 from mnistlab.training import crowds, losses, optim, step
 from mnistlab.training.crowds import Run, Sharing
+from mnistlab.training.finite import finite_runs
 from mnistlab.training.losses import Sums
 from mnistlab.training.step import EvalStep, Program, TrainState, TrainStep
 
@@ -258,13 +259,18 @@ def program_of(
 
 
 def final_metrics(
-    total: Mapping[str, Sums], history: Mapping[str, np.ndarray], num_epochs: np.ndarray
+    total: Mapping[str, Sums],
+    history: Mapping[str, np.ndarray],
+    num_epochs: np.ndarray,
+    best_epoch: np.ndarray,
+    finite: np.ndarray,
 ) -> dict[str, np.ndarray]:
     """Metrics of R runs from the sums over each part with the final weights, and from the history after int [R] epochs.
 
     train_loss and train_accuracy are the running means of the last epoch that was trained, as the sources report them;
     final_train_loss and final_train_accuracy are measured on the final weights, like val_* and test_*;
-    overfitting_gap = final_train_accuracy - val_accuracy.
+    overfitting_gap = final_train_accuracy - val_accuracy. All are NaN of a run that diverged: its final weights are not
+    `finite` bool [R], a loss or logit over a part is not, or no epoch's validation was (best_epoch float64 [R] is 0).
     """
     metrics: dict[str, np.ndarray] = {}
     for part, prefix in (("train", "final_train"), ("val", "val"), ("test", "test")):
@@ -273,8 +279,10 @@ def final_metrics(
     for name in ("train_loss", "train_accuracy"):
         metrics[name] = history[name][np.arange(len(num_epochs)), num_epochs - 1].astype(np.float64)
     metrics["overfitting_gap"] = metrics["final_train_accuracy"] - metrics["val_accuracy"]
-    metrics["num_epochs"] = num_epochs.astype(np.float64)
-    return metrics
+    metrics |= {"num_epochs": num_epochs.astype(np.float64), "best_epoch": best_epoch}
+    measured = [metrics[f"{prefix}_loss"] for prefix in ("final_train", "val", "test")]
+    finite = np.logical_and.reduce([finite, best_epoch > 0, *map(np.isfinite, measured)])
+    return {name: np.where(finite, values, np.nan) for name, values in metrics.items()}
 
 
 def select(result: Result, numbers: Sequence[int]) -> Result:
@@ -391,12 +399,13 @@ class _Trainer:
         total = self._evaluate(final, parts, grid)
         evaluate_seconds = time.perf_counter() - start - (self.compile_seconds - compiled)
         num_trained = np.isfinite(epoch_seconds).sum(axis=1)
-        metrics = final_metrics(total, history, num_trained)
-        metrics["best_epoch"] = np.asarray(grid.gather(carry.best.epoch), np.float64)
+        best_epoch = np.asarray(grid.gather(carry.best.epoch), np.float64)
+        state = jax.device_get(grid.gather(final._replace(opt_state=())))
+        metrics = final_metrics(total, history, num_trained, best_epoch, finite_runs(state))
         return Result(
             self.config,
             tuple(crowd),
-            jax.device_get(grid.gather(final._replace(opt_state=()))),
+            state,
             jax.device_get(grid.gather(best._replace(opt_state=()))),
             history,
             metrics,
