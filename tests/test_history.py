@@ -149,6 +149,13 @@ def test_a_diverged_run_has_no_lowest_epoch():
     np.testing.assert_array_equal(history.metric(result, "lowest_epoch:val_loss"), [NAN, 2])
 
 
+@pytest.mark.parametrize("name", ["lowest_epoch:val_loss", "range_after_1:val_loss"])
+def test_what_is_asked_of_a_whole_curve_is_nan_of_a_run_that_diverged_on_the_way(name):
+    result = make_result(val_loss=[[3.0, 2.0, 1.0, NAN], [3.0, 2.0, 1.0, 0.5]])
+    result = result._replace(epoch_seconds=np.ones((2, 4)))  # the last epoch was trained by both
+    np.testing.assert_array_equal(np.isnan(history.metric(result, name)), [True, False])
+
+
 @pytest.mark.parametrize("name", ["accuracy", "accuracy@1", "lowest_epoch:loss", "range_after_1:loss", "val_loss@-1"])
 def test_an_unknown_metric_is_named(name):
     with pytest.raises(UserError, match="unknown metric"):

@@ -99,3 +99,13 @@ def test_sums_count_by_weight():
     assert [float(value) for value in total] == [7.0, 2.0, 3.0]
     loss, accuracy = losses.means(total)
     assert math.isclose(loss, 7 / 3, rel_tol=1e-6) and math.isclose(accuracy, 2 / 3, rel_tol=1e-6)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_a_logit_that_is_not_finite_has_no_accuracy_unless_it_only_fills_the_batch(bad):
+    logits, label, loss = jnp.array([[1.0, 0.0], [0.0, bad]]), jnp.array([0, 0]), jnp.ones(2)  # a loss may hide it
+    counted = losses.sums(loss, logits, label, jnp.array([1.0, 1.0]))
+    assert np.isnan(losses.means(counted)).all()
+    padded = losses.sums(loss, logits, label, jnp.array([1.0, 0.0]))
+    np.testing.assert_array_equal(losses.means(padded), [1.0, 1.0])
+    np.testing.assert_array_equal(losses.means(losses.Sums(np.inf, 1.0, 2.0)), [np.nan, np.nan])

@@ -315,13 +315,34 @@ def test_a_stopped_run_stands_still(stopped):
 
 def test_a_diverging_run_is_counted_and_disturbs_no_other(dataset, linear):
     result = training.run(sgd(), dataset, (0,), model=Linear(), sweep={"learning_rate": (0.05, 3e38)})
-    assert np.isnan(result.history["val_loss"][1]).all()
-    summary = history.summarize(history.metric(result, "test_loss"))
-    assert (summary["n"], summary["num_failed"]) == (1, 1)
+    assert all(np.isnan(curve[1]).all() for curve in result.history.values())
+    for name in result.metrics:
+        summary = history.summarize(history.metric(result, name))
+        assert (name, summary["n"], summary["num_failed"]) == (name, 1, 1)
     same(learned(training.select(result, [0])), learned(training.select(linear[0], [0])), 1e-5)
     # To the bit against a neighbour that does not diverge: the same program then.
     sound = training.run(sgd(), dataset, (0,), model=Linear(), sweep={"learning_rate": (0.05, 0.06)})
     same(learned(training.select(result, [0])), learned(training.select(sound, [0])))
+
+
+class Masked(nn.Module):
+    """Softmax regression with an infinite parameter, of which only its tanh is seen."""
+
+    @nn.compact
+    def __call__(self, image):
+        scale = self.param("scale", lambda key: jnp.full([], jnp.inf))
+        return nn.Dense(10)(image.reshape(len(image), -1)) * nn.tanh(scale)
+
+
+def test_a_parameter_that_is_not_finite_counts_though_no_logit_shows_it(dataset):
+    result = training.run(sgd(num_epochs=1), dataset, (0,), model=Masked())
+    assert np.isfinite(result.history["val_loss"]).all()
+    assert all(np.isnan(values).all() for values in result.metrics.values())
+
+
+def test_early_stopping_does_not_pass_the_untrained_weights_off_as_the_best_of_a_run_that_diverged(dataset):
+    result = training.run(sgd(3e38, patience_epochs=1), dataset, (0,), model=Linear())
+    assert all(np.isnan(values).all() for values in result.metrics.values())
 
 
 # What cannot be

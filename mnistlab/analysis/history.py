@@ -86,7 +86,7 @@ def by_settings(variant: str, runs: Sequence[Run]) -> dict[str, list[int]]:
 
 
 def metric(result: Result, name: str) -> np.ndarray:
-    """A metric of every run, float64 [R], by name; NaN where a run has no such epoch.
+    """A metric of every run, float64 [R], by name; NaN where a run has no such epoch, or diverged.
 
     final metrics          test_accuracy, overfitting_gap, ... (train.final_metrics), train_seconds, epoch_seconds
     of the history         val_accuracy@1 (after epoch 1), lowest_epoch:val_loss (the epoch at which it is lowest),
@@ -113,13 +113,16 @@ def metric(result: Result, name: str) -> np.ndarray:
     if match := re.fullmatch(r"lowest_epoch:(\w+)", name):
         values = _history(result, match[1])
         lowest = np.argmin(np.where(np.isfinite(values), values, np.inf), axis=1) + 1.0
-        return np.where(np.isfinite(values).any(axis=1), lowest, np.nan)
+        return np.where(_whole(result, values), lowest, np.nan)
     if match := re.fullmatch(r"(range|change)_after_(\d+):(\w+)", name):
         values, epoch = _history(result, match[3]), int(match[2])
         if values.shape[1] <= epoch:
             return np.full(len(values), np.nan)
         if match[1] == "range":
-            return np.nanmax(values[:, epoch:], axis=1) - np.nanmin(values[:, epoch:], axis=1)
+            later = values[:, epoch:]
+            known = np.isfinite(later)
+            span = np.where(known, later, -np.inf).max(axis=1) - np.where(known, later, np.inf).min(axis=1)
+            return np.where(known.any(axis=1) & _whole(result, values), span, np.nan)
         return values[:, -1] - values[:, epoch - 1]
     raise UserError(
         f"unknown metric {name!r}; expected one of {', '.join(result.metrics)}, train_seconds, epoch_seconds"
@@ -130,6 +133,12 @@ def _history(result: Result, name: str) -> np.ndarray:
     if name not in result.history:
         raise UserError(f"unknown metric {name!r}; expected one of {', '.join(result.history)}")
     return np.asarray(result.history[name], np.float64)
+
+
+def _whole(result: Result, values: np.ndarray) -> np.ndarray:
+    """bool [R]: whether `values` [R, E] are finite in every epoch that the run was trained, and there are some."""
+    finite = np.isfinite(values)
+    return finite.any(axis=1) & np.all(finite | ~np.isfinite(result.epoch_seconds), axis=1)
 
 
 def summarize(values: np.ndarray) -> dict[str, Any]:

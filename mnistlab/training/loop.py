@@ -23,6 +23,7 @@ from mnistlab.training.callbacks import Callback, Epoch, Snapshot
 from mnistlab.training.epoch import Carry, Record
 from mnistlab.training.executables import Executables
 from mnistlab.training.feed import Feed
+from mnistlab.training.finite import finite_runs
 from mnistlab.training.population import Population, Setup
 from mnistlab.training.result import Result, Run
 from mnistlab.training.sizing import PopulationSize
@@ -135,14 +136,15 @@ def _ended(population: Population, carry: Carry, snapshot: Snapshot, compiled_be
     started, compiled = time.perf_counter(), setup.executables.compile_seconds
     total = population.evaluate_parts(final)
     evaluate_seconds = time.perf_counter() - started - (setup.executables.compile_seconds - compiled)
-    metrics = trained.final_metrics(total, snapshot.history, np.isfinite(snapshot.epoch_seconds).sum(axis=1))
-    metrics["best_epoch"] = np.asarray(grid.gather(carry.best.epoch), np.float64)
+    weights = [jax.device_get(grid.gather(state._replace(opt_state=()))) for state in (final, best)]
+    num_epochs = np.isfinite(snapshot.epoch_seconds).sum(axis=1)
+    best_epoch = np.asarray(grid.gather(carry.best.epoch), np.float64)
+    metrics = trained.final_metrics(total, snapshot.history, num_epochs, best_epoch, finite_runs(weights[0]))
     seconds = {
         "compile_seconds": setup.executables.compile_seconds - compiled_before,
         "evaluate_seconds": evaluate_seconds,
         "train_seconds": float(np.nansum(snapshot.epoch_seconds)),
     }
-    weights = [jax.device_get(grid.gather(state._replace(opt_state=()))) for state in (final, best)]
     result = Result(setup.config, population.runs, snapshot.history, metrics, seconds, snapshot.epoch_seconds)
     return Trained(result, *weights)
 

@@ -55,15 +55,22 @@ LOSSES: dict[str, Loss] = {
 
 
 def sums(loss: jax.Array, logits: jax.Array, label: jax.Array, weight: jax.Array) -> Sums:
-    """The weighted sums of a batch; all arguments have a leading axis [N]. Of soft targets the largest class counts."""
+    """The weighted sums of a batch; all arguments have a leading axis [N]. Of soft targets the largest class counts.
+
+    `correct` is NaN where a logit of an example that counts is not finite: an argmax would call it class 0.
+    """
     label = label if label.ndim == 1 else jnp.argmax(label, axis=-1)
-    correct = (jnp.argmax(logits, axis=-1) == label).astype(jnp.float32)
-    return Sums(jnp.sum(weight * loss), jnp.sum(weight * correct), jnp.sum(weight))
+    nothing = jnp.sum(0 * jax.lax.stop_gradient(logits), axis=-1)  # NaN where a logit is not finite
+    correct = (jnp.argmax(logits, axis=-1) == label).astype(jnp.float32) + nothing
+    correct = jnp.where(weight > 0, weight * correct, 0)
+    return Sums(jnp.sum(weight * loss), jnp.sum(correct), jnp.sum(weight))
 
 
 def means(total: Sums) -> tuple[jax.Array, jax.Array]:
-    """(mean loss, accuracy) of sums of any shape."""
-    return total.loss / total.num_examples, total.correct / total.num_examples
+    """(mean loss, accuracy) of sums of any shape; both NaN where one is not finite."""
+    loss, accuracy = total.loss / total.num_examples, total.correct / total.num_examples
+    nothing = 0 * (loss + accuracy)  # NaN where one of them is not finite
+    return loss + nothing, accuracy + nothing
 
 
 def mixed_target(label: jax.Array, partner: jax.Array, share: jax.Array, num_classes: int) -> jax.Array:

@@ -17,6 +17,7 @@ from mnistlab.data import batches
 from mnistlab.data.batches import Order, Pool
 from mnistlab.data.datasets import Dataset
 from mnistlab.training.callbacks import Callback, Epoch, Snapshot
+from mnistlab.training.finite import finite_runs
 from mnistlab.training.population import EVAL_BATCH_SIZE
 from mnistlab.training.result import Run
 from mnistlab.training.step import StepFunctions, TrainState
@@ -43,8 +44,7 @@ class NanCheck(Callback):
         """Raises FloatingPointError where a run diverged: one line that says which and where."""
         carry = epoch.snapshot.carry
         active = np.asarray(self.before.active)
-        finite = np.logical_and.reduce([_finite_by_run(leaf) for leaf in jax.tree.leaves((carry.state, epoch.record))])
-        bad = np.flatnonzero(active & ~finite)
+        bad = np.flatnonzero(active & ~finite_runs((carry.state, epoch.record)))
         if len(bad):
             state = jax.tree.map(lambda leaf: leaf[bad[0]], self.before.state)
             place = self.find(epoch.runs[bad[0]], state, epoch.number)
@@ -190,10 +190,3 @@ def _is_float(leaf: Any) -> bool:
 
 def _finite(tree: Any) -> bool:
     return all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves(tree) if _is_float(leaf))
-
-
-def _finite_by_run(leaf: Any) -> np.ndarray:
-    """bool [R] of a leaf [R, ...]."""
-    if not _is_float(leaf):
-        return np.ones(len(leaf), bool)
-    return np.isfinite(np.asarray(leaf)).reshape(len(leaf), -1).all(axis=1)
