@@ -15,8 +15,8 @@ from absl import flags
 from experiments import common
 from mnistlab.analysis import claims, history
 from mnistlab.analysis.claims import Checked, Claim
-from mnistlab.comparison import runs, workdirs
-from mnistlab.comparison.runs import RunFolder
+from mnistlab.comparison import saved, workdirs
+from mnistlab.comparison.saved import RunFolder
 from mnistlab.errors import UserError
 from mnistlab.report import figures, page, sections, text
 from mnistlab.training.result import Result
@@ -27,15 +27,15 @@ FLAGS = flags.FLAGS
 
 def main(run_a: str, run_b: str) -> None:
     """Reads both runs, compares them, and only then writes."""
-    a, b = runs.read_run(Path(run_a)), runs.read_run(Path(run_b))
-    pairs = runs.pair_variants(a, b, FLAGS.variant_a, FLAGS.variant_b)
+    a, b = saved.read_run(Path(run_a)), saved.read_run(Path(run_b))
+    pairs = saved.pair_variants(a, b, FLAGS.variant_a, FLAGS.variant_b)
     results: dict[str, Result] = {}
     questions = []
     for number, (variant_a, variant_b) in enumerate(pairs, start=1):
         left, right = _labels(a, variant_a, b, variant_b)
         results |= {left: a.variants[variant_a], right: b.variants[variant_b]}
         for result in (results[left], results[right]):
-            runs.check_metric(result, FLAGS.metric)
+            saved.check_metric(result, FLAGS.metric)
         asked = f"{left} {FLAGS.direction} {right}"
         questions.append(Claim(str(number), asked, FLAGS.metric, left, FLAGS.direction, right, ours=True))
     checked = claims.check(questions, results)
@@ -126,7 +126,7 @@ def _differing(a: RunFolder, b: RunFolder, pairs: list[tuple[str, str]], checked
     for item, (variant_a, variant_b) in zip(checked, pairs, strict=True):
         rows = [
             (name, *(text.MISSING if value is None else str(value) for value in values))
-            for name, *values in runs.differing_settings(a, variant_a, b, variant_b)
+            for name, *values in saved.differing_settings(a, variant_a, b, variant_b)
         ]
         caption = f"({item.claim.id}) What differs between {item.claim.left} and {item.claim.right}"
         empty = page.Text(f"({item.claim.id}) Nothing differs: the two should be equal.")

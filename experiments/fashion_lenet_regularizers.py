@@ -21,7 +21,7 @@ BASELINE = Variant(
     order="file",
     split="random_80_20",
     loss="categorical",
-    optim=OptimConfig("adam", 1e-2),
+    optimizer=OptimConfig("adam", 1e-2),
     batch_size=128,
     num_epochs=10,
     description="Adam at 1e-2, 10 epochs",
@@ -33,7 +33,7 @@ REPORTED = {
     "dropout": replace(
         BASELINE,
         model="lenet5_relu_dropout",
-        optim=OptimConfig("adam", 1e-3),
+        optimizer=OptimConfig("adam", 1e-3),
         num_epochs=15,
         description="dropout 0.5 after every hidden layer; Adam at 1e-3, 15 epochs",
         curve="fashion_lenet5_dropout",

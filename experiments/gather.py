@@ -13,8 +13,8 @@ from experiments import common
 from mnistlab import files
 from mnistlab.analysis import claims, history
 from mnistlab.analysis.claims import Checked
-from mnistlab.comparison import runs, workdirs
-from mnistlab.comparison.runs import RunFolder
+from mnistlab.comparison import saved, workdirs
+from mnistlab.comparison.saved import RunFolder
 from mnistlab.errors import UserError
 from mnistlab.report import figures, page, sections, text
 from mnistlab.training.result import Result
@@ -27,8 +27,8 @@ def main(folder: str) -> None:
     paths = sorted(path.parent for path in Path(folder).glob("*/config.json"))
     if not paths:
         raise UserError(f"{folder} holds no folders of runs; expected what launch/sweep.sh left")
-    found = [runs.read_run(path) for path in paths]
-    results = runs.join_runs(found)
+    found = [saved.read_run(path) for path in paths]
+    results = saved.join_runs(found)
     name = found[0].summary["experiment"]
     if name not in common.names():
         raise UserError(f"{paths[0]} is of {name!r}, which is no experiment of this release")

@@ -29,7 +29,7 @@ from mnistlab.training.trained import Trained
 POINT = np.array([1.0, 3.0])
 MATRIX = np.array([[3.0, 2.0], [2.0, 3.0]])
 DENSE = Variant(
-    "dense", optim=OptimConfig("adam", 1e-3), batch_size=256, num_epochs=5, description="dense 128 relu, dense 10"
+    "dense", optimizer=OptimConfig("adam", 1e-3), batch_size=256, num_epochs=5, description="dense 128 relu, dense 10"
 )
 NUM_SINGULAR_IMAGES = 5
 TOLERANCE = 1e-12  # float64, automatic differentiation and eigenpairs

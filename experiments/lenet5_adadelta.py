@@ -21,7 +21,7 @@ LENET5 = Variant(
     "lenet5_adadelta",
     dataset="mnist",
     split="test_is_validation",
-    optim=OptimConfig("adadelta", 1.0),
+    optimizer=OptimConfig("adadelta", 1.0),
     batch_size=128,
     num_epochs=12,
     description="dropout 0.25 and 0.5, Adadelta at 1.0",
@@ -35,7 +35,7 @@ REPORTED = {"lenet5_dropout": LENET5}
 CONTROLLED = {
     "lenet5_dropout": FAIR,
     "without_dropout": replace(FAIR, dropout_rate=0.0, description="no dropout"),
-    "adam": replace(FAIR, optim=OptimConfig("adam", 1e-3), description="Adam at 1e-3"),
+    "adam": replace(FAIR, optimizer=OptimConfig("adam", 1e-3), description="Adam at 1e-3"),
 }
 
 CLAIMS = (

@@ -15,7 +15,7 @@ LENET5 = Variant(
     dataset="mnist",
     split="test_halves",
     loss="double_softmax",
-    optim=OptimConfig("adam", 1e-3),
+    optimizer=OptimConfig("adam", 1e-3),
     batch_size=256,
     num_epochs=20,
     description="conv 6, conv 16, dense 120, 84, 10 with tanh; softmax twice",
@@ -27,7 +27,7 @@ DENSE = replace(LENET5_LOGITS, model="dense", description="dense 128 relu, dense
 
 def slow(variant: Variant) -> Variant:
     """The variant at a tenth of its learning rate."""
-    return replace(variant, optim=OptimConfig("adam", 1e-4), description="a tenth of the learning rate", curve=None)
+    return replace(variant, optimizer=OptimConfig("adam", 1e-4), description="a tenth of the learning rate", curve=None)
 
 
 def whole_batch(variant: Variant) -> Variant:

@@ -16,8 +16,8 @@ from absl import flags
 
 from experiments import common
 from mnistlab.analysis import claims, history, stats
-from mnistlab.comparison import runs, workdirs
-from mnistlab.comparison.runs import RunFolder
+from mnistlab.comparison import saved, workdirs
+from mnistlab.comparison.saved import RunFolder
 from mnistlab.errors import UserError
 from mnistlab.report import figures, page, text
 
@@ -73,8 +73,8 @@ def pilots(run: RunFolder, claim: str | None, variant_a: str | None, variant_b: 
     if claim is not None and (variant_a or variant_b):
         raise UserError("both --claim and variants are given; expected one of them")
     if variant_a or variant_b:
-        name_a, name_b = runs.choose_variant(run, variant_a), runs.choose_variant(run, variant_b)
-        runs.check_metric(run.variants[name_a], metric)
+        name_a, name_b = saved.choose_variant(run, variant_a), saved.choose_variant(run, variant_b)
+        saved.check_metric(run.variants[name_a], metric)
         found = [_pilot(f"{name_a} − {name_b}", run, name_a, name_b, metric)]
     else:
         known = {item["id"]: item for item in run.summary["claims"] if item.get("comparison")}
@@ -99,7 +99,7 @@ def pilots(run: RunFolder, claim: str | None, variant_a: str | None, variant_b: 
 
 def _pilot(label: str, run: RunFolder, left: str, right: str | float, metric: str) -> Pilot:
     for name in (left, right) if isinstance(right, str) else (left,):
-        runs.check_metric(run.variants[runs.choose_variant(run, name)], metric)
+        saved.check_metric(run.variants[saved.choose_variant(run, name)], metric)
     values = history.metric(run.variants[left], metric)
     other = claims.paired(run.variants[left], run.variants[right], metric) if isinstance(right, str) else right
     differences = values - other
@@ -177,7 +177,7 @@ def _of_unit_sd(n: int) -> np.ndarray:
 
 def main(folder: str) -> None:
     """Reads the run, says how many pairs it takes, and only then writes."""
-    run = runs.read_run(Path(folder))
+    run = saved.read_run(Path(folder))
     wanted = _wanted()
     asked = pilots(run, FLAGS.claim, FLAGS.variant_a, FLAGS.variant_b, FLAGS.metric)
     num_claims = max(1, sum(bool(item.get("comparison")) for item in run.summary["claims"]))

@@ -19,7 +19,7 @@ from experiments import common
 from experiments.cli.flags import usable
 from mnistlab import files
 from mnistlab.analysis import reported, stats
-from mnistlab.comparison import runs, spec, workdirs
+from mnistlab.comparison import saved, spec, workdirs
 from mnistlab.errors import UserError
 from mnistlab.report import canvas, figures, page, text
 
@@ -74,7 +74,7 @@ def _run(name: str, protocol: str, workdir: Path, extra: tuple[str, ...]) -> lis
 
 
 def _read(path: Path) -> dict[str, Any] | None:
-    return runs.read_summary(path.parent) if path.exists() else None
+    return saved.read_summary(path.parent) if path.exists() else None
 
 
 def _write(folder: Path, summaries: Mapping[tuple[str, str], dict[str, Any]], failures: list[str]) -> None:

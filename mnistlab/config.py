@@ -139,16 +139,16 @@ class AugmentConfig:
 class TrainConfig:
     """One variant of an experiment: data, model, loss, optimiser and budget."""
 
-    model: str  # a name in nets.models.MODELS
+    model: Any  # a name in nets.models.MODELS, or any Linen module: image float32 [N, H, W, C] -> logits [N, K]
     dataset: str = "mnist"
     order: str = setting(
         "tfds", "Of the examples before splitting: as TFDS or the original file has them.", choices=ORDERS
     )
     split: str = setting("test_halves", "What is trained, validated and tested on.", choices=SPLITS)
     model_options: tuple[tuple[str, Any], ...] = ()
-    loss: str = setting("cross_entropy", "Loss of one example.")  # a name in training.losses.LOSSES
+    loss: Any = setting("cross_entropy", "Loss of one example.")  # noqa: RUF009 - or (logits, label) -> float32 [N]
     loss_reduction: str = setting("mean", "Over the batch.", choices=("mean", "sum"))
-    optim: OptimConfig = OptimConfig()
+    optimizer: Any = OptimConfig()  # or any optax transformation, which then decides its own learning rate
     batch_size: int = setting(128, "Examples a step, over all devices.", within=COUNT, flag="batch_size")
     num_epochs: int = setting(20, "Epochs.", within=COUNT, flag="epochs")
     patience_epochs: int | None = setting(
@@ -182,9 +182,11 @@ def check(config: C, registries: Mapping[str, Collection[str]] | None = None) ->
     Raises:
       UserError: one line that names the first impossible value.
     """
-    for part in (config.optim, config, config.augment):
-        check_fields(part, registries)
-    decay_epochs, augment = config.optim.decay_epochs, config.augment
+    for part in (config.optimizer, config, config.augment):
+        if dataclasses.is_dataclass(part):
+            check_fields(part, registries)
+    augment = config.augment
+    decay_epochs = config.optimizer.decay_epochs if isinstance(config.optimizer, OptimConfig) else ()
     if list(decay_epochs) != sorted(set(decay_epochs)):
         raise UserError(f"decay_epochs is {decay_epochs!r:.80}; expected increasing numbers of epochs")
     if bool(augment.elastic_alpha_pixels) != bool(augment.elastic_sigma_pixels):
@@ -200,7 +202,8 @@ def check_fields(part: Any, registries: Mapping[str, Collection[str]] | None = N
     """
     for about in settings_of(type(part)):
         value = getattr(part, about.name)
-        if choices := (registries or {}).get(about.word, about.choices):
+        choices = (registries or {}).get(about.word, about.choices)
+        if choices and not callable(value):
             one_of(about.word, value, choices)
         if about.is_tuple and not isinstance(value, tuple):
             raise UserError(f"{about.word} is {value!r:.80}; expected a list")
@@ -212,12 +215,16 @@ def check_fields(part: Any, registries: Mapping[str, Collection[str]] | None = N
 def with_setting(config: C, name: str, value: Any) -> C:
     """`config` with one field of it or of its optimiser replaced.
 
-    >>> with_setting(TrainConfig("dense"), "learning_rate", 0.1).optim.learning_rate
+    >>> with_setting(TrainConfig("dense"), "learning_rate", 0.1).optimizer.learning_rate
     0.1
     """
     change: dict[str, Any] = {name: value}
     if name in {field.name for field in dataclasses.fields(OptimConfig)}:
-        return dataclasses.replace(config, optim=dataclasses.replace(config.optim, **change))
+        if not isinstance(config.optimizer, OptimConfig):
+            raise UserError(
+                f"{name} cannot be set: the optimizer is an optax transformation; set it where that is made"
+            )
+        return dataclasses.replace(config, optimizer=dataclasses.replace(config.optimizer, **change))
     return dataclasses.replace(config, **change)
 
 
@@ -235,11 +242,25 @@ def check_seeds(first: int, count: int) -> tuple[int, ...]:
 
 
 def to_dict(config: TrainConfig) -> dict[str, Any]:
-    """A config as JSON can hold it; what is no named choice is left out."""
+    """A config as JSON can hold it; of what is no named choice the name of its type or function."""
     values = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
-    values["optim"], values["augment"] = dataclasses.asdict(config.optim), dataclasses.asdict(config.augment)
+    values["augment"] = dataclasses.asdict(config.augment)
+    if isinstance(config.optimizer, OptimConfig):
+        values["optimizer"] = dataclasses.asdict(config.optimizer)
+    else:
+        values["optimizer"] = "an optax transformation"
+    for name in ("model", "loss"):
+        if not isinstance(values[name], str):
+            values[name] = getattr(values[name], "__name__", type(values[name]).__name__)
     del values["program"]
     return values
+
+
+def is_named(config: TrainConfig) -> bool:
+    """Whether names and numbers say all of `config`, so that JSON holds all of it."""
+    parts = (config.model, config.loss)
+    named = all(isinstance(part, str) for part in parts) and isinstance(config.optimizer, OptimConfig)
+    return named and config.program is None
 
 
 def to_json(config: Any) -> str:
@@ -250,7 +271,7 @@ def to_json(config: Any) -> str:
 def from_json(cls: type[T], text: str) -> T:
     """The config that `to_json` wrote.
 
-    >>> config = TrainConfig("dense", optim=OptimConfig("sgd", momentum=0.9))
+    >>> config = TrainConfig("dense", optimizer=OptimConfig("sgd", momentum=0.9))
     >>> from_json(TrainConfig, to_json(config)) == config
     True
 
@@ -269,6 +290,7 @@ def from_dict(cls: type[T], values: Mapping[str, Any]) -> T:
     if not isinstance(values, Mapping):
         raise UserError(f"config is {values!r:.80}; expected a JSON object with fields of {cls.__name__}")
     fields = {field.name: field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    values = {("optimizer" if name == "optim" and name not in fields else name): v for name, v in values.items()}
     unknown = sorted(set(values) - set(fields))
     if unknown:
         raise UserError(f"config has the unknown field {unknown[0]!r}; expected some of {', '.join(fields)}")
@@ -280,7 +302,7 @@ def from_dict(cls: type[T], values: Mapping[str, Any]) -> T:
 
 
 def _field_value(name: str, value: Any) -> Any:
-    if name == "optim":
+    if name == "optimizer" and not isinstance(value, str):
         return from_dict(OptimConfig, value)
     if name == "augment":
         return from_dict(AugmentConfig, value)

@@ -29,7 +29,7 @@ SEEDS = (3, 4)
 # One step an epoch: the first update is the first gradient. Eight devices do not divide 180, two do.
 CONFIG = TrainConfig(
     "dense",
-    optim=OptimConfig("sgd", 0.125),  # 0.125 divides without rounding
+    optimizer=OptimConfig("sgd", 0.125),  # 0.125 divides without rounding
     augment=AugmentConfig(shift_pixels=2, scale_fraction=0.1, mixup_alpha=1.0),
     limit_examples=180,
     batch_size=180,
@@ -57,7 +57,7 @@ def observe(dataset, net, before, layout, stream_megabytes=None):
     norms = []
     for number in range(len(SEEDS)):
         moved = jax.tree.map(lambda a, b: (a[number] - b[number]).astype(np.float64), before, first[0])  # noqa: B023
-        squares = [np.square(leaf / CONFIG.optim.learning_rate).sum() for leaf in jax.tree.leaves(moved)]
+        squares = [np.square(leaf / CONFIG.optimizer.learning_rate).sum() for leaf in jax.tree.leaves(moved)]
         norms.append(np.sqrt(np.sum(squares)))
     weights = np.concatenate(
         [np.ravel(leaf) for leaf in jax.tree.leaves((result.state.params, result.state.model_state))]

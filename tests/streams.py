@@ -16,7 +16,7 @@ from mnistlab.devices import cluster, mesh
 from mnistlab.nets import layers, models
 
 NET = models.Network((layers.Flatten(), layers.Dense(10)))
-CONFIG = TrainConfig("net", optim=OptimConfig("sgd", 0.05), batch_size=32, num_epochs=2)
+CONFIG = TrainConfig("net", optimizer=OptimConfig("sgd", 0.05), batch_size=32, num_epochs=2)
 
 
 def observe(stream_megabytes=1):

@@ -275,7 +275,9 @@ def test_every_step_augments_anew_and_the_model_sees_it():
 
 def test_training_sees_augmented_images_and_evaluation_the_images_themselves(dataset):
     still = OptimConfig("sgd", 1e-30)
-    train_config = TrainConfig("net", augment=ALL, batch_size=64, num_epochs=1, optim=still, split="test_is_validation")
+    train_config = TrainConfig(
+        "net", augment=ALL, batch_size=64, num_epochs=1, optimizer=still, split="test_is_validation"
+    )
     result = training.run(train_config, dataset, model=models.Network((Flatten(), Dense(10))))
     (weights,) = result.state.params.values()
 

@@ -27,7 +27,7 @@ train_configs = st.builds(
     model=st.text(),
     split=st.sampled_from(config.SPLITS),
     model_options=st.lists(st.tuples(st.text(), scalars | st.lists(scalars).map(tuple)), max_size=3).map(tuple),
-    optim=optim_configs,
+    optimizer=optim_configs,
     batch_size=st.integers(1, 2**40),
     patience_epochs=st.none() | st.integers(1, 100),
     pixel_scale=positive,
@@ -52,7 +52,7 @@ def test_json_round_trip_of_the_optimizer_alone(optim_config):
     [
         ('{"model": "dense"', "not JSON"),
         ('{"model": "dense", "colour": 1}', "colour"),
-        ('{"model": "dense", "optim": {"lr": 1}}', "lr"),
+        ('{"model": "dense", "optimizer": {"lr": 1}}', "lr"),
         ('{"batch_size": 3}', "model"),
     ],
 )
@@ -62,7 +62,7 @@ def test_bad_json_is_named(text, named):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("text", ["[]", "3", '["model"]', "null", '{"model": "dense", "optim": 3}'])
+@pytest.mark.parametrize("text", ["[]", "3", '["model"]', "null", '{"model": "dense", "optimizer": 3}'])
 def test_json_that_is_no_object_is_refused(text):
     with pytest.raises(UserError):
         config.from_json(TrainConfig, text)
@@ -99,7 +99,7 @@ WORDS = {"name": "optimizer", "num_epochs": "epochs"}  # as the flags are called
 def test_an_impossible_value_is_named_in_one_line(field, value):
     good = TrainConfig("dense")
     if field in BAD_OF_OPTIM:
-        bad = dataclasses.replace(good, optim=dataclasses.replace(good.optim, **{field: value}))
+        bad = dataclasses.replace(good, optimizer=dataclasses.replace(good.optimizer, **{field: value}))
     else:
         bad = dataclasses.replace(good, **{field: value})
     with pytest.raises(UserError) as caught:
@@ -121,7 +121,7 @@ def test_an_impossible_value_is_named_in_one_line(field, value):
 )
 def test_values_that_do_not_go_together_are_refused(optim, named):
     with pytest.raises(UserError, match=named):
-        config.check(TrainConfig("dense", optim=optim))
+        config.check(TrainConfig("dense", optimizer=optim))
 
 
 @pytest.mark.parametrize("name", config.OPTIMIZERS)
@@ -129,7 +129,7 @@ def test_defaults_are_possible_and_kerass(name):
     learning_rates = {"adam": 0.001, "adamw": 0.001, "sgd": 0.01, "rmsprop": 0.001, "adadelta": 1.0}
     optim = config.optim_default(name)
     assert (optim.name, optim.learning_rate) == (name, learning_rates[name])
-    config.check(TrainConfig("dense", optim=optim))
+    config.check(TrainConfig("dense", optimizer=optim))
 
 
 def test_an_unknown_optimizer_has_no_defaults():
@@ -156,7 +156,9 @@ def test_an_impossible_sweep_is_refused(sweep, named):
 def test_with_setting_changes_one_field_only(name):
     before = dataclasses.asdict(TrainConfig("dense"))
     after = dataclasses.asdict(config.with_setting(TrainConfig("dense"), name, 0.25))
-    holder_before, holder_after = (before["optim"], after["optim"]) if name in before["optim"] else (before, after)
+    holder_before, holder_after = (
+        (before["optimizer"], after["optimizer"]) if name in before["optimizer"] else (before, after)
+    )
     assert holder_after.pop(name) == 0.25
     holder_before.pop(name)
     assert json.dumps(before) == json.dumps(after)

@@ -550,7 +550,7 @@ def test_a_data_source_reads_what_it_is_asked_for(tiny, tmp_path):
             np.testing.assert_array_equal(source[index], array[index])
         np.testing.assert_array_equal(getattr(streamed, split).label, getattr(whole, split).label)
     assert streamed.class_names == whole.class_names and streamed.name == "mnist"
-    config = TrainConfig("dense", optim=OptimConfig("sgd", 0.1), batch_size=16, num_epochs=2)
+    config = TrainConfig("dense", optimizer=OptimConfig("sgd", 0.1), batch_size=16, num_epochs=2)
     resident = training.run(config, whole, (0, 1))
     for history in (training.run(config, dataset, (0, 1), stream_megabytes=2).history for dataset in (whole, streamed)):
         for name, values in resident.history.items():

@@ -11,7 +11,7 @@ def test_overrides_reach_the_config_its_optimiser_and_the_model():
     before = Variant("mlp512", model_options=(("use_bias", False),))
     after = spec.override(before, {"convolution": "lax", "optimizer": "sgd", "momentum": 0.5, "num_epochs": 3})
     assert dict(after.model_options) == {"use_bias": False, "form": "lax"}
-    assert (after.optim.name, after.optim.learning_rate, after.optim.momentum, after.num_epochs) == (
+    assert (after.optimizer.name, after.optimizer.learning_rate, after.optimizer.momentum, after.num_epochs) == (
         "sgd",
         1e-2,
         0.5,

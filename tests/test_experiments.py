@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from experiments import common
-from mnistlab.comparison import runs
+from mnistlab.comparison import saved
 from mnistlab.errors import UserError
 
 ROOT = Path(__file__).parents[1]
@@ -214,15 +214,15 @@ def workdir(run_main, tmp_path_factory):
 
 def test_a_damaged_finding_is_written_again_by_the_same_command(run_main, workdir):
     command = ("lenet_vs_dense", *QUICK[:1], "--epochs=3", "--variants=dense", f"--workdir={workdir}")
-    whole = runs.read_run(workdir)
+    whole = saved.read_run(workdir)
     for name in ("history.csv", "summary.json"):
         path = workdir / name
         path.write_text(re.sub(r"(?<=\.)\d", lambda digit: str(9 - int(digit[0])), path.read_text(), count=1))
         with pytest.raises(UserError, match=name):
-            runs.read_run(workdir)
+            saved.read_run(workdir)
         done = run_main(*command, "--progress=lines")
         assert done.returncode == 0 and "epoch 1/3" not in done.stdout, done.stderr  # nothing is trained again
-        assert repr(runs.read_run(workdir).variants) == repr(whole.variants)
+        assert repr(saved.read_run(workdir).variants) == repr(whole.variants)
     checkpoints = sorted((workdir / "checkpoints").rglob("*"))
     for path in (workdir / "config.json", workdir / "checkpoints" / "dense" / "training" / "parts.json"):
         before = path.read_text()
@@ -260,7 +260,7 @@ def test_deterministic_adds_its_flag_to_the_users_before_jax_starts():
 import os, jax
 from jax._src import xla_bridge
 from experiments import common
-from mnistlab.comparison import runs
+from mnistlab.comparison import saved
 from mnistlab.errors import UserError
 def body():
     print(xla_bridge.backends_are_initialized(), os.environ["XLA_FLAGS"], jax.device_count())

@@ -21,7 +21,7 @@ from run_folders import result_of, write_run
 from experiments import common, lenet_vs_dense, power, scoreboard
 from mnistlab import config, sealed
 from mnistlab.analysis.claims import Claim
-from mnistlab.comparison import run, runs, spec, workdirs
+from mnistlab.comparison import run, saved, spec, workdirs
 from mnistlab.config import OptimConfig, TrainConfig
 from mnistlab.devices import cluster, mesh
 from mnistlab.errors import UserError
@@ -113,9 +113,9 @@ def resolve(arguments, asked=lenet_vs_dense.EXPERIMENT):
         flags.FLAGS.distributed, {}, flags.FLAGS.coordinator, flags.FLAGS.num_processes, flags.FLAGS.process_id
     )
     for variant in variants.values():
-        schedule = optim.make_schedule(variant.config.optim, variant.config.num_epochs, 60_000)
+        schedule = optim.make_schedule(variant.config.optimizer, variant.config.num_epochs, 60_000)
         float(schedule(np.int32(3)))
-        optim.make_optimizer(variant.config.optim, variant.config.num_epochs, 60_000).init({"w": np.zeros(1)})
+        optim.make_optimizer(variant.config.optimizer, variant.config.num_epochs, 60_000).init({"w": np.zeros(1)})
 
 
 @settings(quickly, max_examples=300)
@@ -223,10 +223,10 @@ FILES = ("config.json", "history.csv", "summary.json")
 
 def read(folder):
     """All that compare, power and the scoreboard read of a run's folder, up to what they draw."""
-    run = runs.read_run(folder)
-    for one, other in runs.pair_variants(run, run, "high", "low"):
-        runs.compare_runs(run, run, variant_a=one, variant_b=other)
-        runs.differing_settings(run, one, run, other)
+    run = saved.read_run(folder)
+    for one, other in saved.pair_variants(run, run, "high", "low"):
+        saved.compare_runs(run, run, variant_a=one, variant_b=other)
+        saved.differing_settings(run, one, run, other)
     asked = power.pilots(run, None, None, None, "test_accuracy")
     power.needs_table(asked, [[power.need(pilot.differences)] for pilot in asked], 1)
 
@@ -296,9 +296,9 @@ def resumed(folder):
 
 
 READERS = {
-    "config.json": (runs.read_run, resumed),
-    "history.csv": (runs.read_run, runs.read_summary),
-    "summary.json": (runs.read_run, runs.read_summary),
+    "config.json": (saved.read_run, resumed),
+    "history.csv": (saved.read_run, saved.read_summary),
+    "summary.json": (saved.read_run, saved.read_summary),
     "parts.json": (lambda folder: run._kept_ranges(folder / "parts.json", 8),),
 }
 """Who reads which file: compare, power, gather by read_run, the scoreboard by read_summary, and resuming."""

@@ -108,7 +108,7 @@ class Plain(nn.Module):
 
 
 def test_a_model_without_axis_name_cannot_be_split_by_hand(dataset):
-    config = TrainConfig(Plain(), optim=OptimConfig("sgd", 0.1), batch_size=64, num_epochs=1)
+    config = TrainConfig(Plain(), optimizer=OptimConfig("sgd", 0.1), batch_size=64, num_epochs=1)
     setup = Setup(config, dataset, loop.step_functions_of(config, dataset), Feed(dataset), None, Executables())
     with pytest.raises(UserError, match="axis_name"), pytest.MonkeyPatch.context() as patch:
         patch.setattr(mesh.Grid, "axis_name", mesh.BATCH)
@@ -117,7 +117,7 @@ def test_a_model_without_axis_name_cannot_be_split_by_hand(dataset):
 
 @pytest.mark.parametrize("strategy", ["jit", "pmap", "shard_map"])
 def test_the_same_run_on_one_device_by_any_means(dataset, strategy):
-    config = TrainConfig("plain", optim=OptimConfig("sgd", 0.1), batch_size=64, num_epochs=2)
+    config = TrainConfig("plain", optimizer=OptimConfig("sgd", 0.1), batch_size=64, num_epochs=2)
     layout = mesh.make_layout(1, strategy)
     assert layout is not None
     got = training.run(config, dataset, (0, 1), model=Plain(), layout=layout)

@@ -14,7 +14,7 @@ from mnistlab.training import loop, nans
 from mnistlab.training.callbacks import Checkpoint
 from mnistlab.training.nans import NanCheck
 
-CONFIG = TrainConfig("dense", batch_size=100, num_epochs=2, optim=OptimConfig("sgd", 0.05))
+CONFIG = TrainConfig("dense", batch_size=100, num_epochs=2, optimizer=OptimConfig("sgd", 0.05))
 X = jnp.array([0.0, 1.0, 4.0])
 
 

@@ -34,7 +34,7 @@ MEGABYTE = 10**6
 OWN_SPLITS = TrainConfig(
     "net",
     split="random_80_20",
-    optim=OptimConfig("adam", 1e-2),
+    optimizer=OptimConfig("adam", 1e-2),
     patience_epochs=2,
     batch_size=24,
     num_epochs=3,
@@ -126,7 +126,7 @@ def test_a_dataset_that_does_not_fit_is_streamed_unasked(dataset, monkeypatch):
         monkeypatch.setattr(sizing, "free_memory", lambda: free_bytes)  # noqa: B023
         assert feed.fits(images) == fits
     monkeypatch.setattr(batches, "make_pool", None)  # is not called
-    train_config = TrainConfig("linear", optim=OptimConfig("sgd", 0.05), batch_size=100, num_epochs=1)
+    train_config = TrainConfig("linear", optimizer=OptimConfig("sgd", 0.05), batch_size=100, num_epochs=1)
     result = training.run(train_config, dataset, (0,), model=Linear())
     assert np.isfinite(result.history["val_loss"]).all()
 

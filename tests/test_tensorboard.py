@@ -62,8 +62,8 @@ def test_a_reloaded_model_predicts_the_same(dataset, tmp_path):
     run.run(shown, Options(tmp_path, num_seeds=2), dataset=dataset)
     steps = loop.step_functions_of(variant.config, dataset)
     result = training.run(variant.config, dataset, [0, 1])
-    reloaded = nets.restore_weights(tmp_path / "checkpoints" / "dense" / "last", result.state)
+    reloaded = nets.restore_weights(tmp_path / "checkpoints" / "dense", result.whole)
     ours, theirs = (jax.vmap(steps.predict, (0, None))(state, dataset.test.image) for state in (result.state, reloaded))
     np.testing.assert_array_equal(ours, theirs)
     with pytest.raises(checkpoint.UserError, match="train first"):
-        nets.restore_weights(tmp_path / "nowhere", result.state)
+        nets.restore_weights(tmp_path / "checkpoints" / "nowhere", result.whole)

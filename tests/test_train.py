@@ -22,7 +22,7 @@ from mnistlab.training.result import Run
 from mnistlab.training.sizing import PopulationSize
 
 SMALL = models.Network((Flatten(), Dense(8, "relu"), BatchNorm(), Dropout(0.25), Dense(10)))
-CONFIG = TrainConfig("dense", batch_size=64, num_epochs=3, optim=OptimConfig("adam", 1e-2))  # 200 = 3 * 64 + 8
+CONFIG = TrainConfig("dense", batch_size=64, num_epochs=3, optimizer=OptimConfig("adam", 1e-2))  # 200 = 3 * 64 + 8
 
 
 class Linear(nn.Module):
@@ -34,7 +34,7 @@ class Linear(nn.Module):
 
 
 def sgd(learning_rate=0.05, **changes):
-    return dataclasses.replace(CONFIG, optim=OptimConfig("sgd", learning_rate), **changes)
+    return dataclasses.replace(CONFIG, optimizer=OptimConfig("sgd", learning_rate), **changes)
 
 
 def leaves(tree):
@@ -118,8 +118,8 @@ def softmax_regression(dataset, train_config, seed, kernel, bias):
             examples = row[weight > 0]
             error, batch_loss, batch_correct = look(examples)
             loss, correct = loss + batch_loss, correct + batch_correct
-            kernel = kernel - train_config.optim.learning_rate * x[examples].T @ error / len(examples)
-            bias = bias - train_config.optim.learning_rate * error.sum(axis=0) / len(examples)
+            kernel = kernel - train_config.optimizer.learning_rate * x[examples].T @ error / len(examples)
+            bias = bias - train_config.optimizer.learning_rate * error.sum(axis=0) / len(examples)
         _, val_loss, val_correct = look(parts.val)
         n, n_val = len(parts.train), len(parts.val)
         yield loss / n, correct / n, val_loss / n_val, val_correct / n_val

@@ -237,13 +237,18 @@ def described(now, before=None):
 
 
 def test_differences_are_said_in_flags_once_for_all_variants_and_a_handful_at_most():
-    short = {"num_epochs": 2, "optim": OptimConfig(learning_rate=0.1)}
+    short = {"num_epochs": 2, "optimizer": OptimConfig(learning_rate=0.1)}
     both = {"a": settings(**short), "b": settings(**short, batch_size=64)}
     assert described(both) == "learning_rate 0.001 -> 0.1, epochs 20 -> 2"
     assert described({"a": settings(), "b": settings()}) == "b: batch_size 64 -> 128"
     assert described({"a": settings(loss="double_softmax"), "c": settings()}) == "variants a,b -> a,c"
     assert described({"a": settings(patience_epochs=3)}) == "variants a,b -> a, patience_epochs none -> 3"
-    many = {"optim": OptimConfig("sgd", 0.1, momentum=0.9), "num_epochs": 1, "batch_size": 1, "split": "random_55_5"}
+    many = {
+        "optimizer": OptimConfig("sgd", 0.1, momentum=0.9),
+        "num_epochs": 1,
+        "batch_size": 1,
+        "split": "random_55_5",
+    }
     line = described({"a": settings(**many)}, {"a": settings()})
     assert line.count(" -> ") == identity.NUM_NAMED and line.endswith(" and 1 more") and "optimizer adam -> sgd" in line
 

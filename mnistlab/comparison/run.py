@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,10 +17,11 @@ from mnistlab.analysis import history
 from mnistlab.comparison import nets, outputs, spec, workdirs
 from mnistlab.comparison.spec import Experiment, Options, Outcome, Variant
 from mnistlab.data import batches, datasets
+from mnistlab.data.batches import Batch
 from mnistlab.data.datasets import Dataset
 from mnistlab.devices import cluster, mesh
 from mnistlab.errors import UserError
-from mnistlab.files import write_atomic
+from mnistlab.files import sha256, write_atomic
 from mnistlab.report import canvas, text
 from mnistlab.training import loop, result, trained
 from mnistlab.training.callbacks import Callback, Checkpoint
@@ -27,6 +29,7 @@ from mnistlab.training.loop import Resources
 from mnistlab.training.nans import NanCheck
 from mnistlab.training.result import Result
 from mnistlab.training.sizing import PopulationSize
+from mnistlab.training.step import StepFunctions
 from mnistlab.training.tensorboard import TensorBoard
 from mnistlab.training.trained import Trained
 
@@ -93,10 +96,13 @@ def run(
         return {}
     with workdirs.locked(options.workdir):
         identity = _identity(experiment, options, variants, seeds)
-        if options.resume:  # refused before data is loaded
-            workdirs.check(options.workdir, identity)
+        if options.resume and all(configs.is_named(variant) for variant in variants.values()):
+            workdirs.check(options.workdir, identity)  # refused before data is loaded
         session = begin()
         identity["data"] = session.dataset.fingerprint
+        for name, variant in variants.items():
+            if not configs.is_named(variant):
+                identity["variants"][name]["program"] = _program_digest(_steps(session, variant), session.dataset)
         for variant in variants.values():  # bad limits end here, before anything is written or replaced
             batches.split_parts(variant, session.dataset, seeds[0])
         workdirs.prepare(options.workdir, identity, options.resume)
@@ -122,6 +128,25 @@ def _identity(
     }
 
 
+def _program_digest(steps: StepFunctions, dataset: Dataset) -> str:
+    """What is computed by a network, loss and optimiser that no names say: a digest of the operations and constants.
+
+    The same in every process with the same JAX; a change in any of them, or of the images' shape, makes another.
+    """
+    image_shape = dataset.train.image.shape[1:]
+    image = jax.ShapeDtypeStruct((2, *image_shape), dataset.train.image.dtype)
+    shapes: Any = (image, jax.ShapeDtypeStruct((2,), np.int32), jax.ShapeDtypeStruct((2,), np.float32))
+
+    def all_of_it(seed: jax.Array, batch: Batch) -> Any:
+        state = steps.init(seed, image_shape, {})
+        return steps.train_step(state, batch), steps.eval_step(state, batch, jax.numpy.int32(0))
+
+    traced = jax.make_jaxpr(all_of_it)(jax.ShapeDtypeStruct((), np.uint32), Batch(*shapes))
+    text = re.sub(r"0x[0-9a-f]+", "", str(traced))  # where a function lies in memory
+    constants = "".join(sha256(np.asarray(constant).tobytes()) for constant in traced.consts)
+    return sha256((text + constants).encode())
+
+
 def _load(variants: Mapping[str, Variant], data_dir: Path | None) -> Dataset:
     wanted = {(variant.dataset, variant.order) for variant in variants.values()}
     if len(wanted) != 1:
@@ -142,7 +167,7 @@ def _train(session: Session) -> Outcome:
             part = trained.select(trained_variant, numbers)
             outcome.results[label] = part.result
             outcome.trained[label] = part
-            outcome.predictions[label] = nets.predicted_classes(predict, part.state, part.result, session.dataset)
+            outcome.predictions[label] = nets.predicted_classes(predict, part, session.dataset)
         if not (session.options.workdir / "summary.json").exists():  # else it is of all variants already
             write_atomic(session.options.workdir / "history.csv", history.to_csv(outcome.results))
     return outcome
@@ -165,12 +190,15 @@ def _train_variant(session: Session, name: str) -> Trained:
         *([events] if events else []),
     ]
     whole = _train_ranges(session, name, callbacks)
-    for kind, state in (("last", whole.state), ("best", whole.best)):
-        nets.save_weights(folder / kind, state)
-    whole = whole._replace(state=nets.restore_weights(folder / "last", whole.state))
+    nets.save_weights(folder, whole)
+    if not configs.is_named(variant.config):
+        pixels = session.dataset.train.image
+        image = jax.ShapeDtypeStruct(pixels.shape[1:], pixels.dtype)
+        nets.save_function(folder, _steps(session, variant).predict, whole.state, image)
+    whole = whole._replace(state=nets.restore_weights(folder, whole))
     if events is not None:
         predict = jax.jit(_steps(session, variant).predict)
-        predicted = nets.predicted_classes(predict, whole.state, whole.result, session.dataset)
+        predicted = nets.predicted_classes(predict, whole, session.dataset)
         figure = outputs.predictions_figure(whole.result, predicted, session.dataset)
         events.image("predictions", canvas.pixels(figure), variant.num_epochs)
         events.close()
@@ -243,7 +271,7 @@ def _kept_ranges(path: Path, num_seeds: int) -> list[SeedRange]:
     return [SeedRange(*pair) for pair in numbers]
 
 
-def _steps(session: Session, variant: Variant) -> Any:
+def _steps(session: Session, variant: Variant) -> StepFunctions:
     return loop.step_functions_of(variant.config, session.dataset)
 
 

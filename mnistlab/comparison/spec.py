@@ -161,7 +161,7 @@ def override(variant: Variant, overrides: Mapping[str, Any]) -> Variant:
         options = dict(variant.model_options) | {"form": settings.pop("convolution")}
         variant = dataclasses.replace(variant, model_options=tuple(options.items()))
     if "optimizer" in settings:  # first: its defaults give way to the other overrides
-        variant = dataclasses.replace(variant, optim=optim.default_config(settings.pop("optimizer")))
+        variant = dataclasses.replace(variant, optimizer=optim.default_config(settings.pop("optimizer")))
     for name, value in settings.items():
         variant = configs.with_setting(variant, name, value)
     return variant

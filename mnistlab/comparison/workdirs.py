@@ -137,6 +137,8 @@ def _earlier(workdir: Path, advice: str) -> dict[str, Any] | None:
     variants = run["variants"].values() if isinstance(run.get("variants"), dict) else ()
     for variant in variants:  # before there was augmentation, a run had none
         if isinstance(variant, dict) and isinstance(variant.get("config"), dict):
+            if "optim" in variant["config"]:  # its name before
+                variant["config"]["optimizer"] = variant["config"].pop("optim")
             variant["config"].setdefault("augment", _jsonable(dataclasses.asdict(AugmentConfig())))
     return run
 

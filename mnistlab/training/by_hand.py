@@ -94,7 +94,7 @@ def make_step_functions(config: TrainConfig) -> StepFunctions:
         )
         zeros = Weights(*(jnp.zeros_like(kernel) for kernel in weights))
         rates = {
-            "learning_rate": jnp.float32(settings.get("learning_rate", config.optim.learning_rate)),
+            "learning_rate": jnp.float32(settings.get("learning_rate", config.optimizer.learning_rate)),
             "dropout_rate": jnp.float32(settings.get("dropout_rate", default_rate)),
         }
         moments = Moments(zeros, Weights(*(jnp.zeros_like(kernel) for kernel in weights)))

@@ -60,7 +60,8 @@ class Keeper:
           UserError: the write failed, or a later epoch is there already.
         """
         tree = jax.device_get(_keys_to_data(tree))
-        meta = {"epoch": epoch, "digest": digest(tree), "run": self.run}
+        flat = digest(ocp.tree.to_flat_dict(tree))
+        meta = {"epoch": epoch, "digest": digest(tree), "flat": flat, "run": self.run}
         meta["of_this"] = _digest_of_meta(meta)
         arguments = ocp.args.Composite(state=ocp.args.StandardSave(tree), meta=ocp.args.JsonSave(meta))
         with self._writing():
@@ -72,6 +73,8 @@ class Keeper:
 
     def restore(self, template: Any) -> tuple[int, Any] | None:
         """The last whole (epoch, tree), on the host; None when nothing was kept.
+
+        The tree has the structure of `template`; where that is None, of nested dictionaries.
 
         A damaged checkpoint is named in a warning and removed, and the one before it is used.
 
@@ -140,6 +143,10 @@ class Keeper:
             if _is_damage(error):
                 return None
             raise UserError(f"{unreadable}: {_reason(error)}; {advice}") from error
+        if template is None:
+            tree = ocp.tree.from_flat_dict(dict(kept))
+            whole = meta.get("flat") == digest(kept) or meta["digest"] == digest(tree)  # none before there was "flat"
+            return tree if whole and meta["epoch"] == epoch else None
         target = jax.tree.map(np.asarray, jax.device_get(_keys_to_data(template)))
         if _layout(kept) != _layout(ocp.tree.to_flat_dict(target)):
             raise UserError(

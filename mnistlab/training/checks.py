@@ -1,9 +1,10 @@
 """Whether a configuration is possible: its own bounds, and what only the registries and the image know."""
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 
 from mnistlab import config
-from mnistlab.config import SWEEPABLE, C, TrainConfig, one_of, with_setting
+from mnistlab.config import SWEEPABLE, C, OptimConfig, TrainConfig, one_of, with_setting
 from mnistlab.data import augment
 from mnistlab.errors import UserError
 from mnistlab.training import losses, optim
@@ -19,7 +20,8 @@ def check(train_config: C, image_shape: Sequence[int]) -> C:
       UserError: one line that names the first impossible value.
     """
     config.check(train_config, REGISTRIES)
-    optim.check(train_config.optim)
+    if isinstance(train_config.optimizer, OptimConfig):
+        optim.check(train_config.optimizer)
     augment.check(train_config.augment, image_shape)
     return train_config
 
@@ -36,5 +38,9 @@ def check_sweep(sweep: Mapping[str, Sequence[float]], train_config: TrainConfig,
             raise UserError(f"sweep of {name} has no values; expected e.g. {name}=0.1,0.2")
         if len(set(values)) < len(values):
             raise UserError(f"sweep of {name} names a value twice: {','.join(map(str, values))}")
+        stand_in = train_config
+        if not isinstance(train_config.optimizer, OptimConfig):  # what its state holds is known later
+            optimizer = OptimConfig("sgd" if name == "momentum" else "adamw")
+            stand_in = dataclasses.replace(train_config, optimizer=optimizer)
         for value in values:
-            check(with_setting(train_config, name, value), image_shape)
+            check(with_setting(stand_in, name, value), image_shape)

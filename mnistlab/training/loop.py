@@ -27,7 +27,7 @@ from mnistlab.training.finite import finite_runs
 from mnistlab.training.population import Population, Setup
 from mnistlab.training.result import Result, Run
 from mnistlab.training.sizing import PopulationSize
-from mnistlab.training.step import Metric, StepFunctions
+from mnistlab.training.step import Metric, Predict, StepFunctions
 from mnistlab.training.trained import Trained
 
 
@@ -168,6 +168,8 @@ def _checked_runs(
         value = getattr(resources, name)
         if value is not None and value < 1:
             raise UserError(f"{name} is {value}; expected a whole number of at least 1")
+    if config.patience_epochs is not None and not len(batches.split_parts(config, dataset, seeds[0]).val):
+        raise UserError("patience_epochs is set, but there are no validation examples; give some, or leave it out")
     return sizing.make_runs(config, seeds, sweep)
 
 
@@ -194,13 +196,20 @@ def step_functions_of(
     steps_per_epoch = -(-len(parts.train) // config.batch_size)
     return step.make_step_functions(
         make_model(config.model, config.model_options),
-        optim.make_optimizer(config.optim, config.num_epochs, steps_per_epoch),
-        losses.LOSSES[config.loss],
-        pixel_scale=config.pixel_scale,
+        optim.make_optimizer(config.optimizer, config.num_epochs, steps_per_epoch),
+        losses.LOSSES[config.loss] if isinstance(config.loss, str) else config.loss,
+        pixel_scale=1.0 if np.issubdtype(dataset.train.image.dtype, np.floating) else config.pixel_scale,
         reduction=config.loss_reduction,
         augmentation=config.augment,
         metrics=metrics or {},
     )
+
+
+def predict_of(config: TrainConfig) -> Predict:
+    """The forward pass of what `config` names, which no dataset is needed for."""
+    if config.program is not None:
+        return config.program(config).predict
+    return step.make_predict(make_model(config.model, config.model_options), pixel_scale=config.pixel_scale)
 
 
 def make_model(model: str | nn.Module, options: Sequence[tuple[str, Any]] = ()) -> nn.Module:

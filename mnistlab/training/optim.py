@@ -56,11 +56,16 @@ def check(config: OptimConfig) -> None:
     make_schedule(config, num_epochs=1, steps_per_epoch=100)
 
 
-def make_optimizer(config: OptimConfig, num_epochs: int, steps_per_epoch: int) -> optax.GradientTransformation:
+def make_optimizer(
+    config: OptimConfig | optax.GradientTransformation, num_epochs: int, steps_per_epoch: int
+) -> optax.GradientTransformation:
     """The optimiser of `config`; its numeric settings are values in its state (see `with_settings`).
 
-    The learning rate of step t is learning_rate * schedule(t), schedule having a peak of 1.
+    The learning rate of step t is learning_rate * schedule(t), schedule having a peak of 1. A transformation of the
+    user's own is taken as it is.
     """
+    if not isinstance(config, OptimConfig):
+        return config
     optimizer = OPTIMIZERS[config.name]
     shape = make_schedule(config, num_epochs, steps_per_epoch)
 
@@ -79,9 +84,16 @@ def make_optimizer(config: OptimConfig, num_epochs: int, steps_per_epoch: int) -
 
 
 def with_settings(opt_state: Any, settings: Mapping[str, jax.Array]) -> Any:
-    """`opt_state` of `make_optimizer` with some of INJECTED replaced by float32 scalars."""
+    """`opt_state` with some of INJECTED replaced by float32 scalars.
+
+    Raises:
+      UserError: a setting that is no value in the state: optax.inject_hyperparams makes it one.
+    """
     known = {name: jnp.asarray(value, jnp.float32) for name, value in settings.items() if name in INJECTED}
-    return opt_state._replace(hyperparams={**opt_state.hyperparams, **known}) if known else opt_state
+    for name in known:
+        if not optax.tree_utils.tree_get_all_with_path(opt_state, name):
+            raise UserError(f"{name} cannot be swept: the optimizer has no such value; see optax.inject_hyperparams")
+    return optax.tree_utils.tree_set(opt_state, **known) if known else opt_state
 
 
 def make_schedule(config: OptimConfig, num_epochs: int, steps_per_epoch: int) -> optax.Schedule:

@@ -151,6 +151,7 @@ def make_train_step(
     The gradient is of sum_i w_i loss_i, divided by sum_i w_i where the reduction is "mean".
     """
     apply = _apply(model)
+    update = optax.with_extra_args_support(tx).update  # some transformations look at the loss
 
     def train_step(state: TrainState, batch: Batch, /, axis_name: str | None = None) -> tuple[TrainState, Sums]:
         rng = jax.random.fold_in(key_of(state), state.step)
@@ -180,7 +181,7 @@ def make_train_step(
             params = jax.tree.map(lambda leaf: jax.lax.pcast(leaf, axis_name, to="varying"), params)
         gradient, (model_state, total) = jax.grad(objective, has_aux=True)(params)
         gradient, total = _sum_over((gradient, total), axis_name)
-        updates, opt_state = tx.update(gradient, state.opt_state, state.params)
+        updates, opt_state = update(gradient, state.opt_state, state.params, value=total.loss / divisor)
         new = TrainState(
             state.step + 1,
             optax.apply_updates(state.params, updates),

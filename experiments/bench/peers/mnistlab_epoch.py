@@ -17,7 +17,7 @@ def prepare(job: Job, peer: str) -> Round:
     classes = tuple(str(digit) for digit in range(10))
     dataset = datasets.Dataset("bench", "1.0.0", classes, data, data._replace(image=image[:1], label=label[:1]), "")
     train_config = TrainConfig(
-        job.model, optim=optim.default_config(job.optimizer), batch_size=job.batch_size, split="test_is_validation"
+        job.model, optimizer=optim.default_config(job.optimizer), batch_size=job.batch_size, split="test_is_validation"
     )
     epoch, carry = loop.prepare(train_config, dataset, range(job.num_seeds), layout=mesh.make_layout())
 

@@ -31,12 +31,13 @@ class RunFolder(NamedTuple):
     summary: dict[str, Any]  # summary.json
 
 
-def read_run(path: Path) -> RunFolder:
+def read_run(path: Path | str) -> RunFolder:
     """The run that an experiment left in the folder `path`: config.json, summary.json and history.csv.
 
     Raises:
       UserError: no run, none that trained, one that has not come to its end, a damaged file, or files of several runs.
     """
+    path = Path(path)
     settings = _read_json(path, "config.json", "give the folder of a run", COPY)
     wrong = _misfit(settings, _SETTINGS)
     if wrong:
@@ -289,8 +290,8 @@ def _settings(run: RunFolder, variant: str) -> dict[str, Any]:
 def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """A nested mapping as one, names joined by points.
 
-    >>> _flat({"optim": {"name": "adam"}, "loss": "sum"})
-    {'optim.name': 'adam', 'loss': 'sum'}
+    >>> _flat({"optimizer": {"name": "adam"}, "loss": "sum"})
+    {'optimizer.name': 'adam', 'loss': 'sum'}
     """
     flat: dict[str, Any] = {}
     for name, value in tree.items():
