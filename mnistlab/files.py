@@ -46,6 +46,18 @@ def write_atomic_with(path: Path, write: Callable[[Path], object]) -> None:
                 temporary.unlink(missing_ok=True)
 
 
+def entries(folder: Path) -> list[Path]:
+    """What is in `folder`, sorted; nothing where there is no such folder.
+
+    Raises:
+      OSError: it cannot be read.
+    """
+    try:
+        return sorted(folder.iterdir())
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
 def remove(path: Path) -> None:
     """Removes a file, a link or a folder with all in it; nothing behind a link.
 
@@ -64,7 +76,7 @@ def remove_temporaries(folder: Path) -> None:
     Raises:
       OSError: a folder that cannot be read, or a file in it that cannot be removed.
     """
-    for path in folder.iterdir() if folder.is_dir() else ():
+    for path in entries(folder):
         if _TEMPORARY.fullmatch(path.name) and path.is_file() and not path.is_symlink():
             path.unlink()
 

@@ -214,7 +214,7 @@ def test_an_error_in_clearing_ends_the_run(run, monkeypatch):
         raise PermissionError(13, "Permission denied", str(path))
 
     monkeypatch.setattr(files, "remove", fail)
-    with pytest.raises(UserError, match=r"cannot clear .*Permission denied"):
+    with pytest.raises(UserError, match=r"cannot remove .*best: Permission denied"):
         workdirs.prepare(run, RUN, resume=False)
 
 

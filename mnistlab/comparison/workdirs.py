@@ -45,9 +45,9 @@ def locked(workdir: Path) -> Iterator[None]:
             raise UserError(f"another run is writing to {workdir}; wait for it, or choose another --workdir") from error
         except OSError as error:
             raise UserError(f"cannot lock {workdir}: {error.strerror}; choose another --workdir") from error
-        with file_errors(f"cannot write to {workdir}", "choose another --workdir, or let it be written"):
-            training = [path for path in _checkpoints(workdir) if path.name == "training"]
-            for folder in (workdir, workdir / "figures", *training):
+        training = [path for path in _checkpoints(workdir) if path.name == "training"]
+        for folder in (workdir, workdir / "figures", *training):
+            with file_errors(f"cannot clean {folder}", "let it be written, or choose another --workdir"):
                 files.remove_temporaries(folder)
         yield
 
@@ -145,12 +145,10 @@ def _earlier(workdir: Path, advice: str) -> dict[str, Any] | None:
 
 def _checkpoints(workdir: Path) -> list[Path]:
     """The folders of checkpoints in `workdir`, checkpoints/<variant>/<training, last or best>."""
-    with file_errors(f"cannot read {workdir / 'checkpoints'}", "let it be read, or use another --workdir"):
-        try:
-            variants = sorted((workdir / "checkpoints").iterdir())
-        except (FileNotFoundError, NotADirectoryError):
-            return []
-        return [path for variant in variants for name in CHECKPOINTS if os.path.lexists(path := variant / name)]
+    folder = workdir / "checkpoints"
+    with file_errors(f"cannot read {folder}", "let it be read, or use another --workdir"):
+        variants = {variant: files.entries(variant) for variant in files.entries(folder)}
+    return [path for paths in variants.values() for path in paths if path.name in CHECKPOINTS]
 
 
 def _clear(workdir: Path) -> None:
@@ -169,17 +167,19 @@ def _clear(workdir: Path) -> None:
                     f"{folder} is a link to {folder.resolve()}, where checkpoints are; --noresume deletes nothing "
                     "behind a link: use another --workdir, or empty that folder yourself"
                 )
-    with file_errors(f"cannot clear {workdir}", "use another --workdir, or delete it yourself"):
-        for path in checkpoints:
-            files.remove(path)
-        for path in (*workdir.glob("checkpoints/*"), workdir / "checkpoints"):
-            with contextlib.suppress(OSError):  # there is more in it, or it is no folder: not ours
-                path.rmdir()
-        if os.path.lexists(workdir / "config.json"):  # else they may be anybody's
-            files.remove(workdir / "figures")
-            files.remove(workdir / "tb")
-        for name in (*FINDINGS, "config.json"):
-            files.remove(workdir / name)
+    for path in checkpoints:
+        _remove(path)
+    for path in (*files.entries(workdir / "checkpoints"), workdir / "checkpoints"):
+        with contextlib.suppress(OSError):  # there is more in it, which is not ours
+            path.rmdir()
+    named = os.path.lexists(workdir / "config.json")  # without, figures may be anybody's
+    for name in (*(("figures", "tb") if named else ()), *FINDINGS, "config.json"):
+        _remove(workdir / name)
+
+
+def _remove(path: Path) -> None:
+    with file_errors(f"cannot remove {path}", "use another --workdir, or delete it yourself"):
+        files.remove(path)
 
 
 def leave(
