@@ -15,7 +15,7 @@ def prepare(job: Job, peer: str) -> Round:
     image, label = job.image(), job.label()
     data = datasets.Split(image, label)
     classes = tuple(str(digit) for digit in range(10))
-    dataset = datasets.Dataset("bench", "1.0.0", classes, data, data._replace(image=image[:1], label=label[:1]), "")
+    dataset = datasets.Dataset("bench", "1.0.0", classes, data, data._replace(image=image[:1], label=label[:1]))
     train_config = config.TrainConfig(
         job.model, optim=config.optim_default(job.optimizer), batch_size=job.batch_size, split="test_is_validation"
     )

@@ -8,6 +8,7 @@ The dataset on disk is the stock one (`tfds.builder(name, data_dir=...)` opens i
 import contextlib
 import dataclasses
 import fcntl
+import functools
 import gzip
 import hashlib
 import importlib.metadata
@@ -50,14 +51,26 @@ class Split(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Dataset:
-    """A named dataset; `fingerprint` is a SHA-256 over its arrays in TFDS order, whichever order was asked for."""
+    """A named dataset. A loader that knows the fingerprint gives it; of arrays made by hand it is computed."""
 
     name: str
     version: str
     class_names: tuple[str, ...]
     train: Split
     test: Split
-    fingerprint: str
+    known_fingerprint: dataclasses.InitVar[str | None] = None  # no field: `replace` would keep it for other arrays
+
+    def __post_init__(self, known_fingerprint: str | None) -> None:
+        if known_fingerprint is not None:
+            self.__dict__["fingerprint"] = known_fingerprint
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 over the arrays, of a named dataset in TFDS order, whichever order was asked for."""
+        splits = dict(zip(_PREFIXES, (self.train, self.test), strict=True))
+        images = {f"{name}_image": _digest(split.image) for name, split in splits.items()}
+        labels = {f"{name}_label": _digest(np.asarray(split.label, np.int32)) for name, split in splits.items()}
+        return _fingerprint(images | labels)
 
 
 def default_data_dir() -> Path:
@@ -220,7 +233,7 @@ def from_builder(builder: Any) -> Dataset:
         json.dumps([name, records, [_digest(split.label) for split in splits.values()]]).encode()
     )
     class_names = tuple(builder.info.features["label"].names)
-    return Dataset(builder.info.name, str(builder.version), class_names, **splits, fingerprint=fingerprint)
+    return Dataset(builder.info.name, str(builder.version), class_names, **splits, known_fingerprint=fingerprint)
 
 
 # The decoded arrays beside the dataset: <data_dir>/<name>/<version>/decoded.
@@ -267,7 +280,8 @@ def _key(dataset_dir: Path, shipped: Path | None) -> dict[str, Any]:
 
 def _digest(array: np.ndarray) -> str:
     digest = hashlib.sha256(f"{array.dtype.str} {array.shape}".encode())
-    digest.update(array.data)
+    for start in range(0, len(array), 10_000):  # an array may read from disk where it is indexed
+        digest.update(np.ascontiguousarray(array[start : start + 10_000]).data)
     return digest.hexdigest()
 
 

@@ -10,6 +10,7 @@ import optax
 from flax import linen as nn
 
 from mnistlab.config import AugmentConfig
+from mnistlab.data import arrays
 from mnistlab.data.augment import augment, mixup
 from mnistlab.data.batches import Batch
 from mnistlab.errors import UserError
@@ -198,6 +199,7 @@ def make_predict(model: nn.Module, *, pixel_scale: float = 1 / 255) -> Predict:
     apply = _apply(model)
 
     def predict(state: TrainState, image: jax.Array) -> jax.Array:
+        arrays.check_images("these", image)
         scaled = image.astype(jnp.float32) * pixel_scale
         rng = jax.random.fold_in(state.rng, state.step)
         logits, _ = apply(state.params, state.model_state, scaled, None, rng, train=False, mutable=[])

@@ -1,5 +1,6 @@
 """Training: the one place for jit, vmap and scan. One compiled program an epoch, many seeds in it."""
 
+import dataclasses
 import functools
 import math
 import time
@@ -14,7 +15,7 @@ from jax.sharding import PartitionSpec as P
 
 from mnistlab import config
 from mnistlab.config import TrainConfig
-from mnistlab.data import batches
+from mnistlab.data import arrays, batches
 from mnistlab.data.batches import Batch, Order, Parts, Pool
 from mnistlab.data.datasets import Dataset
 from mnistlab.devices import parallel
@@ -62,7 +63,7 @@ class Carry(NamedTuple):
 class Result(NamedTuple):
     """What a crowd of R runs leaves; every array is a host array with the runs on its first axis."""
 
-    config: TrainConfig
+    config: TrainConfig  # its dataset is the name of the one that was given
     runs: tuple[Run, ...]
     state: TrainState  # the final weights: of the last epoch, or with early stopping the restored best; opt_state is ()
     best: TrainState  # the weights of the best validation epoch
@@ -70,6 +71,7 @@ class Result(NamedTuple):
     metrics: dict[str, np.ndarray]  # float64 [R]; see `final_metrics`
     seconds: dict[str, float]  # compile_seconds, train_seconds, evaluate_seconds: wall time of the whole crowd
     epoch_seconds: np.ndarray  # float64 [R, E]: wall seconds of the epoch divided by the runs trained in it
+    fingerprint: str = ""  # of the dataset that was given
 
 
 class Epoch(NamedTuple):
@@ -170,9 +172,12 @@ def run(
       on_epoch: called after each epoch of each crowd.
 
     Raises:
-      UserError: an impossible config, sweep or seed; a model or program that cannot be spread as `layout` asks.
+      UserError: an impossible config, sweep or seed; arrays that are no images with labels, or labels that the model
+        has no logit for; a model or program that cannot be spread as `layout` asks.
     """
     config.check(train_config)
+    arrays.check(dataset)
+    train_config = dataclasses.replace(train_config, dataset=dataset.name)  # what the result is of
     sweep = {name: tuple(values) for name, values in (sweep or {}).items()}
     config.check_sweep(sweep, train_config)
     if not len(seeds):
@@ -200,7 +205,7 @@ def run(
         crowd = runs[start : start + size]
         crowd_keeper = keeper(crowds.crowd_name(crowd)) if keeper else None
         results.append(trainer.train(crowd, crowd_keeper, on_epoch))
-    return concatenate(results)
+    return concatenate(results)._replace(fingerprint=dataset.fingerprint)
 
 
 def prepare(
@@ -212,6 +217,7 @@ def prepare(
     and nothing is validated. The carry given is donated.
     """
     config.check(train_config)
+    arrays.check(dataset)
     runs = crowds.make_runs(train_config, seeds, {})
     trainer = _Trainer(
         train_config, dataset, lambda axis_name: program_of(train_config, dataset, axis_name=axis_name), layout
@@ -256,6 +262,19 @@ def program_of(
         augmentation=train_config.augment,
         axis_name=axis_name,
     )
+
+
+def num_classes(program: Program, crowd: TrainState, image_shape: tuple[int, ...]) -> int:
+    """K of the logits [N, K] that a program gives for images of this shape; nothing is computed.
+
+    Raises:
+      UserError: it gives something else.
+    """
+    state = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), crowd)
+    logits = jax.eval_shape(program.predict, state, jax.ShapeDtypeStruct((2, *image_shape), np.uint8))
+    if len(logits.shape) != 2 or logits.shape[0] != 2:
+        raise UserError(f"the model gives {list(logits.shape)} for 2 images; expected logits [N, K]")
+    return logits.shape[1]
 
 
 def final_metrics(
@@ -319,6 +338,7 @@ def concatenate(results: Sequence[Result]) -> Result:
         jax.tree.map(join, *[result.metrics for result in results]),
         {name: sum(result.seconds[name] for result in results) for name in results[0].seconds},
         np.concatenate([result.epoch_seconds for result in results]),
+        results[0].fingerprint,
     )
 
 
@@ -350,6 +370,7 @@ class _Trainer:
         self.placed_pools: dict[Grid, Any] = {}
         self.programs: dict[Any, Any] = {}
         self.compile_seconds = 0.0
+        self.num_classes: int | None = None  # None until the labels are known to lie within the logits
 
     def train(self, crowd: Sequence[Run], keeper: Keeper | None, on_epoch: Callable[[Epoch], None] | None) -> Result:
         """Trains one crowd to its end and evaluates it."""
@@ -543,6 +564,9 @@ class _Trainer:
             return Carry(state, best, jnp.ones([], bool), jnp.zeros([], jnp.int32))
 
         carry = self._compiled("init", jax.vmap(init), seeds, settings)(seeds, settings)
+        if self.num_classes is None:
+            self.num_classes = num_classes(self.program, carry.state, self.image_shape)
+            arrays.check_labels(*self.labels, self.num_classes)
         size = self.config.batch_size
         ragged = len(self._parts(0).train) % size or grid.round_up(size) > size
         if "batch_stats" in carry.state.model_state and ragged and self.program.needs_full_batches:

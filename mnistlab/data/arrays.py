@@ -1,0 +1,69 @@
+"""What a user's arrays must be to be trained on; asked once, at the door."""
+
+from typing import Any
+
+import numpy as np
+
+from mnistlab.data.datasets import Dataset, Split
+from mnistlab.errors import UserError
+
+
+def check(dataset: Dataset) -> None:
+    """Makes sure that a dataset's arrays are images uint8 [N, H, W, C] with labels int [N].
+
+    Raises:
+      UserError: they are not, none is there, or training and test images differ in shape.
+    """
+    for name, split in (("train", dataset.train), ("test", dataset.test)):
+        _check_split(name, split)
+    train, test = (split.image.shape[1:] for split in (dataset.train, dataset.test))
+    if train != test:
+        raise UserError(f"train images are {_shape(train)}, test images {_shape(test)}; expected one shape [H, W, C]")
+
+
+def check_labels(train: np.ndarray, test: np.ndarray, num_classes: int) -> None:
+    """Makes sure that a model of `num_classes` logits can be right about every label.
+
+    Raises:
+      UserError: a label is negative or beyond the logits.
+    """
+    for name, label in (("train", train), ("test", test)):
+        low, high = int(np.min(label)), int(np.max(label))
+        if low < 0 or high >= num_classes:
+            raise UserError(
+                f"{name} labels go from {low} to {high}, but the model has {num_classes} logits: expected 0 to "
+                f"{num_classes - 1}; take a model of {high + 1} logits, or number the classes from 0"
+            )
+
+
+def check_images(name: str, image: Any) -> None:
+    """Makes sure that `image` is uint8 [N, H, W, C], which is scaled on its way into the model.
+
+    Raises:
+      UserError: it is not; the line says how to convert it.
+    """
+    if not hasattr(image, "dtype"):
+        raise UserError(f"{name} images are a {type(image).__name__}; expected an array uint8 [N, H, W, C]")
+    if image.dtype != np.uint8:
+        unit = "(255 * image).round().astype(np.uint8) where they lie in [0, 1]"
+        how = unit if np.issubdtype(image.dtype, np.floating) else "image.astype(np.uint8) where they lie in 0 to 255"
+        raise UserError(f"{name} images are {image.dtype}; expected uint8, 0 to 255: give {how}")
+    if len(image.shape) != 4:
+        axis = "; image[..., None] adds the axis of channels" if len(image.shape) == 3 else ""
+        raise UserError(f"{name} images have the shape {_shape(image.shape)}; expected [N, H, W, C]{axis}")
+
+
+def _check_split(name: str, split: Split) -> None:
+    image, label = split
+    check_images(name, image)
+    if not hasattr(label, "dtype") or not np.issubdtype(label.dtype, np.integer) or label.ndim != 1:
+        got = f"{label.dtype} {_shape(label.shape)}" if hasattr(label, "dtype") else f"a {type(label).__name__}"
+        raise UserError(f"{name} labels are {got}; expected whole numbers [N], of one-hot rows label.argmax(axis=-1)")
+    if len(image) != len(label):
+        raise UserError(f"{len(image):,} {name} images have {len(label):,} labels; expected one label an image")
+    if not len(label) or 0 in image.shape:
+        raise UserError(f"{name} images have the shape {_shape(image.shape)}; expected at least one image and pixel")
+
+
+def _shape(shape: tuple[int, ...]) -> str:
+    return f"[{', '.join(map(str, shape))}]"
