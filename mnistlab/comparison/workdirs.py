@@ -8,13 +8,13 @@ import json
 import os
 import platform
 import shutil
-import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 
+from mnistlab.comparison import revision
 from mnistlab.config import AugmentConfig
 from mnistlab.data.datasets import Dataset
 from mnistlab.errors import UserError
@@ -168,24 +168,13 @@ def _footer() -> str:
     about = provenance()
     versions = ", ".join(f"{name} {version}" for name, version in about["versions"].items())
     device = about["device"]
-    return f"{versions}; {device['count']} × {device['kind']} ({device['platform']}); revision {about['git_revision']}"
+    return f"{versions}; {device['count']} × {device['kind']} ({device['platform']}); {revision.describe(about)}"
 
 
 def provenance() -> dict[str, Any]:
     """Versions, device, precision, XLA's flags and code revision."""
     packages = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "tensorflow-datasets", "numpy", "mnistlab")
     device = jax.devices()[0]
-    revision = None
-    with contextlib.suppress(OSError, subprocess.SubprocessError):
-        folder = Path(__file__).parent
-        described = subprocess.run(
-            ["git", "describe", "--always", "--dirty", "--abbrev=12"],
-            cwd=folder,
-            capture_output=True,
-            text=True,
-            timeout=10,
-        )
-        revision = described.stdout.strip() or None
     return {
         "versions": {
             "python": platform.python_version(),
@@ -194,7 +183,7 @@ def provenance() -> dict[str, Any]:
         "device": {"platform": device.platform, "kind": device.device_kind, "count": jax.device_count()},
         "matmul_precision": str(jax.config.values["jax_default_matmul_precision"] or "backend's default"),
         "xla_flags": os.environ.get("XLA_FLAGS") or None,
-        "git_revision": revision,
+        **revision.revision(),
     }
 
 
