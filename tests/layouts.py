@@ -86,7 +86,7 @@ def synthetic():
         return datasets.Split((pattern[label] + noise).astype(np.uint8), label)
 
     names = tuple(f"class {number}" for number in range(10))
-    return datasets.Dataset("synthetic", "1.0.0", names, split(200, 1), split(100, 2), "0" * 64)
+    return datasets.Dataset("synthetic", "1.0.0", names, split(200, 1), split(100, 2))
 
 
 def main(nets, numbers):

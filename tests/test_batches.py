@@ -97,7 +97,7 @@ def test_the_pool_is_train_then_test_and_batches_are_taken_from_it():
         values = np.arange(first, first + count)
         return datasets.Split(values.astype(np.uint8).reshape(-1, 1, 1, 1), values.astype(np.int64))
 
-    dataset = datasets.Dataset("tiny", "1", ("a",), split(0, 3), split(3, 2), "")
+    dataset = datasets.Dataset("tiny", "1", ("a",), split(0, 3), split(3, 2))
     pool = batches.make_pool(dataset)
     assert isinstance(pool, Pool) and pool.label.dtype == np.int32 and pool.image.dtype == np.uint8
     assert pool.image.ravel().tolist() == pool.label.tolist() == [0, 1, 2, 3, 4]

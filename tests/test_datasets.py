@@ -1,5 +1,6 @@
 """Oracles: SHA256SUMS, an IDX reader of its own, published class counts, TFDS itself."""
 
+import dataclasses
 import fcntl
 import functools
 import gzip
@@ -27,6 +28,7 @@ from PIL import Image
 from mnistlab.config import OptimConfig, TrainConfig
 from mnistlab.data import datasets, idx
 from mnistlab.data import tfds as ours
+from mnistlab.data.datasets import Split
 from mnistlab.errors import UserError
 
 ARCHIVES = Path(datasets.__file__).parent / "archives"
@@ -110,6 +112,15 @@ def test_published_counts_names_and_first_label(data_dir, mnist, fashion):
     assert datasets.load("mnist", data_dir=data_dir, order="file").train.label[0] == 5
     assert mnist.fingerprint != fashion.fingerprint
     assert datasets.load("mnist", data_dir=data_dir, order="file").fingerprint == mnist.fingerprint
+
+
+def test_arrays_made_by_hand_have_the_fingerprint_of_what_they_hold(mnist):
+    copies = [Split(np.array(split.image), split.label.astype(np.int64)) for split in (mnist.train, mnist.test)]
+    assert datasets.Dataset("mine", "1", mnist.class_names, *copies).fingerprint == mnist.fingerprint
+    copies[0].image[59_999, 0, 0, 0] ^= 1
+    assert datasets.Dataset("mine", "1", mnist.class_names, *copies).fingerprint != mnist.fingerprint
+    replaced = dataclasses.replace(mnist, test=Split(mnist.test.image[:10], mnist.test.label[:10]))
+    assert replaced.fingerprint != mnist.fingerprint
 
 
 def test_the_stock_builder_opens_it_and_gives_the_same_examples(data_dir, mnist):

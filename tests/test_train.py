@@ -345,6 +345,17 @@ def test_early_stopping_does_not_pass_the_untrained_weights_off_as_the_best_of_a
     assert all(np.isnan(values).all() for values in result.metrics.values())
 
 
+# What the arrays were
+
+
+def test_a_result_is_of_the_dataset_that_was_given(dataset, crowd):
+    assert CONFIG.dataset == "mnist" and crowd.config == dataclasses.replace(CONFIG, dataset="synthetic")
+    assert crowd.fingerprint == dataset.fingerprint == training.select(crowd, [0]).fingerprint
+    flipped = dataset.train._replace(image=dataset.train.image[:, ::-1])
+    other = training.run(sgd(num_epochs=1), dataclasses.replace(dataset, train=flipped), model=Linear())
+    assert other.fingerprint != crowd.fingerprint and other.config.dataset == "synthetic"
+
+
 # What cannot be
 
 

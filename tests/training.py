@@ -10,7 +10,7 @@ from mnistlab.training.callbacks import Callback, OnEpoch
 from mnistlab.training.epoch import Record
 from mnistlab.training.loop import Resources
 
-FIELDS = ("config", "runs", "history", "metrics", "seconds", "epoch_seconds", "state", "best", "whole")
+FIELDS = ("config", "runs", "history", "metrics", "seconds", "epoch_seconds", "fingerprint", "state", "best", "whole")
 
 
 class Flat(namedtuple("Flat", FIELDS)):
@@ -37,7 +37,7 @@ def run(
 
 
 def flat(whole):
-    return Flat(*(getattr(whole.result, name) for name in FIELDS[:6]), whole.state, whole.best, whole)
+    return Flat(*(getattr(whole.result, name) for name in FIELDS[:7]), whole.state, whole.best, whole)
 
 
 def select(result, numbers):

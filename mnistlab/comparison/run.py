@@ -191,8 +191,8 @@ def _train_variant(session: Session, name: str) -> Trained:
     ]
     whole = _train_ranges(session, name, callbacks)
     nets.save_weights(folder, whole)
-    if not configs.is_named(variant.config):
-        pixels = session.dataset.train.image
+    pixels = session.dataset.train.image
+    if not configs.is_named(variant.config) or pixels.dtype != np.uint8:
         image = jax.ShapeDtypeStruct(pixels.shape[1:], pixels.dtype)
         nets.save_function(folder, _steps(session, variant).predict, whole.state, image)
     whole = whole._replace(state=nets.restore_weights(folder, whole))

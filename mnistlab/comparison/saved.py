@@ -282,7 +282,7 @@ def differing_settings(a: RunFolder, variant_a: str, b: RunFolder, variant_b: st
 def _settings(run: RunFolder, variant: str) -> dict[str, Any]:
     base = variant.split(" ")[0]
     own = {**run.config["run"]["variants"][base]["config"], **run.variants[variant].runs[0].settings}
-    names = ("data", "device", "matmul_precision", "xla_flags", "versions", "git_revision")
+    names = ("data", "device", "matmul_precision", "xla_flags", "versions", "git_revision", "code_digest")
     about = {name: run.config.get(name) for name in names}
     return _flat({"experiment": run.summary.get("experiment"), "protocol": run.summary.get("protocol"), **own, **about})
 

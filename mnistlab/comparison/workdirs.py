@@ -7,7 +7,6 @@ import importlib.metadata
 import json
 import os
 import platform
-import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from typing import Any
 import jax
 
 from mnistlab import files, sealed
-from mnistlab.comparison import identity
+from mnistlab.comparison import identity, revision
 from mnistlab.config import AugmentConfig
 from mnistlab.data.datasets import Dataset
 from mnistlab.errors import UserError, file_errors
@@ -245,24 +244,13 @@ def _footer() -> str:
     about = provenance()
     versions = ", ".join(f"{name} {version}" for name, version in about["versions"].items())
     device = about["device"]
-    return f"{versions}; {device['count']} × {device['kind']} ({device['platform']}); revision {about['git_revision']}"
+    return f"{versions}; {device['count']} × {device['kind']} ({device['platform']}); {revision.describe(about)}"
 
 
 def provenance() -> dict[str, Any]:
     """Versions, device, precision, XLA's flags and code revision."""
     packages = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "tensorflow-datasets", "numpy", "mnistlab")
     device = jax.devices()[0]
-    revision = None
-    with contextlib.suppress(OSError, subprocess.SubprocessError):
-        folder = Path(__file__).parent
-        described = subprocess.run(
-            ["git", "describe", "--always", "--dirty", "--abbrev=12"],
-            cwd=folder,
-            capture_output=True,
-            text=True,
-            timeout=10,
-        )
-        revision = described.stdout.strip() or None
     return {
         "versions": {
             "python": platform.python_version(),
@@ -271,7 +259,7 @@ def provenance() -> dict[str, Any]:
         "device": {"platform": device.platform, "kind": device.device_kind, "count": jax.device_count()},
         "matmul_precision": matmul_precision(),
         "xla_flags": os.environ.get("XLA_FLAGS") or None,
-        "git_revision": revision,
+        **revision.revision(),
     }
 
 

@@ -59,7 +59,7 @@ def split_parts(config: TrainConfig, dataset: Dataset, seed: int) -> Parts:
     random_80_20, random_55_5: a seeded random part of the training set, a fifth or a twelfth, is the validation set.
 
     Raises:
-      UserError: `limit_examples` leaves nothing to train or to validate on.
+      UserError: `limit_examples`, or a test set of one, leaves nothing to train, to validate or to test on.
     """
     num_train, num_test = len(dataset.train.label), len(dataset.test.label)
     if config.limit_examples is not None and config.limit_examples > num_train:
@@ -72,6 +72,8 @@ def split_parts(config: TrainConfig, dataset: Dataset, seed: int) -> Parts:
         num_all = sum(len(split.label) for split in dataset.splits)
         return Parts(train, np.arange(num_train + num_test, num_all, dtype=np.int32), test)
     half = num_test // 2
+    if not half and config.split.startswith("test_halves"):
+        raise UserError(f"split is {config.split} of {num_test} test example; expected at least 2, or another split")
     if config.split == "test_halves":
         return Parts(train, val=test[half:], test=test[:half])
     if config.split == "test_halves_swapped":

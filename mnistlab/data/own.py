@@ -101,8 +101,6 @@ def _split(part: str, arrays: Arrays) -> Split:
         image = image[..., None]
     if np.issubdtype(image.dtype, np.floating):
         image = image.astype(np.float32)
-        if not np.isfinite(image).all():
-            raise UserError(f"{part} images hold NaN or infinity; remove those images")
     if not np.issubdtype(label.dtype, np.integer):
         raise UserError(
             f"{part} labels are {label.dtype}; expected whole numbers [N], of one-hot rows label.argmax(axis=-1)"

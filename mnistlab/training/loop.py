@@ -1,5 +1,6 @@
 """The training loop: many seeds in one compiled program, epoch by epoch."""
 
+import dataclasses
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -11,7 +12,7 @@ from jax.sharding import PartitionSpec as P
 
 from mnistlab import config as configs
 from mnistlab.config import TrainConfig
-from mnistlab.data import batches
+from mnistlab.data import arrays, batches
 from mnistlab.data.batches import Order
 from mnistlab.data.datasets import Dataset
 from mnistlab.devices import cluster
@@ -60,6 +61,8 @@ def train(
     Raises:
       UserError: an impossible config, sweep, seed or resource; a model that cannot be spread as the layout asks.
     """
+    arrays.check(dataset)
+    config = dataclasses.replace(config, dataset=dataset.name)  # what the result is of
     runs = _checked_runs(config, dataset, seeds, sweep or {}, resources)
     setup = Setup(
         config,
@@ -68,6 +71,7 @@ def train(
         Feed(dataset, resources.stream_megabytes),
         resources.layout,
         Executables(),
+        metrics or {},
     )
     size = _population_size(setup, runs, resources.population_size)
     for callback in callbacks:
@@ -145,7 +149,15 @@ def _ended(population: Population, carry: Carry, snapshot: Snapshot, compiled_be
         "evaluate_seconds": evaluate_seconds,
         "train_seconds": float(np.nansum(snapshot.epoch_seconds)),
     }
-    result = Result(setup.config, population.runs, snapshot.history, metrics, seconds, snapshot.epoch_seconds)
+    result = Result(
+        setup.config,
+        population.runs,
+        snapshot.history,
+        metrics,
+        seconds,
+        snapshot.epoch_seconds,
+        setup.dataset.fingerprint,
+    )
     return Trained(result, *weights)
 
 
@@ -192,16 +204,18 @@ def step_functions_of(
     """What `config` names, for a dataset of this size."""
     if config.program is not None:
         return config.program(config)
+    is_float = bool(np.issubdtype(dataset.train.image.dtype, np.floating))
     parts = batches.split_parts(config, dataset, seed=0)
     steps_per_epoch = -(-len(parts.train) // config.batch_size)
     return step.make_step_functions(
         make_model(config.model, config.model_options),
         optim.make_optimizer(config.optimizer, config.num_epochs, steps_per_epoch),
         losses.LOSSES[config.loss] if isinstance(config.loss, str) else config.loss,
-        pixel_scale=1.0 if np.issubdtype(dataset.train.image.dtype, np.floating) else config.pixel_scale,
+        pixel_scale=1.0 if is_float else config.pixel_scale,
         reduction=config.loss_reduction,
         augmentation=config.augment,
         metrics=metrics or {},
+        is_float=is_float,
     )
 
 
@@ -226,7 +240,7 @@ def prepare(
     examples of the pool, and nothing is validated. The carry given is donated.
     """
     runs = _checked_runs(config, dataset, seeds, {}, Resources(layout))
-    setup = Setup(config, dataset, step_functions_of(config, dataset), Feed(dataset), layout, Executables())
+    setup = Setup(config, dataset, step_functions_of(config, dataset), Feed(dataset), layout, Executables(), {})
     population = Population(setup, runs)
 
     def epoch(carry: Carry, example: np.ndarray) -> tuple[Carry, Any]:

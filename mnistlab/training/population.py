@@ -1,7 +1,8 @@
 """A population: the runs of one config that share compiled programs, and what is done with them in an epoch."""
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
@@ -9,7 +10,7 @@ import numpy as np
 from jax.sharding import PartitionSpec as P
 
 from mnistlab.config import TrainConfig
-from mnistlab.data import batches
+from mnistlab.data import arrays, batches
 from mnistlab.data.batches import Order, Parts
 from mnistlab.data.datasets import Dataset
 from mnistlab.devices import mesh
@@ -22,7 +23,7 @@ from mnistlab.training.feed import Feed
 from mnistlab.training.losses import Sums
 from mnistlab.training.result import Run
 from mnistlab.training.sizing import PopulationSize
-from mnistlab.training.step import StepFunctions, TrainState
+from mnistlab.training.step import Metric, StepFunctions, TrainState
 
 EVAL_BATCH_SIZE = 250  # divides every evaluation set here, so that nothing is padded
 MOST_EVAL_STEPS = 48  # in one call of the evaluation's program, which has one length
@@ -37,6 +38,7 @@ class Setup(NamedTuple):
     feed: Feed
     layout: Layout | None
     executables: Executables
+    metrics: Mapping[str, Metric] = MappingProxyType({})  # a user's own
 
 
 class Population:
@@ -62,7 +64,8 @@ class Population:
         """What every run begins with.
 
         Raises:
-          UserError: the model keeps batch statistics which padded examples would spoil.
+          UserError: the model gives no logits for the labels, the loss or a metric no number per example; or it keeps
+            batch statistics, which padded examples would spoil.
         """
         names = sorted(self.runs[0].settings)
         settings = {name: np.array([run.settings[name] for run in self.runs], np.float32) for name in names}
@@ -73,6 +76,7 @@ class Population:
             return epoch.start(self.setup.steps.init(seed, image_shape, settings))
 
         carry = self.setup.executables.get("init", jax.vmap(init), seeds, settings)(seeds, settings)
+        self._refuse_misfits(carry.state)
         self._refuse_padded_statistics(carry.state)
         return carry
 
@@ -194,6 +198,24 @@ class Population:
         missing = -len(weight) % self._eval_steps
         example = np.pad(example, [(0, 0)] * (example.ndim - 2) + [(0, missing), (0, 0)])
         return self.setup.feed.place(Order(example, np.pad(weight, [(0, missing), (0, 0)])), self.grid)
+
+    def _refuse_misfits(self, state: TrainState) -> None:
+        setup, pixels = self.setup, self.setup.dataset.train.image
+        one = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), state)
+        image = jax.ShapeDtypeStruct((2, *pixels.shape[1:]), pixels.dtype)
+        logits = jax.eval_shape(setup.steps.predict, one, image)
+        if len(logits.shape) != 2 or logits.shape[0] != 2:
+            raise UserError(f"the model gives {list(logits.shape)} for 2 images; expected logits [N, K]")
+        arrays.check_labels(setup.dataset, logits.shape[1])
+        own = {
+            "the loss": setup.config.loss,
+            **{f"the metric {name}": metric for name, metric in setup.metrics.items()},
+        }
+        for what, function in own.items():
+            if callable(function):
+                value = jax.eval_shape(function, logits, jax.ShapeDtypeStruct((2,), np.int32))
+                if getattr(value, "shape", None) != (2,):
+                    raise UserError(f"{what} gives {value} for 2 examples; expected one number per example, [N]")
 
     def _refuse_padded_statistics(self, state: TrainState) -> None:
         size = min(self.setup.config.batch_size, len(self.parts[0].train))

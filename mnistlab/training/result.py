@@ -18,12 +18,13 @@ class Run(NamedTuple):
 class Result(NamedTuple):
     """The numbers of R runs of one config, the runs on the first axis of every array."""
 
-    config: TrainConfig
+    config: TrainConfig  # its dataset is the name of the one that was given
     runs: tuple[Run, ...]
     history: dict[str, np.ndarray]  # epoch.Record's fields, float32 [R, E]; NaN after a run has stopped
     metrics: dict[str, np.ndarray]  # float64 [R]; see trained.final_metrics
     seconds: dict[str, float]  # compile_seconds, train_seconds, evaluate_seconds: wall time of all populations
     epoch_seconds: np.ndarray  # float64 [R, E]: wall seconds of the epoch divided by the runs trained in it
+    fingerprint: str = ""  # of the dataset that was given
 
 
 def select(result: Result, numbers: Sequence[int]) -> Result:
@@ -47,4 +48,5 @@ def concatenate(results: Sequence[Result]) -> Result:
         {name: np.concatenate([result.metrics[name] for result in results]) for name in first.metrics},
         {name: sum(result.seconds[name] for result in results) for name in first.seconds},
         np.concatenate([result.epoch_seconds for result in results]),
+        first.fingerprint,
     )

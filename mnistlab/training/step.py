@@ -11,6 +11,7 @@ import optax
 from flax import linen as nn
 
 from mnistlab.config import AugmentConfig
+from mnistlab.data import arrays
 from mnistlab.data.augment import augment, mixup
 from mnistlab.data.batches import Batch
 from mnistlab.errors import UserError
@@ -77,10 +78,12 @@ def make_step_functions(
     reduction: str = "mean",
     augmentation: AugmentConfig = NO_AUGMENTATION,
     metrics: Mapping[str, Metric] = MappingProxyType({}),
+    is_float: bool = False,
 ) -> StepFunctions:
     """Of a Linen module: image float32 [N, H, W, C] -> logits [N, K].
 
-    Its __call__ may take train=, weight= and axis_name=; each is given where it does.
+    Its __call__ may take train=, weight= and axis_name=; each is given where it does. `is_float`: the images are float32
+    and not uint8.
     """
 
     def init(seed: jax.Array, image_shape: tuple[int, ...], settings: Mapping[str, jax.Array], /) -> TrainState:
@@ -90,7 +93,7 @@ def make_step_functions(
         init,
         make_train_step(model, tx, loss, pixel_scale=pixel_scale, reduction=reduction, augmentation=augmentation),
         make_eval_step(model, loss, pixel_scale=pixel_scale, metrics=metrics),
-        make_predict(model, pixel_scale=pixel_scale),
+        make_predict(model, pixel_scale=pixel_scale, is_float=is_float),
         needs_full_batches=not _takes(model, "weight"),
         splits_batches=_takes(model, "axis_name"),
     )
@@ -218,11 +221,12 @@ def make_eval_step(
     return eval_step
 
 
-def make_predict(model: nn.Module, *, pixel_scale: float = 1 / 255) -> Predict:
-    """(state, image uint8 [N, H, W, C]) -> logits float32 [N, K], in evaluation mode."""
+def make_predict(model: nn.Module, *, pixel_scale: float = 1 / 255, is_float: bool = False) -> Predict:
+    """(state, image uint8 [N, H, W, C]) -> logits float32 [N, K], in evaluation mode; `is_float`: image float32."""
     apply = _apply(model)
 
     def predict(state: TrainState, image: jax.Array) -> jax.Array:
+        arrays.check_images("these", image, may_be_float=is_float)
         rng = jax.random.fold_in(key_of(state), state.step)
         return apply(state.params, state.model_state, Call(image.astype(jnp.float32) * pixel_scale, rng))[0]
 
