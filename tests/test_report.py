@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from matplotlib.collections import PolyCollection
 from matplotlib.colors import to_rgba
+from matplotlib.text import Text
 from scipy import stats as scipy_stats
 
 from mnistlab.errors import UserError
@@ -233,6 +234,29 @@ def test_forest_is_about_the_reported_number():
     assert list(line(axes, "where one more run would fall (95 %)").get_xdata()) == [-0.25, 0.75]
     assert list(line(axes, "ours: mean and its 95 % interval").get_xdata()) == [0.25]
     assert [label.get_text() for label in numbers.texts[2:]] == ["0.5000", "0.8 [0.5, 1.0]", "–", "0.8 [0.5, 1.0]"]
+
+
+@pytest.mark.parametrize("name", ["$\\frac{1$", "$$", "$x$", "a_{$"])
+def test_a_dollar_in_a_name_is_a_dollar(name):
+    values = np.array([0.25, 0.5])
+    figures = [
+        report.figure_history({name: history(3, 5)}),
+        report.figure_seeds({name: values}, name),
+        report.figure_differences({name: values}, {name: (0.25, 0.5)}, name),
+        report.figure_forest([report.ForestRow(name, 0.5)], name),
+        report.figure_sweep([1e-3, 1e-2], {name: np.ones((2, 2))}, name, name),
+        report.figure_durations({name: {name: [1.0, 20.0]}}, name),
+    ]
+    for figure in figures:
+        texts = [text for text in figure.findobj(Text) if name in text.get_text()]
+        assert texts and not any(text.get_parse_math() for text in texts)
+
+
+def test_the_numbers_of_a_logarithmic_axis_are_no_formulas():
+    lines = {"a": ([0.001, 0.02], [0.001, 0.02], [0.001, 0.02])}
+    (axes,) = report.figure_lines([1, 2], lines, "n", "difference", log_y=True).axes
+    shown = [text.get_text() for text in axes.get_yticklabels()]
+    assert {"0.001", "0.002", "0.005", "0.01", "0.02"} <= set(shown)
 
 
 def test_sweep_averages_over_seeds_not_settings():

@@ -35,6 +35,7 @@ from mnistlab.report.text import MISSING, format_interval, format_significant, m
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
 Floats: TypeAlias = NDArray[np.floating[Any]]
@@ -426,6 +427,7 @@ def figure_durations(seconds: Mapping[str, Mapping[str, ArrayLike]], label: str)
             axes.set_yticks(range(len(peers)), list(peers), fontsize=7.5)
             axes.set_title(workload, loc="left", fontsize=9)
             axes.grid(axis="y", visible=False)
+            _log_ticks(axes.xaxis)
         panels[-1].set_xlabel(label)
         return laid_out(figure)
 
@@ -484,7 +486,7 @@ def figure_forest(rows: Sequence[ForestRow], label: str) -> Figure:
 
 def _ticks_at(axes: Axes, x: Floats, log_x: bool) -> None:
     """Ticks at the settings themselves while they are few, else at 1, 2, 5 (log) or at whole numbers (epochs)."""
-    from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator
+    from matplotlib.ticker import MaxNLocator
 
     if log_x:
         axes.set_xscale("log")
@@ -492,11 +494,18 @@ def _ticks_at(axes: Axes, x: Floats, log_x: bool) -> None:
         axes.set_xticks(x, [f"{value:g}" for value in x])
         axes.set_xticks([], minor=True)
     elif log_x:
-        axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        axes.set_xticks([], minor=True)
+        _log_ticks(axes.xaxis)
     elif np.array_equal(x, np.round(x)):
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
+
+
+def _log_ticks(axis: Axis) -> None:
+    """Ticks at 1, 2 and 5 in plain figures: the powers of ten that matplotlib would write are formulas."""
+    from matplotlib.ticker import FuncFormatter, LogLocator
+
+    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_ticks([], minor=True)
 
 
 def figure_lines(
@@ -545,6 +554,7 @@ def figure_lines(
             axes.fill_between(positions, low, high, color=color, alpha=0.22, linewidth=0, zorder=1)
         if log_y:
             axes.set_yscale("log")
+            _log_ticks(axes.yaxis)
         _ticks_at(axes, positions, log_x)
         axes.set(xlabel=x_label, ylabel=y_label)
         axes.grid(True)

@@ -82,7 +82,7 @@ def make_step_functions(
 ) -> StepFunctions:
     """Of a Linen module: image float32 [N, H, W, C] -> logits [N, K].
 
-    Its __call__ may take train=, weight= and axis_name=; each is given where it does. `is_float`: the images are float32
+    Its __call__ may take train=, weight= and axis_name=; each is given where it does. `is_float`: images are float32
     and not uint8.
     """
 
