@@ -249,7 +249,7 @@ def _measure(
 
     names = {"by hand": "by hand, NumPy", "jax": "jax.grad in lax.scan"}
     lines = {names[name]: (curve[1:],) * 3 for name, curve in curves.items()}
-    figure = figures.figure_lines(np.arange(1, num_steps + 1), lines, "gradient steps", "loss L", log_x=True)
+    figure = figures.lines(np.arange(1, num_steps + 1), lines, "gradient steps", "loss L", log="x")
     svg, _ = canvas.save_figure(figure, options.workdir / "figures", "training")
     first, last = curves["by hand"][0], curves["by hand"][-1]
     blocks: list[page.Block] = [

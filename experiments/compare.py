@@ -87,7 +87,7 @@ def _write(
         sides = {item.claim.left: results[item.claim.left], str(item.claim.right): results[str(item.claim.right)]}
         for quantity in ("accuracy", "loss"):
             blocks.append(picture(*_curves(sides, f"val_{quantity}", item.claim.id)))
-        both = figures.figure_history({name: result.history for name, result in sides.items()})
+        both = figures.history({name: result.history for name, result in sides.items()})
         caption = f"({item.claim.id}) Training (running mean of the epoch) and validation of both."
         blocks.append(page.Details("Training curves", [picture(both, f"history_{item.claim.id}", caption)]))
     blocks += [page.Heading("How to repeat it"), page.Command(common.command())]
@@ -144,7 +144,7 @@ def _curves(sides: Mapping[str, Result], metric: str, number: str) -> tuple[obje
         for name, result in sides.items()
     }
     label = metric.replace("val_", "validation ")
-    figure = figures.figure_sweep(np.arange(1, num_epochs + 1), curves, "epoch", label, log_x=False)
+    figure = figures.sweep(np.arange(1, num_epochs + 1), curves, "epoch", label, log_x=False)
     return figure, f"{metric}_{number}", f"({number}) {label.capitalize()} by epoch, mean over the seeds."
 
 

@@ -10,7 +10,7 @@ from mnistlab.analysis.claims import Claim
 from mnistlab.comparison.outputs import class_pictures
 from mnistlab.comparison.spec import Experiment, Findings, Outcome, Variant
 from mnistlab.config import OptimConfig
-from mnistlab.report import figures, page
+from mnistlab.report import images, page
 from mnistlab.report.page import Draw
 
 LEARNING_RATES = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
@@ -69,7 +69,7 @@ CLAIMS = (
 def mistakes(outcome: Outcome, draw: Draw) -> Findings:
     """Images, confusion matrices and predictions."""
     train = outcome.dataset.train
-    figure = figures.figure_predictions(train.image[:25], train.label[:25], None, outcome.dataset.class_names, 5, 5)
+    figure = images.predictions(train.image[:25], train.label[:25], None, outcome.dataset.class_names, 5, 5)
     blocks: list[page.Block] = [draw(figure, "first_images", "The first 25 development images with their labels.")]
     for name in outcome.results:
         blocks += class_pictures(name, outcome, draw)

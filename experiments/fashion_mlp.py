@@ -15,7 +15,7 @@ from mnistlab.analysis.claims import Claim
 from mnistlab.comparison.outputs import class_pictures
 from mnistlab.comparison.spec import Experiment, Findings, Outcome, Variant
 from mnistlab.config import OptimConfig
-from mnistlab.report import figures, page
+from mnistlab.report import images, page
 from mnistlab.report.page import Draw
 from mnistlab.training import loop
 
@@ -76,7 +76,7 @@ def exercises(outcome: Outcome, draw: Draw) -> Findings:
         page.Table(("class", "images"), per_class, "Development images of each class"),
     ]
     for title, split in (("development", dataset.train), ("test", dataset.test)):
-        figure = figures.figure_predictions(split.image[:25], split.label[:25], None, names, 5, 5)
+        figure = images.predictions(split.image[:25], split.label[:25], None, names, 5, 5)
         blocks.append(draw(figure, f"first_{title}_images", f"The first 25 {title} images with their labels."))
     blocks += [
         page.Table(("flattening 28x28 to 784", "milliseconds"), flattening, "Copying against viewing, median of 3"),

@@ -76,7 +76,7 @@ def _write(
     ]
     for name, result in results.items():
         caption = f"{name}: training (running mean of the epoch) and validation."
-        blocks.append(draw(figures.figure_history({name: result.history}), f"history_{name}", caption))
+        blocks.append(draw(figures.history({name: result.history}), f"history_{name}", caption))
     blocks += [page.Heading("How to repeat it"), page.Command(common.command())]
     files.write_atomic(target / "history.csv", history.to_csv(results))
     identity = first.config["run"] | {"tool": NAME, "seeds": seeds, "gathered": [str(run.path) for run in found]}

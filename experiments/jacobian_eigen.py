@@ -22,7 +22,7 @@ from mnistlab.comparison import nets
 from mnistlab.comparison.spec import Experiment, Findings, Outcome, Variant
 from mnistlab.config import OptimConfig
 from mnistlab.nets import models
-from mnistlab.report import figures, page, text
+from mnistlab.report import figures, images, page, text
 from mnistlab.report.page import Draw
 from mnistlab.training.trained import Trained
 
@@ -341,16 +341,14 @@ def _network_blocks(name: str, network: _Network, draw: Draw) -> list[page.Block
     values = network.singular_values
     by_image = values.mean(axis=0)  # over the seeds
     lines = {"mean over the ten images": (by_image.mean(axis=0), by_image.min(axis=0), by_image.max(axis=0))}
-    spectrum = figures.figure_lines(
-        np.arange(1, 11), lines, "index k", "singular value σₖ", band="lowest to highest image"
-    )
+    spectrum = figures.lines(np.arange(1, 11), lines, "index k", "singular value σₖ", band="lowest to highest image")
     one = int(network.label[0])
     _, single_values, single = np.linalg.svd(network.jacobians[0].astype(np.float64), full_matrices=False)
     all_values, shared = shared_directions(network.jacobians)
 
-    def images(vectors: np.ndarray, sizes: np.ndarray) -> Any:
+    def directions(vectors: np.ndarray, sizes: np.ndarray) -> Any:
         titles = [f"σ{'₁₂₃₄₅'[k]} = {text.format_significant(sizes[k])}" for k in range(NUM_SINGULAR_IMAGES)]
-        return figures.figure_singular_images(vectors[:NUM_SINGULAR_IMAGES].reshape(-1, 28, 28), titles)
+        return images.signed(vectors[:NUM_SINGULAR_IMAGES].reshape(-1, 28, 28), titles)
 
     return [
         page.Heading(f"Jacobian of the trained network {name}"),
@@ -376,14 +374,14 @@ def _network_blocks(name: str, network: _Network, draw: Draw) -> list[page.Block
             "the first direction pulls apart most."
         ),
         draw(
-            images(single, single_values),
+            directions(single, single_values),
             "singular_vectors_image",
             f"Leading right singular vectors at one test image, a {one}, first seed: red pixels push the logits one way, blue "
             "the other (the sign of all together is arbitrary).",
             "five 28 by 28 pictures of signed weights",
         ),
         draw(
-            images(shared, all_values),
+            directions(shared, all_values),
             "singular_vectors_shared",
             "The same of all ten images' Jacobians stacked: directions that matter on average (σ is the root mean square).",
             "five 28 by 28 pictures of signed weights",

@@ -475,9 +475,7 @@ def _figure(rows: Sequence[Row]) -> Any:
             lines["n³, through the largest"] = (guide,) * 3
     for device, times in theirs.items():
         lines[f"reported {device}"] = (np.array([times.get(size, np.nan) for size in sizes]),) * 3
-    return figures.figure_lines(
-        sizes, lines, "size n", "milliseconds a product", log_x=True, log_y=True, band="smallest to largest round"
-    )
+    return figures.lines(sizes, lines, "size n", "milliseconds a product", log="xy", band="smallest to largest round")
 
 
 def _page(

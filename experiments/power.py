@@ -224,13 +224,12 @@ def _write(
         lines = {pilot.label: curve(pilot, num_pairs)}
         lines |= {f"difference {abs(value):g}": (np.full(len(num_pairs), abs(value)),) * 3 for value in wanted}
         words = pilot.metric.replace("_", " ")
-        figure = figures.figure_lines(
+        figure = figures.lines(
             num_pairs,
             lines,
             "pairs (seeds)",
             f"smallest difference in {words}",
-            log_x=True,
-            log_y=True,
+            log="xy",
             band="95 % of the pilot's sd",
         )
         caption = f"{pilot.label}, {words}: the smallest true difference that so many pairs find four times in five."

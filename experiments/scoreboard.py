@@ -106,7 +106,7 @@ def _write(folder: Path, summaries: Mapping[tuple[str, str], dict[str, Any]], fa
     for metric, rows in forest.items():
         if rows:
             label = metric.replace("_", " ")
-            svg, _ = canvas.save_figure(figures.figure_forest(rows, label), folder / "figures", f"forest_{metric}")
+            svg, _ = canvas.save_figure(figures.forest(rows, label), folder / "figures", f"forest_{metric}")
             blocks.insert(-4, page.Picture(svg, f"Reported and ours: {label}.", f"{label}, reported and ours"))
     markdown = []
     for table in (*tables, verdicts):

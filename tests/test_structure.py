@@ -15,7 +15,7 @@ ROOMS = ("mnistlab", "nets", "devices", "data", "training", "analysis", "report"
 ONLY_IMPORTER = {
     "tensorflow_datasets": {"tfds"},
     "orbax": {"checkpoint"},
-    "matplotlib": {"canvas", "figures"},
+    "matplotlib": {"canvas", "figures", "images"},
     "tensorboardX": {"tensorboard"},
     "tensorflow": {"peers"},
     "clu": set(),  # it imports tensorflow

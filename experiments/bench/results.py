@@ -107,7 +107,7 @@ def _blocks(found: Findings, draw: page.Draw) -> list[page.Block]:
         ],
         page.Heading("At a glance"),
         draw(
-            figures.figure_durations(seconds, "seconds an epoch, for each seed"),
+            figures.durations(seconds, "seconds an epoch, for each seed"),
             "seconds",
             "Seconds an epoch for each seed: dots are rounds, bars medians.",
         ),

@@ -15,7 +15,7 @@ from mnistlab.comparison.spec import Experiment, Findings, Outcome, Variant
 from mnistlab.data.datasets import Dataset
 from mnistlab.files import write_atomic
 from mnistlab.nets import models
-from mnistlab.report import figures, page, sections, text
+from mnistlab.report import figures, images, page, sections, text
 from mnistlab.report.page import Draw
 from mnistlab.training import loop
 from mnistlab.training.result import Result
@@ -44,7 +44,7 @@ def layer_tables(variants: Mapping[str, Variant], dataset: Dataset) -> dict[str,
 def predictions_figure(result: Result, predicted: np.ndarray, dataset: Dataset) -> Any:
     """The first nine test images of the first run, with what it says of them."""
     image, label = nets.test_examples(result, dataset)
-    return figures.figure_predictions(image, label, predicted, dataset.class_names, 3, 3)
+    return images.predictions(image, label, predicted, dataset.class_names, 3, 3)
 
 
 def leave(session: Session, outcome: Outcome) -> dict[str, Any]:
@@ -185,14 +185,14 @@ def _page(
             caption += (
                 f" Broken lines: as reported; our validation accuracy is {deviation:.4f} off at most (epoch {epoch})."
             )
-        figure = figures.figure_history({name: result.history}, {name: curves[name]} if name in curves else None)
+        figure = figures.history({name: result.history}, {name: curves[name]} if name in curves else None)
         blocks.append(draw(figure, f"history_{name}", caption, f"loss and accuracy of {name} by epoch"))
     if any(len(result.runs) > 1 for result in outcome.results.values()):
         blocks += _seed_blocks(experiment, outcome, checked, draw)
     for name, by_rate in outcome.searched.items():
         rates = sorted(by_rate)
         values = {"validation accuracy": np.stack([by_rate[rate].metrics["val_accuracy"] for rate in rates])}
-        figure = figures.figure_sweep(rates, values, "learning rate", "validation accuracy")
+        figure = figures.sweep(rates, values, "learning rate", "validation accuracy")
         chosen = outcome.results[name].runs[0].settings["learning_rate"]
         caption = f"{name}: validation accuracy by learning rate; the best mean was chosen, {chosen:g}."
         blocks.append(draw(figure, f"learning_rate_{name}", caption, caption))
@@ -208,10 +208,7 @@ def _page(
         blocks.append(draw(figure, f"predictions_{name}", caption))
     blocks += extra
     blocks.append(page.Heading("Networks"))
-    for name, layers in layer_tables(variants, outcome.dataset).items():
-        figure = figures.figure_layer_table(layers.rows, layers.caption)  # type: ignore[arg-type]
-        draw(figure, f"layers_{name}", layers.caption)
-        blocks.append(layers)
+    blocks += layer_tables(variants, outcome.dataset).values()
     seconds = [(name, *(f"{value:.1f}" for value in times.values())) for name, times in outcome.seconds.items()]
     blocks += [
         page.Heading("How to repeat it"),
@@ -245,7 +242,7 @@ def _sweep_blocks(setting: str, variants: Sequence[str], results: Mapping[str, R
         }
         label = metric.replace("val_", "validation ")
         log_x = points[0] > 0 and points[-1] >= 10 * points[0]
-        figure = figures.figure_sweep(points, values, words, label, log_x=log_x)
+        figure = figures.sweep(points, values, words, label, log_x=log_x)
         caption = f"{label.capitalize()} of the final weights by {words}, mean over the seeds."
         blocks.append(draw(figure, f"sweep_{metric}", caption, f"{label} by {words}"))
     return blocks
@@ -257,8 +254,8 @@ def class_pictures(name: str, outcome: Outcome, draw: Draw) -> list[page.Block]:
     predicted, class_names = outcome.predictions[name], outcome.dataset.class_names
     counts = np.zeros((len(class_names), len(class_names)), np.int64)
     np.add.at(counts, (label, predicted), 1)
-    confusion = figures.figure_confusion(counts, class_names)
-    predictions = figures.figure_predictions(image, label, predicted, class_names, 5, 5)
+    confusion = images.confusion(counts, class_names)
+    predictions = images.predictions(image, label, predicted, class_names, 5, 5)
     return [
         draw(
             confusion,

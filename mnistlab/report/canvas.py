@@ -41,14 +41,11 @@ def style() -> AbstractContextManager[None]:
     return matplotlib.style.context(["default", "mnistlab.report.mnistlab"])
 
 
-def new_figure(width_inches: float, height_inches: float, title: str | None = None) -> Figure:
-    """An empty figure, its title on top."""
+def new_figure(width_inches: float, height_inches: float) -> Figure:
+    """An empty figure."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(width_inches, height_inches), layout="constrained")
-    if title:
-        figure.suptitle(title)
-    return figure
+    return Figure(figsize=(width_inches, height_inches), layout="constrained")
 
 
 def laid_out(figure: Figure) -> Figure:

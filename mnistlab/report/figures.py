@@ -1,4 +1,4 @@
-"""Every figure of the pages: plain numbers, NumPy arrays and texts in, a figure out.
+"""Curves, and rows of dots and bars: plain numbers, NumPy arrays and texts in, a figure out.
 
 Letters: S seeds, E epochs, K settings, n seeds of one variant, k classes.
 """
@@ -36,7 +36,8 @@ from mnistlab.report.text import MISSING, format_interval, format_significant, m
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.axis import Axis
-    from matplotlib.figure import Figure
+
+    from mnistlab.report.canvas import Figure
 
 Floats: TypeAlias = NDArray[np.floating[Any]]
 
@@ -62,39 +63,22 @@ def _jitter(n: int, width: float = 0.5) -> Floats:
     return (np.arange(1, n + 1) * 0.6180339887498949 % 1.0 - 0.5) * width
 
 
-def _limit_tail(axes: Axes, drawn: Sequence[tuple[Floats, Floats, str]], *, high: bool) -> None:
-    """Ends the y axis where a bad first epoch would waste it; what lies beyond gets arrows and its extreme's number."""
+def _limit_tail(axes: Axes, drawn: Sequence[tuple[Floats, Floats]], *, high: bool) -> None:
+    """Ends the y axis where a bad first epoch would waste it; a note beside the last point beyond tells the extreme."""
     sign = 1.0 if high else -1.0
-    values = sign * np.concatenate([y[np.isfinite(y)] for _, y, _ in drawn])
+    values = sign * np.concatenate([y[np.isfinite(y)] for _, y in drawn])
     if values.size < 8:
         return
-    typical = float(np.quantile(values, 0.9))
-    limit = typical + 4.0 * (typical - float(values.min()))
-    if values.max() <= limit or typical == values.min():
-        return
-    inside = values[values <= limit]
-    edge = float(inside.max() + 0.08 * (inside.max() - inside.min()))
-    floor = float(inside.min() - 0.05 * (inside.max() - inside.min()))
-    if values.max() - edge < 0.5 * (edge - floor):
+    typical, least = float(np.quantile(values, 0.9)), float(values.min())
+    inside = values[values <= typical + 4.0 * (typical - least)]
+    edge, floor = inside.max() + 0.08 * np.ptp(inside), least - 0.05 * np.ptp(inside)
+    if typical == least or values.max() - edge < 0.5 * (edge - floor):
         return
     axes.set_ylim(*sorted((sign * edge, sign * floor)))
-    outside = [(x[beyond], color) for x, y, color in drawn if (beyond := sign * y > edge).any()]
-    for x, color in outside:
-        axes.plot(
-            x,
-            np.full(x.shape, 0.985 if high else 0.015),
-            linestyle="none",
-            marker="^" if high else "v",
-            color=color,
-            markersize=4,
-            clip_on=False,
-            transform=axes.get_xaxis_transform(),
-            gid="beyond",
-        )
-    extreme = sign * float(values.max())
+    last = max(float(x[beyond].max()) for x, y in drawn if (beyond := sign * y > edge).any())
     axes.annotate(
-        f"up to {format_significant(extreme)}" if high else f"down to {format_significant(extreme)}",
-        (max(float(x.max()) for x, _ in outside), 0.985 if high else 0.015),
+        f"{'up' if high else 'down'} to {format_significant(sign * float(values.max()))}",
+        (last, 0.985 if high else 0.015),
         xycoords=axes.get_xaxis_transform(),
         xytext=(5, -1 if high else 3),
         textcoords="offset points",
@@ -105,13 +89,54 @@ def _limit_tail(axes: Axes, drawn: Sequence[tuple[Floats, Floats, str]], *, high
     )
 
 
-_PARTS = (
-    ("train", "training", BLUE, "o", BLACK, (0, (4, 2))),
-    ("val", "validation", VERMILLION, "s", "#6b6b6b", (0, (1, 1))),
+_STOPPED = "last epoch of a seed that stopped"
+_PARTS: tuple[tuple[str, str, dict[str, Any], dict[str, Any]], ...] = (
+    ("train", "training", {"color": BLUE, "marker": "o"}, {"color": BLACK, "linestyle": (0, (4, 2))}),
+    ("val", "validation", {"color": VERMILLION, "marker": "s"}, {"color": "#6b6b6b", "linestyle": (0, (1, 1))}),
 )
 
 
-def figure_history(
+def _last_epochs(values: Floats) -> set[int]:
+    """The last epochs, counted from 1, of the seeds in float [S, E] that stopped before the others."""
+    lasts = {int(np.flatnonzero(np.isfinite(seed))[-1]) + 1 for seed in values if np.isfinite(seed).any()}
+    return {last for last in lasts if last < values.shape[1]}
+
+
+def _draw_history(
+    axes: Axes, ours: Mapping[str, ArrayLike], reported: Mapping[str, ArrayLike], quantity: str
+) -> set[int]:
+    """Draws training and validation, the reported behind ours, in one panel; gives how many seeds its bands span."""
+    drawn: list[tuple[Floats, Floats]] = []
+    num_seeds: set[int] = set()
+    last_epochs: set[int] = set()
+    for part, label, ours_style, reported_style in _PARTS:
+        metric = f"{part}_{quantity}"
+        if metric in reported:
+            y = np.asarray(reported[metric], np.float64)
+            x = np.arange(1.0, y.size + 1)
+            axes.plot(x, y, linewidth=2.0, zorder=2, label=f"reported {label}", **reported_style)
+            drawn.append((x, y))
+        if metric in ours:
+            values = np.atleast_2d(np.asarray(ours[metric], np.float64))
+            mean, low, high = _spread(values)
+            x = np.arange(1.0, mean.size + 1)
+            size = 3.2 if mean.size <= 30 else 2.0
+            axes.plot(x, mean, markersize=size, linewidth=1.0, zorder=3, label=label, **ours_style)
+            drawn.append((x, mean))
+            if len(values) > 1:
+                num_seeds.add(len(values))
+                axes.fill_between(x, low, high, color=ours_style["color"], alpha=0.22, linewidth=0, zorder=1)
+                drawn += [(x, low), (x, high)]
+                last_epochs |= _last_epochs(values)
+    if last_epochs:
+        at_the_axis: dict[str, Any] = {"transform": axes.get_xaxis_transform(), "clip_on": False, "label": _STOPPED}
+        axes.plot(sorted(last_epochs), np.zeros(len(last_epochs)), "|", markersize=9, color=BLACK, **at_the_axis)
+    if drawn:
+        _limit_tail(axes, drawn, high=quantity == "loss")
+    return num_seeds
+
+
+def history(
     ours: Mapping[str, Mapping[str, ArrayLike]], reported: Mapping[str, Mapping[str, ArrayLike]] | None = None
 ) -> Figure:
     """Loss and accuracy against epoch, a row of two panels a variant; the reported curve broken, behind ours.
@@ -132,173 +157,14 @@ def figure_history(
         num_seeds: set[int] = set()
         for row, (variant, metrics) in zip(grid, ours.items(), strict=True):
             for axes, quantity in zip(row, ("loss", "accuracy"), strict=True):
-                drawn: list[tuple[Floats, Floats, str]] = []
-                last_epochs: set[int] = set()
-                for part, label, color, marker, reported_color, dashes in _PARTS:
-                    metric = f"{part}_{quantity}"
-                    theirs = (reported or {}).get(variant, {}).get(metric)
-                    if theirs is not None:
-                        y = np.asarray(theirs, np.float64)
-                        x = np.arange(1.0, y.size + 1)
-                        axes.plot(
-                            x,
-                            y,
-                            color=reported_color,
-                            linestyle=dashes,
-                            linewidth=2.0,
-                            zorder=2,
-                            label=f"reported {label}",
-                        )
-                        drawn.append((x, y, reported_color))
-                    if metric not in metrics:
-                        continue
-                    values = np.atleast_2d(np.asarray(metrics[metric], np.float64))
-                    mean, low, high = _spread(values)
-                    x = np.arange(1.0, mean.size + 1)
-                    size = 3.2 if mean.size <= 30 else 2.0
-                    axes.plot(
-                        x, mean, color=color, marker=marker, markersize=size, linewidth=1.0, zorder=3, label=label
-                    )
-                    drawn.append((x, mean, color))
-                    if len(values) > 1:
-                        num_seeds.add(len(values))
-                        axes.fill_between(x, low, high, color=color, alpha=0.22, linewidth=0, zorder=1)
-                        drawn += [(x, low, color), (x, high, color)]
-                        lasts = [
-                            int(np.flatnonzero(np.isfinite(seed))[-1]) + 1 for seed in values if np.isfinite(seed).any()
-                        ]
-                        last_epochs |= {last for last in lasts if last < mean.size}
-                if last_epochs:
-                    axes.plot(
-                        sorted(last_epochs),
-                        np.zeros(len(last_epochs)),
-                        linestyle="none",
-                        marker="|",
-                        markersize=9,
-                        color=BLACK,
-                        clip_on=False,
-                        transform=axes.get_xaxis_transform(),
-                        label="last epoch of a seed that stopped",
-                    )
+                num_seeds |= _draw_history(axes, metrics, (reported or {}).get(variant, {}), quantity)
                 axes.set(title=f"{variant}: {quantity}", xlabel="epoch", ylabel=quantity)
                 axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
                 axes.grid(True)
-                if drawn:
-                    _limit_tail(axes, drawn, high=quantity == "loss")
         seeds = " or ".join(str(n) for n in sorted(num_seeds))
         band = [Patch(color=GREY, alpha=0.3, linewidth=0, label=f"line mean, band lowest to highest of {seeds} seeds")]
         order = [label for _, part, *_ in _PARTS for label in (part, f"reported {part}")]
         legend(figure, 3 if num_seeds else 4, band if num_seeds else [], order)
-        return laid_out(figure)
-
-
-def figure_predictions(
-    image: NDArray[np.uint8],
-    truth: ArrayLike,
-    predicted: ArrayLike | None,
-    class_names: Sequence[str],
-    rows: int,
-    columns: int,
-    title: str | None = None,
-) -> Figure:
-    """The first rows x columns images, titled with truth and prediction; a wrong one is red, framed and marked ✗.
-
-    Args:
-      image: uint8 [n, H, W, C] with C 1 or 3.
-      truth: int [n].
-      predicted: int [n], or None for images that only show their label.
-    """
-    true_labels = np.asarray(truth)
-    labels = None if predicted is None else np.asarray(predicted)
-    n = min(rows * columns, len(image))
-    one_line = max(map(len, class_names)) <= 2 and columns <= 5
-    with style():
-        cell = min(1.42, WIDTH_INCHES / columns)
-        text_height = 0.22 if labels is None or one_line else 0.36
-        figure = new_figure(cell * columns, (cell * 0.86 + text_height) * rows + (0.3 if title else 0.0), title)
-        grid = figure.subplots(rows, columns, squeeze=False).ravel()
-        for axes in grid[n:]:
-            axes.set_axis_off()
-        for k, axes in enumerate(grid[:n]):
-            pixels = image[k, ..., 0] if image.shape[-1] == 1 else image[k]
-            axes.imshow(pixels, cmap="gray_r", vmin=0, vmax=255, interpolation="none")
-            axes.set(xticks=[], yticks=[])
-            name = class_names[int(true_labels[k])]
-            wrong = labels is not None and labels[k] != true_labels[k]
-            text = name
-            if labels is not None:
-                gap = " " if one_line else "\n"
-                text = f"truth {name},{gap}predicted {class_names[int(labels[k])]}{' ✗' if wrong else ''}"
-            axes.set_title(text, fontsize=8, pad=3, color=VERMILLION if wrong else "black")
-            axes.spines[:].set(visible=True, color=VERMILLION if wrong else "#c8c8c8", linewidth=2.0 if wrong else 0.5)
-        return laid_out(figure)
-
-
-def figure_confusion(counts: ArrayLike, class_names: Sequence[str], title: str | None = None) -> Figure:
-    """Confusion matrix: int [k, k], row the truth, column the prediction; colour is the share of the true class."""
-    from matplotlib.colors import PowerNorm
-
-    table = np.asarray(counts)
-    share = table / np.maximum(table.sum(1, keepdims=True), 1)
-    with style():
-        size = max(3.6, 0.47 * len(class_names))
-        figure = new_figure(size + 1.6, size + 0.7, title)
-        axes = figure.subplots()
-        # The square root lets the few mistakes be seen beside the many right answers.
-        picture = axes.imshow(share, cmap="Blues", norm=PowerNorm(0.5, 0.0, 1.0), interpolation="none")
-        for (i, j), count in np.ndenumerate(table):
-            dark = share[i, j] > 0.35
-            color = "white" if dark else ("#9a9a9a" if count == 0 else "black")
-            axes.text(j, i, f"{int(count)}", ha="center", va="center", fontsize=8, color=color)
-        positions = range(len(class_names))
-        long = max(map(len, class_names)) > 3
-        axes.set_xticks(
-            positions, class_names, rotation=40 if long else 0, ha="right" if long else "center", rotation_mode="anchor"
-        )
-        axes.set_yticks(positions, class_names)
-        axes.set(xlabel="predicted class", ylabel="true class")
-        axes.tick_params(length=0)
-        axes.spines[:].set_visible(False)
-        bar = figure.colorbar(picture, ax=axes, shrink=0.8, aspect=25, ticks=[0.0, 0.01, 0.1, 0.25, 0.5, 1.0])
-        bar.ax.set_yticklabels(["0", "1 %", "10 %", "25 %", "50 %", "100 %"])
-        bar.set_label("share of the true class (square-root scale)")
-        bar.outline.set_visible(False)
-        return laid_out(figure)
-
-
-def figure_layer_table(rows: Sequence[tuple[str, str, Sequence[int] | str, int]], title: str | None = None) -> Figure:
-    """The layers of a network, one a line: (name, layer, output shape, parameters), and the sum of the parameters."""
-    header = ("name", "layer", "output shape", "parameters")
-    lines = [
-        (name, layer, shape if isinstance(shape, str) else "×".join(map(str, shape)), f"{count:,}")
-        for name, layer, shape, count in rows
-    ]
-    total = ("total", "", "", f"{sum(count for *_, count in rows):,}")
-    widths = [max(len(line[j]) for line in [header, *lines, total]) for j in range(4)]
-    line_inches, em_inches = 0.205, 0.078
-    width = max(em_inches * (sum(widths) + 3 * 3) + 0.2, 0.09 * len(title or "") + 0.2)
-    height = line_inches * (len(lines) + 2) + 0.15 + (0.3 if title else 0.0)
-    with style():
-        figure = new_figure(width, height, title)
-        axes = figure.subplots()
-        axes.set_axis_off()
-        axes.set(xlim=(0, width), ylim=(len(lines) + 2.1, -0.1))
-        starts = np.cumsum([0.1, *(em_inches * (w + 3) for w in widths[:3])])
-        for i, line in enumerate([header, *lines, total]):
-            weight = "bold" if i in (0, len(lines) + 1) else "normal"
-            for j, text in enumerate(line):
-                right = j == 3
-                axes.text(
-                    width - 0.1 if right else starts[j],
-                    i + 0.5,
-                    text,
-                    ha="right" if right else "left",
-                    va="center",
-                    fontsize=8.5,
-                    weight=weight,
-                )
-        for y, thick in ((0.0, 1.2), (1.0, 0.6), (len(lines) + 1.0, 0.6), (len(lines) + 2.0, 1.2)):
-            axes.plot([0, width], [y, y], color=BLACK, linewidth=thick, clip_on=False)
         return laid_out(figure)
 
 
@@ -351,7 +217,7 @@ def _seed_row(axes: Axes, y: float, values: Floats, interval: tuple[float, float
     )
 
 
-def figure_seeds(values: Mapping[str, ArrayLike], label: str, reported: Mapping[str, float] | None = None) -> Figure:
+def seeds(values: Mapping[str, ArrayLike], label: str, reported: Mapping[str, float] | None = None) -> Figure:
     """Every seed a dot, the mean with its 95 % interval (Student's t), the reported number a bar; a row a variant.
 
     Args:
@@ -380,7 +246,7 @@ def figure_seeds(values: Mapping[str, ArrayLike], label: str, reported: Mapping[
         return laid_out(figure)
 
 
-def figure_differences(
+def differences(
     differences: Mapping[str, ArrayLike], intervals: Mapping[str, tuple[float, float]], label: str
 ) -> Figure:
     """Paired differences, every seed a dot, mean and the given interval, and a line at zero; a row a claim.
@@ -402,7 +268,7 @@ def figure_differences(
         return laid_out(figure)
 
 
-def figure_durations(seconds: Mapping[str, Mapping[str, ArrayLike]], label: str) -> Figure:
+def durations(seconds: Mapping[str, Mapping[str, ArrayLike]], label: str) -> Figure:
     """Durations on a logarithmic axis, every round a dot, the median a bar; a panel a workload, a row a peer.
 
     The first peer, and those whose names begin with its name, stand out.
@@ -437,7 +303,7 @@ _RUN, _MEAN = "where one more run would fall (95 %)", "ours: mean and its 95 % i
 
 @dataclass(frozen=True)
 class ForestRow:
-    """One row of `figure_forest`: mean, its interval, where one more run would fall, and what the source reported."""
+    """One row of `forest`: mean, its interval, where one more run would fall, and what the source reported."""
 
     label: str
     mean: float
@@ -446,7 +312,7 @@ class ForestRow:
     reported: float | None = None
 
 
-def figure_forest(rows: Sequence[ForestRow], label: str) -> Figure:
+def forest(rows: Sequence[ForestRow], label: str) -> Figure:
     """Ours minus reported, a row an experiment and variant, with both numbers beside it.
 
     Thick bars are the intervals of the mean, thin ones those of one more run: a reported number whose line crosses the
@@ -508,21 +374,21 @@ def _log_ticks(axis: Axis) -> None:
     axis.set_ticks([], minor=True)
 
 
-def figure_lines(
+def lines(
     x: ArrayLike,
     lines: Mapping[str, tuple[ArrayLike, ArrayLike, ArrayLike]],
     x_label: str,
     y_label: str,
     *,
-    log_x: bool = False,
-    log_y: bool = False,
+    log: str = "",
     band: str | None = None,
 ) -> Figure:
-    """Lines with bands, on logarithmic axes where asked.
+    """Lines with bands.
 
     Args:
       x: float [m].
       lines: label -> (mean, low, high), each float [m]; NaN is left out.
+      log: the logarithmic axes: "", "x", "y" or "xy".
       band: what the band is, for the legend ("lowest to highest of 10 rounds").
     """
     from matplotlib.patches import Patch
@@ -552,19 +418,17 @@ def figure_lines(
                 zorder=3,
             )
             axes.fill_between(positions, low, high, color=color, alpha=0.22, linewidth=0, zorder=1)
-        if log_y:
+        if "y" in log:
             axes.set_yscale("log")
             _log_ticks(axes.yaxis)
-        _ticks_at(axes, positions, log_x)
+        _ticks_at(axes, positions, "x" in log)
         axes.set(xlabel=x_label, ylabel=y_label)
         axes.grid(True)
         legend(figure, 3, [Patch(color=GREY, alpha=0.3, linewidth=0, label=f"band: {band}")] if band else [])
         return laid_out(figure)
 
 
-def figure_sweep(
-    x: ArrayLike, values: Mapping[str, ArrayLike], x_label: str, y_label: str, *, log_x: bool = True
-) -> Figure:
+def sweep(x: ArrayLike, values: Mapping[str, ArrayLike], x_label: str, y_label: str, *, log_x: bool = True) -> Figure:
     """Sensitivity to a setting: the mean over seeds against the setting, the band from the lowest to the highest seed.
 
     Args:
@@ -578,24 +442,4 @@ def figure_sweep(
         if max(num_seeds, default=1) > 1
         else None
     )
-    return figure_lines(x, spreads, x_label, y_label, log_x=log_x, band=band)
-
-
-def figure_singular_images(images: ArrayLike, titles: Sequence[str], label: str = "weight of the pixel") -> Figure:
-    """Signed images float [n, H, W] in a row, on one diverging colour scale symmetric about zero."""
-    arrays = np.asarray(images, np.float64)
-    columns = min(5, len(arrays))
-    rows = -(-len(arrays) // columns)
-    bound = float(np.abs(arrays).max()) or 1.0
-    with style():
-        figure = new_figure(WIDTH_INCHES * max(columns, 2) / 5 + 0.9, 1.6 * rows + 0.1)
-        grid = figure.subplots(rows, columns, squeeze=False)
-        for axes in grid.ravel()[len(arrays) :]:
-            axes.set_axis_off()
-        for axes, array, title in zip(grid.ravel(), arrays, titles, strict=False):
-            picture = axes.imshow(array, cmap="RdBu_r", vmin=-bound, vmax=bound, interpolation="none")
-            axes.set(xticks=[], yticks=[])
-            axes.set_title(title, fontsize=8)
-            axes.spines[:].set(visible=True, color="#c8c8c8", linewidth=0.5)
-        figure.colorbar(picture, ax=grid, shrink=0.9, aspect=20, label=label)
-        return laid_out(figure)
+    return lines(x, spreads, x_label, y_label, log="x" if log_x else "", band=band)

@@ -82,7 +82,7 @@ def seeds_picture(
     """A metric of every seed, a dot each, with the reported `numbers` by variant."""
     values = {name: history.metric(result, metric) for name, result in results.items()}
     label = metric.replace("_", " ")
-    figure = figures.figure_seeds(values, label, numbers)
+    figure = figures.seeds(values, label, numbers)
     caption = f"{label.capitalize()} of every seed, a dot each; below them the mean with its 95 % interval."
     return draw(figure, f"seeds_{metric}", caption, f"{label} of every seed by variant")
 
@@ -102,7 +102,7 @@ def difference_pictures(checked: Sequence[Checked], results: Mapping[str, Result
         intervals[label] = item.comparison.bca_interval
     return [
         draw(
-            figures.figure_differences(differences, intervals, f"difference in {quantity}"),
+            figures.differences(differences, intervals, f"difference in {quantity}"),
             f"differences_{quantity}",
             f"Paired differences in {quantity}, a dot a seed; below them the mean with its BCa interval.",
             f"paired differences in {quantity} by claim",
