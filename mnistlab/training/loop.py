@@ -239,6 +239,7 @@ def prepare(
     The program is (carry, example int32 [steps, B]) -> (carry, sums float32 [R, steps]): all runs train on these
     examples of the pool, and nothing is validated. The carry given is donated.
     """
+    arrays.check(dataset)
     runs = _checked_runs(config, dataset, seeds, {}, Resources(layout))
     setup = Setup(config, dataset, step_functions_of(config, dataset), Feed(dataset), layout, Executables(), {})
     population = Population(setup, runs)
