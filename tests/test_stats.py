@@ -34,7 +34,7 @@ def test_t_intervals_equal_scipys(n, confidence):
     of_mean = scipy.stats.t.interval(confidence, n - 1, loc=a.mean(), scale=scipy.stats.sem(a))
     np.testing.assert_allclose(stats.mean_interval(a, confidence), of_mean, rtol=1e-12)
     of_pairs = scipy.stats.ttest_rel(a, b).confidence_interval(confidence)
-    np.testing.assert_allclose(stats.paired_t_interval(a - b, confidence), (of_pairs.low, of_pairs.high), rtol=1e-10)
+    np.testing.assert_allclose(stats.mean_interval(a - b, confidence), (of_pairs.low, of_pairs.high), rtol=1e-10)
 
 
 @pytest.mark.parametrize("draw", [np.random.Generator.standard_normal, np.random.Generator.standard_exponential])
@@ -43,13 +43,6 @@ def test_plain_bca_equals_scipys_on_the_same_resamples(draw, n):
     values = draw(np.random.default_rng(3), n)
     expected = scipy.stats.bootstrap((values,), np.mean, method="BCa", n_resamples=4000, rng=np.random.default_rng(5))
     got = stats.bca_interval(values, num_resamples=4000, seed=5, expand=False)
-    np.testing.assert_allclose(got, expected.confidence_interval, rtol=1e-9)
-
-
-def test_bca_of_another_statistic_equals_scipys():
-    values = np.random.default_rng(3).exponential(size=20)
-    expected = scipy.stats.bootstrap((values,), np.std, method="BCa", n_resamples=4000, rng=np.random.default_rng(5))
-    got = stats.bca_interval(values, np.std, num_resamples=4000, seed=5, expand=False)
     np.testing.assert_allclose(got, expected.confidence_interval, rtol=1e-9)
 
 
