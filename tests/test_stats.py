@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mnistlab.analysis import stats
+from mnistlab.analysis.power import _standardised_difference, num_pairs_needed, smallest_resolvable_difference
 from mnistlab.errors import UserError
 
 NUM_EXPERIMENTS = 2000  # simulated; the standard error of a coverage near 0.95 is 0.005
@@ -269,8 +270,8 @@ def test_a_tie_counts_one_half():
 
 @pytest.mark.parametrize(("effect", "n"), [(0.2, 199), (0.5, 34), (0.8, 15)])  # G*Power, paired t test, two tails
 def test_pairs_needed_equal_published_numbers(effect, n):
-    assert stats.num_pairs_needed(2.0, 2.0 * effect) == n
-    assert stats.num_pairs_needed(2.0, -2.0 * effect) == n
+    assert num_pairs_needed(2.0, 2.0 * effect) == n
+    assert num_pairs_needed(2.0, -2.0 * effect) == n
 
 
 @settings(deadline=None, max_examples=30)
@@ -282,7 +283,7 @@ def test_pairs_needed_is_the_smallest_number_with_the_power(effect, alpha, power
             critical, n - 1, -effect * math.sqrt(n)
         )
 
-    n = stats.num_pairs_needed(1.0, effect, alpha, power)
+    n = num_pairs_needed(1.0, effect, alpha, power)
     assert power_of(n) >= power - 1e-9
     assert n == 2 or power_of(n - 1) < power + 1e-9
 
@@ -290,20 +291,20 @@ def test_pairs_needed_is_the_smallest_number_with_the_power(effect, alpha, power
 @pytest.mark.parametrize("n", [2, 3, 9, 100])
 def test_smallest_resolvable_difference_is_found_four_times_in_five(n):
     differences = normal(n, 1)
-    true = stats.smallest_resolvable_difference(differences) / differences.std(ddof=1)
-    assert stats.num_pairs_needed(1.0, true * 1.0001) == n
+    true = smallest_resolvable_difference(differences) / differences.std(ddof=1)
+    assert num_pairs_needed(1.0, true * 1.0001) == n
     simulated = np.random.default_rng(n).normal(true, 1.0, (20_000, n))
     found = scipy.stats.ttest_1samp(simulated, 0.0, axis=1).pvalue < 0.05
     assert found.mean() == pytest.approx(0.8, abs=0.012)  # four standard errors
 
 
 def test_smallest_resolvable_difference_at_the_edges():
-    assert math.isnan(stats.smallest_resolvable_difference([0.1]))
-    assert stats.smallest_resolvable_difference([0.25, 0.25, 0.25]) == 0.0
-    assert stats.num_pairs_needed(0.0, 0.1) == 2
+    assert math.isnan(smallest_resolvable_difference([0.1]))
+    assert smallest_resolvable_difference([0.25, 0.25, 0.25]) == 0.0
+    assert num_pairs_needed(0.0, 0.1) == 2
     for sd, difference in ((1.0, 0.0), (-1.0, 1.0), (math.nan, 1.0), (1.0, math.inf)):
         with pytest.raises(UserError, match="difference"):
-            stats.num_pairs_needed(sd, difference)
+            num_pairs_needed(sd, difference)
 
 
 # Claims
@@ -491,7 +492,7 @@ def test_three_standard_deviations_show_in_eight_pairs():
 
 def test_the_verdict_agrees_with_the_power_it_promises():
     n = 16
-    shift = stats._standardised_difference(n, 0.05, 0.8) * math.sqrt(2)  # sd of a - b is sqrt(2)
+    shift = _standardised_difference(n, 0.05, 0.8) * math.sqrt(2)  # sd of a - b is sqrt(2)
     pairs = np.random.default_rng(3).normal(size=(600, 2, n))
     outcomes = [judged(a + shift, b, num_resamples=300).outcome for a, b in pairs]
     assert outcomes.count("holds") / 600 == pytest.approx(0.78, abs=0.06)  # the sign flip gives a little away

@@ -9,7 +9,6 @@ corrects for the number of claims that an experiment makes and gives the verdict
 """
 
 import dataclasses
-import functools
 import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -17,11 +16,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from mnistlab.analysis.power import ALPHA, smallest_resolvable_difference
 from mnistlab.errors import UserError
 
 # scipy is imported inside the functions that use it: it would double the time that this module takes to import.
-
-ALPHA = 0.05
 
 
 class Interval(NamedTuple):
@@ -178,6 +176,18 @@ def sign_flip_p(differences: ArrayLike, max_exact: int = 20, num_draws: int = 10
     return (1 + num_hits) / (1 + num_draws)
 
 
+def fewest_pairs(alpha: float = ALPHA) -> int:
+    """The smallest n at which the sign-flip test can reach p < alpha: all pairs agree and 2^(1 - n) < alpha.
+
+    >>> fewest_pairs(), fewest_pairs(0.05 / 6)
+    (6, 8)
+    """
+    n = 2
+    while 2.0 ** (1 - n) >= alpha:
+        n += 1
+    return n
+
+
 def holm(p_values: ArrayLike) -> NDArray[np.float64]:
     """Holm's step-down adjustment: the chance of any false claim among all stays below alpha where adjusted p < alpha.
 
@@ -226,62 +236,6 @@ def probability_better(a: ArrayLike, b: ArrayLike, confidence: float = 0.95) -> 
     centre = (p + z2 / (2 * n)) / (1 + z2 / n)
     half = math.sqrt(z2 * (p * (1 - p) / n + z2 / (4 * n * n))) / (1 + z2 / n)
     return p, Interval(max(0.0, centre - half), min(1.0, centre + half))
-
-
-# Power
-
-
-def smallest_resolvable_difference(differences: ArrayLike, alpha: float = ALPHA, power: float = 0.8) -> float:
-    """The true mean difference that a paired t test of n pairs with this sd finds significant with probability `power`.
-
-    Args:
-      differences: float [n], a_i - b_i: their sd and their number count, their mean does not. n < 2 gives nan.
-    """
-    differences = _vector(differences)
-    if len(differences) < 2:
-        return math.nan
-    return _standardised_difference(len(differences), alpha, power) * float(np.std(differences, ddof=1))
-
-
-def num_pairs_needed(sd_difference: float, difference: float, alpha: float = ALPHA, power: float = 0.8) -> int:
-    """The smallest n with which a paired t test finds a true mean `difference` significant with probability `power`.
-
-    Args:
-      sd_difference: standard deviation of a_i - b_i, unit as `difference`; sqrt(2) sd where pairs do not correlate.
-
-    Raises:
-      UserError: `difference` is 0 (no n is enough), or a number that makes no sense.
-
-    >>> num_pairs_needed(sd_difference=1.0, difference=0.5)
-    34
-    """
-    if not (math.isfinite(difference) and difference != 0 and 0 <= sd_difference < math.inf):
-        raise UserError(
-            f"difference {difference}, sd_difference {sd_difference}: give a difference other than 0 and an sd >= 0"
-        )
-    effect = abs(difference) / sd_difference if sd_difference > 0 else math.inf
-    if effect > 1e4:  # beyond what two pairs resolve at any usual alpha, and what the noncentral t can be computed for
-        return 2
-    high = 2
-    while _t_test_power(high, effect, alpha) < power:
-        high *= 2
-    low = high // 2  # too few, or 1
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if _t_test_power(middle, effect, alpha) >= power else (middle, high)
-    return high
-
-
-def fewest_pairs(alpha: float = ALPHA) -> int:
-    """The smallest n at which the sign-flip test can reach p < alpha: all pairs agree and 2^(1 - n) < alpha.
-
-    >>> fewest_pairs(), fewest_pairs(0.05 / 6)
-    (6, 8)
-    """
-    n = 2
-    while 2.0 ** (1 - n) >= alpha:
-        n += 1
-    return n
 
 
 # Claims
@@ -504,25 +458,3 @@ def _all_but_one(n: int) -> NDArray[np.int64]:
     """int64 [n, n - 1]: row i counts from 0 to n - 1 without i."""
     columns = np.arange(n - 1)
     return columns + (columns >= np.arange(n)[:, None])
-
-
-def _t_test_power(n: int, effect: float, alpha: float) -> float:
-    """Power of the two-sided paired t test of n pairs at a true difference of `effect` standard deviations."""
-    from scipy import special
-
-    critical = float(special.stdtrit(n - 1, 1 - alpha / 2))
-    shift = effect * math.sqrt(n)
-    wrong_side = float(special.nctdtr(n - 1, shift, -critical))  # nan where it underflows
-    return 1 - float(special.nctdtr(n - 1, shift, critical)) + (0.0 if math.isnan(wrong_side) else wrong_side)
-
-
-@functools.lru_cache(maxsize=1024)
-def _standardised_difference(n: int, alpha: float, power: float) -> float:
-    """The effect, in standard deviations, at which `_t_test_power` is `power`, by bisection."""
-    low, high = 0.0, 1.0
-    while _t_test_power(n, high, alpha) < power:
-        high *= 2
-    while high - low > 1e-9 * high:
-        middle = (low + high) / 2
-        low, high = (low, middle) if _t_test_power(n, middle, alpha) >= power else (middle, high)
-    return high
