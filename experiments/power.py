@@ -16,6 +16,7 @@ from absl import flags
 
 from experiments import common
 from mnistlab.analysis import claims, history, stats
+from mnistlab.analysis.power import num_pairs_needed, smallest_resolvable_difference, standardised
 from mnistlab.comparison import saved, workdirs
 from mnistlab.comparison.saved import RunFolder
 from mnistlab.errors import UserError
@@ -56,9 +57,9 @@ def need(differences: np.ndarray, difference: float | None = None, num_claims: i
     low, high = stats.sd_interval(differences)
 
     def pairs(sd: float, alpha: float) -> int | None:
-        if not stats.standardised(wanted, sd):
+        if not standardised(wanted, sd):
             return None
-        return max(stats.num_pairs_needed(sd, wanted, alpha, POWER), stats.fewest_pairs(alpha))
+        return max(num_pairs_needed(sd, wanted, alpha, POWER), stats.fewest_pairs(alpha))
 
     ours, fewest, most = (pairs(value, stats.ALPHA) for value in (sd, low, high))
     return Need(wanted, difference is None, ours, fewest, most, pairs(sd, stats.ALPHA / num_claims))
@@ -114,7 +115,7 @@ def needs_table(asked: Sequence[Pilot], needs: Sequence[Sequence[Need]], num_cla
         sd, n = float(np.std(pilot.differences, ddof=1)), len(pilot.differences)
         low, high = stats.sd_interval(pilot.differences)
         spread = f"{_short(sd)} [{_short(low)}, {_short(high)}]"
-        resolvable = _short(stats.smallest_resolvable_difference(pilot.differences))
+        resolvable = _short(smallest_resolvable_difference(pilot.differences))
         for item in its_needs:
             wanted = f"{_short(item.difference)}{', observed' if item.observed else ''}"
             span = f"{_pairs(item.fewest)} to {_pairs(item.most)}"
@@ -165,7 +166,7 @@ def _pairs(pairs: int | None) -> str:
 def curve(pilot: Pilot, num_pairs: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The smallest difference that n pairs resolve, each float [len(num_pairs)]: at the pilot's sd, its low and high."""
     sd = float(np.std(pilot.differences, ddof=1))
-    unit = np.array([stats.smallest_resolvable_difference(_of_unit_sd(int(n)), power=POWER) for n in num_pairs])
+    unit = np.array([smallest_resolvable_difference(_of_unit_sd(int(n)), power=POWER) for n in num_pairs])
     low, high = stats.sd_interval(pilot.differences)
     return unit * sd, unit * low, unit * high
 

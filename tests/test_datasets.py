@@ -486,46 +486,6 @@ def test_a_read_only_copy_needs_no_lock(tiny, tmp_path):
         load_tiny(tmp_path, tiny)
 
 
-# Slices and splits.
-
-SPECS = [
-    *("train", "test", "test[:50%]", "test[50%:]", "train[:1000]", "test[-500:]", "train[10:-10]", "test[-33.3%:]"),
-    *("test[12.5%:87.5%]", "train[:1_000]", "test[-100%:]", "train[1%:2%]", "test[:-1]", "train[60000:]", "test[3:3]"),
-    *("test[:0%]", "train[:60001]", "test[:101%]", "validation", "train[5]", "train[5%]", "test[:]", "test[]", "test["),
-    *("", "train[a:b]", "train[1:2:3]", "train[--1:]", "train[1.5:]", "train [:5]"),
-]
-
-
-@pytest.mark.parametrize("spec", SPECS)
-@pytest.mark.parametrize("num_test", [10000, 11])
-def test_slices_are_those_of_tfds(spec, num_test):
-    num_examples = {"train": 60000, "test": num_test}
-    infos = {
-        name: tfds.core.SplitInfo(name=name, shard_lengths=[count], num_bytes=0) for name, count in num_examples.items()
-    }
-    try:
-        (absolute,) = tfds.core.ReadInstruction.from_spec(spec).to_absolute(infos)
-        start = 0 if absolute.from_ is None else absolute.from_
-        stop = num_examples[absolute.splitname] if absolute.to is None else absolute.to
-        expected = (absolute.splitname, start, stop) if start < stop else None
-    except (ValueError, AssertionError):
-        expected = None
-    if expected is None:
-        with pytest.raises(UserError, match=r"slice|split"):
-            datasets._parse_slice(spec, num_examples)
-    else:
-        assert datasets._parse_slice(spec, num_examples) == expected
-
-
-def test_take(mnist):
-    first, second = datasets.take(mnist, "test[:50%]"), datasets.take(mnist, "test[50%:]")
-    np.testing.assert_array_equal(np.concatenate([first.image, second.image]), mnist.test.image)
-    np.testing.assert_array_equal(np.concatenate([first.label, second.label]), mnist.test.label)
-    np.testing.assert_array_equal(datasets.take(mnist, "train[-500:]").label, mnist.train.label[59500:])
-    with pytest.raises(UserError, match="both bounds"):
-        datasets.take(mnist, "train[10:50%]")
-
-
 def test_random_split():
     train, rest = datasets.random_split(60000, 0.8, seed=3)
     assert (train.dtype, rest.dtype, train.shape, rest.shape) == (np.int32, np.int32, (48000,), (12000,))

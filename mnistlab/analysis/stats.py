@@ -9,19 +9,17 @@ corrects for the number of claims that an experiment makes and gives the verdict
 """
 
 import dataclasses
-import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from mnistlab.analysis.power import ALPHA, smallest_resolvable_difference
 from mnistlab.errors import UserError
 
 # scipy is imported inside the functions that use it: it would double the time that this module takes to import.
-
-ALPHA = 0.05
 
 
 class Interval(NamedTuple):
@@ -39,7 +37,7 @@ _beyond_floats = np.errstate(over="ignore", invalid="ignore", divide="ignore")
 
 
 def mean_interval(values: ArrayLike, confidence: float = 0.95) -> Interval:
-    """Student's interval of a mean: mean ± t_{(1 + confidence) / 2, n - 1} sd / sqrt(n).
+    """Student's interval of a mean (or of paired differences): mean ± t_{(1 + confidence) / 2, n - 1} sd / sqrt(n).
 
     Args:
       values: float [n], one number a run. One value, or a value that is not finite, gives (nan, nan).
@@ -51,11 +49,6 @@ def mean_interval(values: ArrayLike, confidence: float = 0.95) -> Interval:
     """
     values = _vector(values)
     return _student_interval(values, confidence, math.sqrt(1 / max(len(values), 1)))
-
-
-def paired_t_interval(differences: ArrayLike, confidence: float = 0.95) -> Interval:
-    """Student's interval of the mean of paired differences a_i - b_i, float [n]; the paired t test is its inverse."""
-    return mean_interval(differences, confidence)
 
 
 def prediction_interval(values: ArrayLike, confidence: float = 0.95) -> Interval:
@@ -89,15 +82,9 @@ def inside(values: ArrayLike, reported: float) -> bool | None:
 
 @_beyond_floats
 def bca_interval(
-    values: ArrayLike,
-    statistic: Callable[..., Any] = np.mean,
-    confidence: float = 0.95,
-    num_resamples: int = 10_000,
-    seed: int = 0,
-    *,
-    expand: bool = True,
+    values: ArrayLike, confidence: float = 0.95, num_resamples: int = 10_000, seed: int = 0, *, expand: bool = True
 ) -> Interval:
-    """Bias-corrected and accelerated bootstrap interval of a statistic (Efron 1987, JASA 82:171).
+    """Bias-corrected and accelerated bootstrap interval of a mean (Efron 1987, JASA 82:171).
 
     Plain BCa is too short when n is small: of 5,000 simulated normal samples its 95 % interval covered the mean in 87 %
     at n = 8 and 91 % at n = 16. With `expand`, t_{n-1} sqrt(n / (n - 1)) takes the place of the normal quantile z that
@@ -105,9 +92,8 @@ def bca_interval(
     exponential samples (2,000) that is 91 % and 92 %, plain 85 % and 89 %, Student's interval 90 % and 91 %.
 
     Args:
-      values: float [n], one number a run or a pair. One value, a value that is not finite, or numbers whose cubes no
+      values: float [n], one number per run or pair. One value, a value that is not finite, or numbers whose cubes no
         float can hold give (nan, nan).
-      statistic: called as `statistic(samples, axis=-1)` on float [num_resamples, n].
       expand: False gives the interval of scipy.stats.bootstrap.
 
     Returns:
@@ -119,12 +105,12 @@ def bca_interval(
     n = len(values)
     if n < 2 or not np.all(np.isfinite(values)):
         return UNKNOWN
-    observed = statistic(values, axis=-1)
-    resampled = _resampled(values, statistic, num_resamples, seed)
+    observed = np.mean(values)
+    resampled = _resampled_means(values, num_resamples, seed)
 
     below = (np.mean(resampled < observed) + np.mean(resampled <= observed)) / 2
     bias = special.ndtri(np.clip(below, 0.5 / num_resamples, 1 - 0.5 / num_resamples))
-    left_out = statistic(values[_all_but_one(n)], axis=-1)
+    left_out = np.mean(values[_all_but_one(n)], axis=-1)
     influence = np.mean(left_out) - left_out
     spread = np.sum(influence**2) ** 1.5
     acceleration = np.sum(influence**3) / (6 * spread) if spread > 0 else 0.0
@@ -199,6 +185,18 @@ def sign_flip_p(differences: ArrayLike, max_exact: int = 20, num_draws: int = 10
     return (1 + num_hits) / (1 + num_draws)
 
 
+def fewest_pairs(alpha: float = ALPHA) -> int:
+    """The smallest n at which the sign-flip test can reach p < alpha: all pairs agree and 2^(1 - n) < alpha.
+
+    >>> fewest_pairs(), fewest_pairs(0.05 / 6)
+    (6, 8)
+    """
+    n = 2
+    while 2.0 ** (1 - n) >= alpha:
+        n += 1
+    return n
+
+
 def holm(p_values: ArrayLike) -> NDArray[np.float64]:
     """Holm's step-down adjustment: the chance of any false claim among all stays below alpha where adjusted p < alpha.
 
@@ -248,79 +246,6 @@ def probability_better(a: ArrayLike, b: ArrayLike, confidence: float = 0.95) -> 
     centre = (p + z2 / (2 * n)) / (1 + z2 / n)
     half = math.sqrt(z2 * (p * (1 - p) / n + z2 / (4 * n * n))) / (1 + z2 / n)
     return p, Interval(max(0.0, centre - half), min(1.0, centre + half))
-
-
-# Power
-
-
-def smallest_resolvable_difference(differences: ArrayLike, alpha: float = ALPHA, power: float = 0.8) -> float:
-    """The true mean difference that a paired t test of n pairs with this sd finds significant with probability `power`.
-
-    Args:
-      differences: float [n], a_i - b_i: their sd and their number count, their mean does not. n < 2 gives nan.
-    """
-    differences = _vector(differences)
-    if len(differences) < 2:
-        return math.nan
-    return _standardised_difference(len(differences), alpha, power) * _sd(differences)
-
-
-def num_pairs_needed(sd_difference: float, difference: float, alpha: float = ALPHA, power: float = 0.8) -> int:
-    """The smallest n with which a paired t test finds a true mean `difference` significant with probability `power`.
-
-    Args:
-      sd_difference: standard deviation of a_i - b_i, unit as `difference`; sqrt(2) sd where pairs do not correlate.
-
-    Raises:
-      UserError: `difference` is 0 or next to nothing beside the sd (no n is enough), or a number that makes no sense.
-
-    >>> num_pairs_needed(sd_difference=1.0, difference=0.5)
-    34
-    """
-    if not (math.isfinite(difference) and difference != 0 and 0 <= sd_difference < math.inf):
-        raise UserError(
-            f"difference {difference}, sd_difference {sd_difference}: give a difference other than 0 and an sd >= 0"
-        )
-    effect = standardised(difference, sd_difference)
-    if effect == 0:
-        raise UserError(f"difference {difference} is nothing beside an sd of {sd_difference}: no n is enough")
-    if effect < 1e-4:  # of so many pairs t is normal, and the noncentral t can no longer be computed
-        from scipy import special
-
-        z_alpha, z_power = (float(special.ndtri(p)) for p in (1 - alpha / 2, power))
-        return math.ceil(((z_alpha + z_power) / effect) ** 2 + z_alpha**2 / 2)
-    if effect > 1e4:  # beyond what two pairs resolve at any usual alpha, and what the noncentral t can be computed for
-        return 2
-    high = 2
-    while _t_test_power(high, effect, alpha) < power:
-        high *= 2
-    low = high // 2  # too few, or 1
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if _t_test_power(middle, effect, alpha) >= power else (middle, high)
-    return high
-
-
-def standardised(difference: float, sd_difference: float) -> float:
-    """|difference| in standard deviations; 0 below 1e-12, where it is as likely the rounding of their mean.
-
-    >>> standardised(-0.5, 2.0), standardised(1e-17, 0.01), standardised(1.0, 0.0)
-    (0.25, 0.0, inf)
-    """
-    effect = abs(difference) / sd_difference if sd_difference > 0 else math.inf * abs(difference)
-    return effect if effect >= 1e-12 else 0.0
-
-
-def fewest_pairs(alpha: float = ALPHA) -> int:
-    """The smallest n at which the sign-flip test can reach p < alpha: all pairs agree and 2^(1 - n) < alpha.
-
-    >>> fewest_pairs(), fewest_pairs(0.05 / 6)
-    (6, 8)
-    """
-    n = 2
-    while 2.0 ** (1 - n) >= alpha:
-        n += 1
-    return n
 
 
 # Claims
@@ -400,7 +325,7 @@ def compare(a: ArrayLike, b: ArrayLike, *, direction: str = ">", num_resamples: 
         mean_b=_mean(b),
         sd_b=_sd(b),
         difference=_mean(differences),
-        t_interval=paired_t_interval(differences),
+        t_interval=mean_interval(differences),
         bca_interval=bca_interval(differences, num_resamples=num_resamples),
         p=sign_flip_p(differences),
         probability=probability,
@@ -532,14 +457,11 @@ def _student_interval(values: NDArray[np.float64], confidence: float, factor: fl
     return Interval(_mean(values) - half, _mean(values) + half)
 
 
-def _resampled(
-    values: NDArray[np.float64], statistic: Callable[..., Any], num_resamples: int, seed: int
-) -> NDArray[np.float64]:
+def _resampled_means(values: NDArray[np.float64], num_resamples: int, seed: int) -> NDArray[np.float64]:
     rng = np.random.default_rng(seed)
     n = len(values)
-    return np.concatenate(
-        [statistic(values[rng.integers(0, n, (num_rows, n))], axis=-1) for num_rows in _chunks(num_resamples, n)]
-    )
+    chunks = [values[rng.integers(0, n, (num_rows, n))].mean(-1) for num_rows in _chunks(num_resamples, n)]
+    return np.concatenate(chunks)
 
 
 def _chunks(num_rows: int, num_columns: int) -> list[int]:
@@ -552,25 +474,3 @@ def _all_but_one(n: int) -> NDArray[np.int64]:
     """int64 [n, n - 1]: row i counts from 0 to n - 1 without i."""
     columns = np.arange(n - 1)
     return columns + (columns >= np.arange(n)[:, None])
-
-
-def _t_test_power(n: int, effect: float, alpha: float) -> float:
-    """Power of the two-sided paired t test of n pairs at a true difference of `effect` standard deviations."""
-    from scipy import special
-
-    critical = float(special.stdtrit(n - 1, 1 - alpha / 2))
-    shift = effect * math.sqrt(n)
-    wrong_side = float(special.nctdtr(n - 1, shift, -critical))  # nan where it underflows
-    return 1 - float(special.nctdtr(n - 1, shift, critical)) + (0.0 if math.isnan(wrong_side) else wrong_side)
-
-
-@functools.lru_cache(maxsize=1024)
-def _standardised_difference(n: int, alpha: float, power: float) -> float:
-    """The effect, in standard deviations, at which `_t_test_power` is `power`, by bisection."""
-    low, high = 0.0, 1.0
-    while _t_test_power(n, high, alpha) < power:
-        high *= 2
-    while high - low > 1e-9 * high:
-        middle = (low + high) / 2
-        low, high = (low, middle) if _t_test_power(n, middle, alpha) >= power else (middle, high)
-    return high

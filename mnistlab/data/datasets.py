@@ -111,49 +111,6 @@ def _load(name: str, data_dir: Path | str | None, order: str, manual_dir: Path |
     return dataset
 
 
-# Slices and splits.
-
-
-def take(dataset: Dataset, spec: str) -> Split:
-    """The part of `dataset` that `spec` names, as TFDS slices: percentages are rounded to the nearest example.
-
-    "train", "test[:50%]", "test[50%:]", "train[:1000]", "test[-500:]".
-
-    Raises:
-      UserError: `spec` is not such a slice or reaches beyond the split.
-    """
-    split, start, stop = _parse_slice(spec, {"train": len(dataset.train.label), "test": len(dataset.test.label)})
-    examples = getattr(dataset, split)
-    return Split(examples.image[start:stop], examples.label[start:stop])
-
-
-def _parse_slice(spec: str, num_examples: Mapping[str, int]) -> tuple[str, int, int]:
-    """The split, first and past-the-last example of a slice.
-
-    >>> _parse_slice("test[50%:]", {"test": 11})
-    ('test', 6, 11)
-    """
-    number = r"-?\d+(?:_\d+)*(?:(?:\.\d+)?%)?"
-    match = re.fullmatch(rf"(\w+)(?:\[({number})?:({number})?\])?", spec)
-    if match is None or spec.endswith("[:]"):
-        raise UserError(f"bad slice {spec!r}; expected a split and perhaps a slice: train, test[:50%], train[-500:]")
-    split, *bounds = match.groups()
-    if split not in num_examples:
-        raise UserError(f"unknown split {split!r} in {spec!r}; known: {', '.join(num_examples)}")
-    if len({bound.endswith("%") for bound in bounds if bound}) > 1:
-        raise UserError(f"bad slice {spec!r}: both bounds must be percentages, or both examples")
-    percent, size = "%" in spec, num_examples[split]
-    whole = 100 if percent else size
-    values = [float(bound.rstrip("%")) if bound else default for bound, default in zip(bounds, (0, whole), strict=True)]
-    if max(map(abs, values)) > whole:
-        raise UserError(f"the slice {spec!r} reaches beyond the {size} examples of {split!r}")
-    start, stop = (round(value * size / 100.0) if percent else int(value) for value in values)
-    start, stop = (bound + size if bound < 0 else bound for bound in (start, stop))
-    if start >= stop:
-        raise UserError(f"the slice {spec!r} selects none of the {size} examples of {split!r}")
-    return split, start, stop
-
-
 def random_split(num_examples: int, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """A seeded random split of range(num_examples): int32 [round(fraction N)] and int32 [the rest].
 

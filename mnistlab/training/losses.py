@@ -41,15 +41,10 @@ def double_softmax_cross_entropy(logits: jax.Array, label: jax.Array) -> jax.Arr
     return cross_entropy(jax.nn.softmax(logits, axis=-1), label)
 
 
-def categorical_cross_entropy_one_hot(logits: jax.Array, label: jax.Array) -> jax.Array:
-    """`categorical_cross_entropy` with the label as a one-hot target, as Keras' to_categorical makes it."""
-    return categorical_cross_entropy(logits, _target(logits, label))
-
-
 LOSSES: dict[str, Loss] = {
     "cross_entropy": cross_entropy,
     "double_softmax": double_softmax_cross_entropy,
-    "categorical": categorical_cross_entropy_one_hot,
+    "categorical": cross_entropy,  # Keras' name for it with one-hot targets
 }
 """What TrainConfig.loss may name; a script may add its own: LOSSES["hinge"] = hinge."""
 
