@@ -17,7 +17,6 @@ import numpy as np
 from absl import flags
 from jax.flatten_util import ravel_pytree
 
-from experiments import common
 from mnistlab import config
 from mnistlab.analysis import history, reported
 from mnistlab.analysis.claims import Checked, Claim
@@ -26,6 +25,8 @@ from mnistlab.comparison.run import Log, silent
 from mnistlab.comparison.spec import Options
 from mnistlab.errors import UserError
 from mnistlab.report import canvas, figures, page, text
+
+from . import common
 
 FLAGS = flags.FLAGS
 NAME = "backprop_by_hand"

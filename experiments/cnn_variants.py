@@ -7,13 +7,14 @@ from dataclasses import replace
 
 import numpy as np
 
-from experiments import common
 from mnistlab.analysis import history, reported, stats
 from mnistlab.analysis.claims import Claim
 from mnistlab.comparison.spec import Experiment, Findings, Outcome, Variant
 from mnistlab.config import OptimConfig
 from mnistlab.report import page, text
 from mnistlab.report.page import Draw
+
+from . import common
 
 A = Variant(
     "cnn_a",

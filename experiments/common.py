@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from absl import app, flags
 
-from experiments.cli import process
-from experiments.cli.flags import (
+from mnistlab.errors import UserError
+
+from .cli import process
+from .cli.flags import (
     command,
     data_dir,
     define_run_flags,
@@ -22,9 +24,8 @@ from experiments.cli.flags import (
     parse,
     workdir,
 )
-from experiments.cli.process import with_devices_of_cores
-from experiments.cli.progress import log, progress
-from mnistlab.errors import UserError
+from .cli.process import with_devices_of_cores
+from .cli.progress import log, progress
 
 if TYPE_CHECKING:
     from mnistlab.comparison.spec import Experiment

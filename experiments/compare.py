@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 from absl import flags
 
-from experiments import common
 from mnistlab.analysis import claims, history
 from mnistlab.analysis.claims import Checked, Claim
 from mnistlab.comparison import saved, workdirs
@@ -20,6 +19,8 @@ from mnistlab.comparison.saved import RunFolder
 from mnistlab.errors import UserError
 from mnistlab.report import figures, page, sections, text
 from mnistlab.training.result import Result
+
+from . import common
 
 NAME = "compare"
 FLAGS = flags.FLAGS

@@ -5,13 +5,14 @@ python -m experiments.fashion_lenet_regularizers [--seeds=8] [--protocol=control
 
 from dataclasses import replace
 
-from experiments import common
 from mnistlab.analysis.claims import Claim
 from mnistlab.comparison.outputs import class_pictures
 from mnistlab.comparison.spec import Experiment, Findings, Outcome, Variant
 from mnistlab.config import OptimConfig
 from mnistlab.report import images, page
 from mnistlab.report.page import Draw
+
+from . import common
 
 LEARNING_RATES = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
 

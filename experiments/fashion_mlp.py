@@ -9,7 +9,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import common
 from mnistlab import timing
 from mnistlab.analysis.claims import Claim
 from mnistlab.comparison.outputs import class_pictures
@@ -18,6 +17,8 @@ from mnistlab.config import OptimConfig
 from mnistlab.report import images, page
 from mnistlab.report.page import Draw
 from mnistlab.training import loop
+
+from . import common
 
 LEARNING_RATES = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
 

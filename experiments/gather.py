@@ -9,7 +9,6 @@ import importlib
 from pathlib import Path
 from typing import Any
 
-from experiments import common
 from mnistlab import files
 from mnistlab.analysis import claims, history
 from mnistlab.analysis.claims import Checked
@@ -18,6 +17,8 @@ from mnistlab.comparison.saved import RunFolder
 from mnistlab.errors import UserError
 from mnistlab.report import figures, page, sections, text
 from mnistlab.training.result import Result
+
+from . import common
 
 NAME = "gather"
 

@@ -15,7 +15,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import common
 from mnistlab.analysis import claims
 from mnistlab.analysis.claims import Checked
 from mnistlab.comparison import nets
@@ -25,6 +24,8 @@ from mnistlab.nets import models
 from mnistlab.report import figures, images, page, text
 from mnistlab.report.page import Draw
 from mnistlab.training.trained import Trained
+
+from . import common
 
 POINT = np.array([1.0, 3.0])
 MATRIX = np.array([[3.0, 2.0], [2.0, 3.0]])

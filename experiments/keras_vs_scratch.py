@@ -5,7 +5,6 @@ python -m experiments.keras_vs_scratch [--seeds=8] [--protocol=controlled] [--te
 
 from dataclasses import replace
 
-from experiments import common
 from mnistlab.analysis import history, reported
 from mnistlab.analysis.claims import Claim
 from mnistlab.comparison.spec import Experiment, Findings, Outcome, Variant
@@ -13,6 +12,8 @@ from mnistlab.config import OptimConfig
 from mnistlab.report import page, text
 from mnistlab.report.page import Draw
 from mnistlab.training import by_hand
+
+from . import common
 
 KERAS = Variant(
     "mlp512",

@@ -10,12 +10,13 @@ from importlib.metadata import version
 import jax
 import numpy as np
 
-from experiments import common
 from mnistlab.analysis.claims import Claim
 from mnistlab.comparison.spec import Experiment, Findings, Outcome, Variant
 from mnistlab.config import OptimConfig
 from mnistlab.report import page
 from mnistlab.report.page import Draw
+
+from . import common
 
 LENET5 = Variant(
     "lenet5_adadelta",

@@ -5,10 +5,11 @@ python -m experiments.lenet_vs_dense [--seeds=8] [--protocol=controlled] [--vari
 
 from dataclasses import replace
 
-from experiments import common
 from mnistlab.analysis.claims import Claim
 from mnistlab.comparison.spec import Experiment, Variant
 from mnistlab.config import OptimConfig
+
+from . import common
 
 LENET5 = Variant(
     "lenet5",

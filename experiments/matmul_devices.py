@@ -18,7 +18,6 @@ import jax
 import numpy as np
 from absl import flags
 
-from experiments import common
 from mnistlab import config
 from mnistlab.analysis import history, reported, stats
 from mnistlab.analysis.claims import Checked, Claim
@@ -28,6 +27,8 @@ from mnistlab.comparison.spec import Options
 from mnistlab.errors import UserError
 from mnistlab.report import canvas, figures, page, text
 from mnistlab.timing import time_calls
+
+from . import common
 
 FLAGS = flags.FLAGS
 NAME = "matmul_devices"

@@ -14,13 +14,14 @@ from typing import NamedTuple
 import numpy as np
 from absl import flags
 
-from experiments import common
 from mnistlab.analysis import claims, history, stats
 from mnistlab.analysis.power import num_pairs_needed, smallest_resolvable_difference, standardised
 from mnistlab.comparison import saved, workdirs
 from mnistlab.comparison.saved import RunFolder
 from mnistlab.errors import UserError
 from mnistlab.report import figures, page, text
+
+from . import common
 
 NAME = "power"
 POWER = 0.8

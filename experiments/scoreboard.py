@@ -15,13 +15,14 @@ from typing import Any
 import numpy as np
 from absl import flags
 
-from experiments import common
-from experiments.cli.flags import usable
 from mnistlab import files
 from mnistlab.analysis import reported, stats
 from mnistlab.comparison import saved, spec, workdirs
 from mnistlab.errors import UserError
 from mnistlab.report import canvas, figures, page, text
+
+from . import common
+from .cli.flags import usable
 
 EXPERIMENTS = {
     "lenet_vs_dense": ("--variants=all",),

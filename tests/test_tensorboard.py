@@ -58,8 +58,8 @@ def test_the_prediction_image(written):
 
 def test_a_reloaded_model_predicts_the_same(dataset, tmp_path):
     variant = Variant("dense", batch_size=50, num_epochs=1)
-    shown = Experiment("lenet_vs_dense", reported={"dense": variant})
-    run.run(shown, Options(tmp_path, num_seeds=2), dataset=dataset)
+    shown = Experiment("lenet_vs_dense", reported={"dense": variant}, data=dataset)
+    run.run(shown, Options(tmp_path, num_seeds=2))
     steps = loop.step_functions_of(variant.config, dataset)
     result = training.run(variant.config, dataset, [0, 1])
     reloaded = nets.restore_weights(tmp_path / "checkpoints" / "dense", result.whole)

@@ -10,15 +10,16 @@ from typing import Any
 
 from absl import flags
 
-from experiments import bench, common
-from experiments.bench import results
-from experiments.bench.measure import OURS, Measured, by_turns, ratios, regressions, start_up
-from experiments.bench.peers.worker import PEERS
-from experiments.bench.results import NAME, Findings
-from experiments.bench.workloads import WORKLOADS, steps_of_round, write_job
 from mnistlab.comparison import workdirs
 from mnistlab.data import datasets
 from mnistlab.errors import UserError
+
+from .. import bench, common
+from . import results
+from .measure import OURS, Measured, by_turns, ratios, regressions, start_up
+from .peers.worker import PEERS
+from .results import NAME, Findings
+from .workloads import WORKLOADS, steps_of_round, write_job
 
 __doc__ = bench.__doc__  # of --help
 FLAGS = flags.FLAGS

@@ -13,10 +13,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from experiments import common
-from experiments.bench.peers import job as jobs
-from experiments.bench.workloads import Workload
 from mnistlab.errors import UserError
+
+from .. import common
+from .peers import job as jobs
+from .workloads import Workload
 
 OURS = "mnistlab"
 LOSS_TOLERANCE = 0.02  # of the first round's mean loss, where nothing is dropped out
@@ -51,7 +52,7 @@ class Peer:
         self.name, self.errors, self.start = name, errors, time.perf_counter()
         with errors.open("w") as stream:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "experiments.bench.peers.worker", name, str(job_file)],
+                [sys.executable, "-m", f"{__package__}.peers.worker", name, str(job_file)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=stream,
@@ -217,7 +218,13 @@ def start_up(data_dir: str | None) -> dict[str, dict[str, float]]:
     found = {}
     with tempfile.TemporaryDirectory() as scratch:
         for temperature in ("cold", "warm"):
-            command = [sys.executable, "-m", "experiments.lenet_vs_dense", "--variants=lenet5", "--epochs=1"]
+            command = [
+                sys.executable,
+                "-m",
+                f"{__package__.rpartition('.')[0]}.lenet_vs_dense",
+                "--variants=lenet5",
+                "--epochs=1",
+            ]
             command += [
                 "--progress=lines",
                 "--noresume",

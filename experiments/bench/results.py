@@ -7,12 +7,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from experiments import common
-from experiments.bench.measure import CALIBRATING_SIZE, OURS, Measured, num_seeds, ratios
-from experiments.bench.workloads import WORKLOADS, flops_per_example
 from mnistlab.analysis import history
 from mnistlab.comparison import workdirs
 from mnistlab.report import figures, page, text
+
+from .. import common
+from .measure import CALIBRATING_SIZE, OURS, Measured, num_seeds, ratios
+from .workloads import WORKLOADS, flops_per_example
 
 NAME = "bench"
 

@@ -7,8 +7,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from experiments.bench.peers import job as jobs
 from mnistlab.data.datasets import Dataset
+
+from .peers import job as jobs
 
 NUM_EXAMPLES = 60_000
 

@@ -197,6 +197,8 @@ def usable(flag: str, text: str) -> Path:
 
 def command() -> str:
     """This process's command line, as a user would type it."""
+    if " " in sys.argv[0]:  # the program as cli.main calls it
+        return shlex.join([*sys.argv[0].split(" "), *sys.argv[1:]])
     spec = getattr(sys.modules["__main__"], "__spec__", None)
     module = spec.name.removesuffix(".__main__") if spec else Path(sys.argv[0]).stem
     return shlex.join(["python", "-m", module, *sys.argv[1:]])

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from absl import flags, logging
 
-from experiments.cli.flags import usable
+from .flags import usable
 
 if TYPE_CHECKING:
     from mnistlab.training.callbacks import Callback

@@ -55,7 +55,8 @@ def compare(
         controlled=named,
         claims=tuple(claims),
         metrics=dict(metrics or {}),
+        data=data,
     )
     command = " ".join(["python", *sys.argv]) if sys.argv and sys.argv[0] else ""
     asked = Options(Path(workdir), protocol="controlled", num_seeds=seeds, command=command, **options)
-    return run.run(experiment, asked, hooks, data)
+    return run.run(experiment, asked, hooks)

@@ -72,12 +72,8 @@ def run(
     experiment: Experiment,
     options: Options,
     hooks: Hooks = NO_HOOKS,
-    dataset: Dataset | None = None,
 ) -> dict[str, Any]:
     """Runs an experiment, or what is missing of it, and returns what summary.json holds.
-
-    Args:
-      dataset: in place of the one that the variants name.
 
     Raises:
       UserError: an impossible option (before any data is loaded), a workdir that holds another run, damaged files.
@@ -88,7 +84,7 @@ def run(
     resources = Resources(layout, options.population_size, options.stream_megabytes)
 
     def begin() -> Session:
-        data = dataset or cluster.first_then_others(lambda: _load(variants, options.data_dir))
+        data = cluster.first_then_others(lambda: _load(experiment, variants, options.data_dir))
         return Session(experiment, options, variants, seeds, resources, data, hooks)
 
     if not cluster.is_first():
@@ -147,7 +143,9 @@ def _program_digest(steps: StepFunctions, dataset: Dataset) -> str:
     return sha256((text + constants).encode())
 
 
-def _load(variants: Mapping[str, Variant], data_dir: Path | None) -> Dataset:
+def _load(experiment: Experiment, variants: Mapping[str, Variant], data_dir: Path | None) -> Dataset:
+    if experiment.data is not None:
+        return experiment.data() if callable(experiment.data) else experiment.data
     wanted = {(variant.dataset, variant.order) for variant in variants.values()}
     if len(wanted) != 1:
         raise UserError("the variants of a comparison must share a dataset and its order")

@@ -78,6 +78,7 @@ class Experiment:
     claims: tuple[Claim, ...] = ()
     metrics: Mapping[str, Metric] = dataclasses.field(default_factory=dict)  # measured on the final weights
     extra: Extra | None = None
+    data: Dataset | Callable[[], Dataset] | None = None  # in place of the dataset that the variants name
 
 
 @dataclasses.dataclass(frozen=True)

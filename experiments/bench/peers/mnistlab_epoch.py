@@ -2,11 +2,12 @@
 
 import numpy as np
 
-from experiments.bench.peers.job import Job, Round
 from mnistlab.config import TrainConfig
 from mnistlab.data import datasets
 from mnistlab.devices import mesh
 from mnistlab.training import loop, optim
+
+from .job import Job, Round
 
 
 def prepare(job: Job, peer: str) -> Round:

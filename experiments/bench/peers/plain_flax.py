@@ -9,7 +9,7 @@ import numpy as np
 import optax
 from flax import traverse_util
 
-from experiments.bench.peers.job import Job, Round
+from .job import Job, Round
 
 ACTIVATIONS = {"relu": nn.relu, "tanh": nn.tanh}
 OPTIMIZERS = {

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from experiments.bench.peers.job import Job, Round, same_padding
+from .job import Job, Round, same_padding
 
 ACTIVATIONS = {"relu": nn.ReLU, "tanh": nn.Tanh}
 

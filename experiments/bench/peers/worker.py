@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from experiments.bench.peers import job as jobs
+from . import job as jobs
 
 LEAST_SECONDS = 0.5  # shorter passes are repeated until they took this long together
 
