@@ -1,6 +1,7 @@
 """A comparison as data: variants, claims, two protocols, and what a caller may ask of it."""
 
 import dataclasses
+import difflib
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -126,6 +127,7 @@ def resolve(experiment: Experiment, options: Options) -> dict[str, Variant]:
     """
     configs.check_fields(options)
     _check_once(options)
+    _check_claims(experiment)
     known = experiment.reported if options.protocol == "reported" else experiment.controlled
     names = options.variants or tuple(name for name, variant in known.items() if variant.by_default)
     names = tuple(known) if names == ("all",) else names
@@ -143,6 +145,20 @@ def resolve(experiment: Experiment, options: Options) -> dict[str, Variant]:
         checks.check_sweep(options.sweep, checks.check(variant, IMAGE_SHAPE), IMAGE_SHAPE)
         resolved[name] = variant
     return resolved
+
+
+def _check_claims(experiment: Experiment) -> None:
+    """Checks that every claim is about variants that there are, under one protocol or the other."""
+    known = [*experiment.reported, *experiment.controlled]
+    for claim in experiment.claims:
+        for name in (claim.left, claim.right):
+            if isinstance(name, str) and name not in known:
+                near = difflib.get_close_matches(name, known, 1)
+                advice = f"did you mean {near[0]}? " if near else ""
+                raise UserError(
+                    f"claim {claim.id} is about the variant {name!r}, which there is not; {advice}"
+                    f"expected one of {', '.join(dict.fromkeys(known))}"
+                )
 
 
 def _check_once(options: Options) -> None:
