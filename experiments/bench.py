@@ -28,7 +28,7 @@ from absl import flags
 from experiments import common
 from experiments.peers import job as jobs
 from experiments.peers.worker import PEERS
-from mnistlab import config
+from mnistlab import config, files
 from mnistlab.analysis import history
 from mnistlab.comparison import workdirs
 from mnistlab.data import datasets
@@ -522,7 +522,7 @@ def _version(package: str) -> str | None:
 
 def _read_reference(path: Path) -> dict[str, dict[str, float]]:
     try:
-        found = json.loads(path.read_text())["ratios"]
+        found = json.loads(files.read_text(path))["ratios"]
         return {str(name): {str(peer): float(value) for peer, value in row.items()} for name, row in found.items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(
