@@ -104,7 +104,8 @@ def _run(experiment: "Experiment") -> None:
     from mnistlab.comparison.run import Hooks
     from mnistlab.devices import cluster
 
-    asked, stop, kind = options(experiment.name), process.stop_at_signals(), flags.FLAGS.progress
+    asked = spec.settled(experiment, options(experiment.name))
+    stop, kind = process.stop_at_signals(), flags.FLAGS.progress
     spec.resolve(experiment, asked)  # bad values end here, before the banner
     if not cluster.is_first():
         run.run(experiment, asked, Hooks(callbacks=lambda name, variant: [stop]))

@@ -29,9 +29,14 @@ def dataset():
 
 
 @pytest.fixture(scope="module")
-def start_main(tmp_path_factory):
-    """Starts `python -m experiments.lenet_vs_dense` with its data and programs in folders of the test's module."""
-    cache = tmp_path_factory.mktemp("cache")
+def cache(tmp_path_factory):
+    """Where the processes of a test's module have their data and programs."""
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="module")
+def start_main(cache):
+    """Starts `python -m experiments.lenet_vs_dense` with its data and programs in `cache`."""
     started = []
 
     def start(*arguments: str) -> subprocess.Popen[str]:

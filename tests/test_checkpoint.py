@@ -255,6 +255,19 @@ def test_what_cannot_be_read_is_not_taken_for_damage(copied, monkeypatch, error,
     assert f": {reason}; " in refused(copied, make_tree())
 
 
+@pytest.mark.parametrize("error", [MemoryError(), TypeError("a bug"), AttributeError("another release of orbax")])
+def test_a_fault_of_the_code_is_not_taken_for_damage(copied, monkeypatch, error):
+    def fail(*args, **kwargs):
+        raise error
+
+    monkeypatch.setattr(ocp.CheckpointManager, "restore", fail)
+    keeper = checkpoint.Keeper(copied, RUN)
+    with pytest.raises(type(error)):
+        keeper.restore(make_tree())
+    keeper.close()
+    assert {path.name for path in copied.iterdir()} == {"1", "2"}
+
+
 def test_save_once_replaces_a_link_and_not_what_it_leads_to(tmp_path):
     (tmp_path / "else").mkdir()
     (tmp_path / "else" / "precious").write_text("")

@@ -78,6 +78,7 @@ def run(
     Raises:
       UserError: an impossible option (before any data is loaded), a workdir that holds another run, damaged files.
     """
+    options = spec.settled(experiment, options)
     variants = spec.resolve(experiment, options)
     seeds = configs.check_seeds(options.first_seed, options.num_seeds)
     layout = mesh.make_layout(options.num_devices, options.strategy)

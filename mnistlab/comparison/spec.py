@@ -119,6 +119,13 @@ class Options:
     command: str = ""  # how to repeat it
 
 
+def settled(experiment: Experiment, options: Options) -> Options:
+    """`options` with a protocol that the experiment has: one of the user's own has no reported one."""
+    has_it = experiment.reported if options.protocol == "reported" else experiment.controlled
+    other = "controlled" if options.protocol == "reported" else "reported"
+    return options if has_it or options.protocol not in PROTOCOLS else dataclasses.replace(options, protocol=other)
+
+
 def resolve(experiment: Experiment, options: Options) -> dict[str, Variant]:
     """The variants to run, with the options' overrides in them.
 

@@ -142,7 +142,9 @@ class Keeper:
         except Exception as error:  # of truncated data orbax raises a bare one
             if _is_damage(error):
                 return None
-            raise UserError(f"{unreadable}: {_reason(error)}; {advice}") from error
+            if isinstance(error, OSError | ValueError):
+                raise UserError(f"{unreadable}: {_reason(error)}; {advice}") from error
+            raise
         if template is None:
             tree = ocp.tree.from_flat_dict(dict(kept))
             whole = meta.get("flat") == digest(kept) or meta["digest"] == digest(tree)  # none before there was "flat"
@@ -211,11 +213,12 @@ def _layout(flat: dict[Any, Any]) -> dict[Any, Any]:
 
 
 def _is_damage(error: Exception) -> bool:
-    """Whether what a read failed of is the files' content: not permissions, nor a lack of memory or descriptors."""
+    """Whether a read failed of the files' content: not of permissions or descriptors, nor of a fault of the code."""
     if isinstance(error, OSError):
         return isinstance(error, FileNotFoundError | IsADirectoryError | NotADirectoryError)
-    text = str(error)
-    return not isinstance(error, MemoryError) and not text.startswith(("PERMISSION_DENIED", "RESOURCE_EXHAUSTED"))
+    if str(error).startswith(("PERMISSION_DENIED", "RESOURCE_EXHAUSTED")):  # TensorStore's
+        return False
+    return type(error) is Exception or isinstance(error, ValueError | LookupError | AssertionError)
 
 
 def digest(tree: Any) -> str:
