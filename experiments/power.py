@@ -88,7 +88,8 @@ def pilots(run: RunFolder, claim: str | None, variant_a: str | None, variant_b: 
         for id_ in known if claim is None else [claim]:
             item = known[id_]
             # "About" a number is asked of the nearer bound, which is what A was compared with.
-            right = item["right"] if isinstance(item["right"], str) else item["comparison"].get("mean_b", item["right"])
+            mean_b = item["comparison"].get("mean_b")
+            right = mean_b if isinstance(mean_b, float) and not isinstance(item["right"], str) else item["right"]
             words = right if isinstance(right, str) else f"{right:g}"
             found.append(_pilot(f"({id_}) {item['left']} − {words}", run, item["left"], right, item["metric"]))
     usable = [pilot for pilot in found if len(pilot.differences) > 1]
@@ -230,7 +231,7 @@ def _write(
             "pairs (seeds)",
             f"smallest difference in {words}",
             log_x=True,
-            log_y=True,
+            log_y=any((values > 0).any() for triple in lines.values() for values in triple),
             band="95 % of the pilot's sd",
         )
         caption = f"{pilot.label}, {words}: the smallest true difference that so many pairs find four times in five."

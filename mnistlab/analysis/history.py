@@ -60,6 +60,8 @@ def from_csv(path: Path) -> dict[str, Curves]:
             epochs = table.setdefault(row["variant"], {}).setdefault(int(row["seed"]), {})
             if int(row["epoch"]) != len(epochs) + 1:
                 raise ValueError(f"epoch {row['epoch']!r} of seed {row['seed']!r} follows epoch {len(epochs)}")
+            if any(stats.LARGEST < abs(value) < math.inf for value in values):  # a diverged run may have an infinity
+                raise ValueError(f"epoch {row['epoch']!r} of seed {row['seed']!r} has a number beyond {stats.LARGEST}")
             epochs[len(epochs) + 1] = values
     except (OSError, KeyError, TypeError, ValueError, csv.Error) as error:
         raise UserError(
@@ -87,6 +89,7 @@ def by_settings(variant: str, result: Result) -> dict[str, Result]:
     return {name: select(result, numbers) for name, numbers in groups.items()}
 
 
+@np.errstate(invalid="ignore")
 def metric(result: Result, name: str) -> np.ndarray:
     """A metric of every run, float64 [R], by name; NaN where a run has no such epoch.
 
@@ -121,7 +124,8 @@ def metric(result: Result, name: str) -> np.ndarray:
         if values.shape[1] <= epoch:
             return np.full(len(values), np.nan)
         if match[1] == "range":
-            return np.nanmax(values[:, epoch:], axis=1) - np.nanmin(values[:, epoch:], axis=1)
+            later = values[:, epoch:]
+            return np.fmax.reduce(later, axis=1) - np.fmin.reduce(later, axis=1)  # NaN where all are, without a warning
         return values[:, -1] - values[:, epoch - 1]
     raise UserError(
         f"unknown metric {name!r}; expected one of {', '.join(result.metrics)}, train_seconds, epoch_seconds"
