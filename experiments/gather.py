@@ -24,7 +24,10 @@ NAME = "gather"
 
 def main(folder: str) -> None:
     """Reads all runs, joins them, and only then writes."""
-    paths = sorted(path.parent for path in Path(folder).glob("*/config.json"))
+    try:
+        paths = sorted(path.parent for path in Path(folder).glob("*/config.json"))
+    except OSError as error:
+        raise UserError(f"cannot read {folder}: {error.strerror}; expected what launch/sweep.sh left") from error
     if not paths:
         raise UserError(f"{folder} holds no folders of runs; expected what launch/sweep.sh left")
     found = [runs.read_run(path) for path in paths]

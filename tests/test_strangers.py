@@ -67,7 +67,7 @@ def outcome(folder, tool, **given):
 
 def two_runs(folder, tool, names=("lenet5", "dense"), values=None, **summary):
     """Folders sweep/a and sweep/b of runs with these variants, as from before there were digests."""
-    (folder / "sweep").mkdir(exist_ok=True)
+    (folder / "sweep").mkdir(parents=True)
     for number, name in enumerate("ab"):
         seeds = range(8 * number, 8 * number + 8) if tool == "gather" else range(8)
         rng = np.random.default_rng(number)
@@ -119,9 +119,35 @@ def test_runs_of_what_does_not_train_are_not_gathered(tmp_path, experiment):
 
 
 def test_a_folder_with_too_long_a_name(tmp_path):
-    for read in (runs.read_run, runs.read_summary):
-        with pytest.raises(UserError, match="cannot read"):
-            read(tmp_path / ("x" * 300))
+    long = str(tmp_path / ("x" * 300))
+    with flagsaver.flagsaver(runs=long, workdir=str(tmp_path / "out")):
+        for read in (
+            lambda: compare.main(long, long),
+            lambda: power.main(long),
+            lambda: gather.main(long),
+            scoreboard.main,
+        ):
+            with pytest.raises(UserError, match="cannot read"):
+                read()
+
+
+def test_pictures_of_two_names_are_two_pictures(tmp_path):
+    names = ("a/b", "a|b", "a" * 180, "a" * 181)
+    two_runs(tmp_path, "gather", names)
+    assert outcome(tmp_path, "gather") == ""
+    assert len(list((tmp_path / "out" / "figures").glob("history_a*.svg"))) == len(names)
+
+
+def test_a_pipe_is_not_waited_for(tmp_path):
+    for name, words in (
+        ("config.json", "no config.json"),
+        ("history.csv", "no such file"),
+        ("summary.json", "no summary"),
+    ):
+        run = two_runs(tmp_path / name, "power")
+        (run / name).unlink()
+        os.mkfifo(run / name)
+        assert words in outcome(tmp_path / name, "power")
 
 
 def test_variants_with_spaces_in_their_names_are_read(tmp_path):

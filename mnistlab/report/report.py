@@ -25,7 +25,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from mnistlab.analysis.stats import UNKNOWN, mean_interval
 from mnistlab.errors import UserError
-from mnistlab.files import write_atomic
+from mnistlab.files import sha256, write_atomic
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -930,7 +930,14 @@ def draw_into(folder: Path) -> Draw:
 
 
 def _file_name(name: str) -> str:
-    return re.sub(r"[^\w.+-]+", "_", name).strip("_")
+    """A file name for any name, another for every other one unless they differ in spaces and signs of equality alone.
+
+    >>> _file_name("history_dense learning_rate=0.1"), _file_name("history_a/b")
+    ('history_dense_learning_rate_0.1', 'history_a_b_e3c3c066')
+    """
+    plain = re.sub(r"[^\w.+-]+", "_", name).strip("_")
+    is_usual = re.fullmatch(r"[\w.+= -]*", name) and len(name) < 120
+    return plain if is_usual else f"{plain[:60]}_{sha256(name.encode())[:8]}"
 
 
 Block: TypeAlias = Heading | Text | Table | Picture | Command | Details
