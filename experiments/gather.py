@@ -25,15 +25,19 @@ NAME = "gather"
 
 def main(folder: str) -> None:
     """Reads all runs, joins them, and only then writes."""
-    paths = sorted(path.parent for path in Path(folder).glob("*/config.json"))
+    try:
+        paths = sorted(path.parent for path in Path(folder).glob("*/config.json"))
+    except OSError as error:
+        raise UserError(f"cannot read {folder}: {error.strerror}; expected what launch/sweep.sh left") from error
     if not paths:
         raise UserError(f"{folder} holds no folders of runs; expected what launch/sweep.sh left")
     found = [saved.read_run(path) for path in paths]
     results = saved.join_runs(found)
     name = found[0].summary["experiment"]
-    if name not in common.names():
-        raise UserError(f"{paths[0]} is of {name!r}, which is no experiment of this release")
-    experiment = importlib.import_module(f"experiments.{name}").EXPERIMENT
+    module = importlib.import_module(f"experiments.{name}") if name in common.names() else None
+    experiment = getattr(module, "EXPERIMENT", None)
+    if experiment is None:
+        raise UserError(f"{paths[0]} is of {name!r}, which is no experiment of this release that trains")
     checked = claims.check(experiment.claims, results)
     table = sections.claims_table(checked)
     seeds = sorted(seed for run in found for seed in run.seeds)

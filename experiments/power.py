@@ -90,7 +90,8 @@ def pilots(run: RunFolder, claim: str | None, variant_a: str | None, variant_b: 
         for id_ in known if claim is None else [claim]:
             item = known[id_]
             # "About" a number is asked of the nearer bound, which is what A was compared with.
-            right = item["right"] if isinstance(item["right"], str) else item["comparison"].get("mean_b", item["right"])
+            mean_b = item["comparison"].get("mean_b")
+            right = mean_b if isinstance(mean_b, float) and not isinstance(item["right"], str) else item["right"]
             words = right if isinstance(right, str) else f"{right:g}"
             found.append(_pilot(f"({id_}) {item['left']} − {words}", run, item["left"], right, item["metric"]))
     usable = [pilot for pilot in found if len(pilot.differences) > 1]
@@ -231,7 +232,7 @@ def _write(
             lines,
             "pairs (seeds)",
             f"smallest difference in {words}",
-            log="xy",
+            log="xy" if any((values > 0).any() for triple in lines.values() for values in triple) else "x",
             band="95 % of the pilot's sd",
         )
         caption = f"{pilot.label}, {words}: the smallest true difference that so many pairs find four times in five."

@@ -52,9 +52,10 @@ def main() -> None:
         for name, own in EXPERIMENTS.items():
             for protocol in spec.PROTOCOLS:
                 workdir = runs_folder / (name if protocol == "reported" else f"{name}_{protocol}")
-                if not (workdir / "summary.json").exists() and flags.FLAGS.run:
-                    failures += _run(name, protocol, workdir, (*own, *(QUICK if quick else ())))
                 summary = _read(workdir / "summary.json")
+                if summary is None and flags.FLAGS.run:
+                    failures += _run(name, protocol, workdir, (*own, *(QUICK if quick else ())))
+                    summary = _read(workdir / "summary.json")
                 if summary is not None:
                     summaries[name, protocol] = summary
         if not summaries:
@@ -75,7 +76,11 @@ def _run(name: str, protocol: str, workdir: Path, extra: tuple[str, ...]) -> lis
 
 
 def _read(path: Path) -> dict[str, Any] | None:
-    return saved.read_summary(path.parent) if path.exists() else None
+    try:
+        there = path.exists()
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}; point --runs at the folder of runs") from error
+    return saved.read_summary(path.parent) if there else None
 
 
 def _write(folder: Path, summaries: Mapping[tuple[str, str], dict[str, Any]], failures: list[str]) -> None:

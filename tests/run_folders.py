@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 
 import numpy as np
 
@@ -31,7 +32,7 @@ def write_run(folder, results, *, questions=(), digests=True, **summary):
     folder.mkdir()
     seeds = [run.seed for run in next(iter(results.values())).runs]
     configs = {
-        label.split(" ")[0]: {"config": dataclasses.asdict(result.config), "learning_rates": []}
+        re.sub(r"( \w+=\S+)+$", "", label): {"config": dataclasses.asdict(result.config), "learning_rates": []}
         for label, result in results.items()
     }
     content = {"run": {"seeds": seeds, "variants": configs}, "data": {"name": "mnist"}, "git_revision": "abc"}

@@ -69,6 +69,18 @@ def test_about_means_between_both_bounds(right, tolerance, expected):
     assert outcome("about", right, tolerance=tolerance) == expected
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("lost", [np.nan, np.inf])
+def test_about_is_asked_of_the_runs_that_did_not_diverge(lost):
+    for num_lost in (2, NUM_SEEDS):
+        accuracy = 0.95 + NOISE
+        accuracy[:num_lost] = lost
+        results = {"high": result_of(accuracy), "low": result_of(np.where(np.isfinite(accuracy), 0.9, lost))}
+        for right in (0.955, "low"):
+            (checked,) = claims.check([claim("about", right, tolerance=0.06)], results)
+            assert checked.verdict.startswith("holds" if num_lost == 2 else "not resolved")
+
+
 @pytest.mark.parametrize("num_seeds, expected", [(1, "not resolved"), (5, "not resolved"), (6, "holds")])
 def test_few_seeds_resolve_nothing(num_seeds, expected):
     results = {name: result_of(result.metrics["test_accuracy"][:num_seeds]) for name, result in RESULTS.items()}

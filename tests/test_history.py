@@ -79,6 +79,7 @@ def damaged(text):
     yield "no_number", text.replace("0.5", "half", 1)
     yield "a_column_is_missing", text.replace(",val_loss", "", 1)
     yield "binary", "\0\1\2" + text[40:]
+    yield "a_number_that_no_run_has", text.replace(",0.5", ",1e308", 1)
     yield "a_cell_too_many", text.replace("\n", ",0.5\n").replace(",0.5", "", 1)
     yield "an_epoch_on_two_lines", text.replace("dense,3,2,", 'dense,3,"7\n",')
 
@@ -142,6 +143,13 @@ def test_metrics_of_a_run_that_stopped_early():
     np.testing.assert_array_equal(history.metric(result, "lowest_epoch:val_loss"), [2, 3])
     np.testing.assert_array_equal(history.metric(result, "train_seconds"), [1, 1.5])
     np.testing.assert_array_equal(history.metric(result, "change_after_1:val_loss"), [NAN, -2])
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("name", ["range_after_1:val_loss", "change_after_2:val_loss", "val_loss@2 - val_loss@3"])
+def test_a_diverged_run_has_no_range_and_warns_of_nothing(name):
+    result = make_result(val_loss=[[1.0, NAN, NAN], [1.0, math.inf, math.inf], [3.0, 2.0, 1.0]])
+    np.testing.assert_array_equal(np.abs(history.metric(result, name)), [NAN, NAN, 1])
 
 
 def test_a_diverged_run_has_no_lowest_epoch():

@@ -138,7 +138,7 @@ def test_labels_beyond_the_logits_and_a_claim_on_no_variant_are_one_line(data, t
     with pytest.raises(UserError, match="3 logits"):
         mnistlab.compare({"wide": WIDE}, data=wrong, workdir=tmp_path / "labels")
     claim = dataclasses.replace(CLAIM, right="narow")
-    with pytest.raises(UserError, match="claim a .*narow.* did you mean narrow"):
+    with pytest.raises(UserError, match=r"claim a .*narow.* did you mean narrow"):
         mnistlab.compare({"narrow": NARROW, "wide": WIDE}, data=data, claims=[claim], workdir=tmp_path / "claim")
 
 

@@ -129,7 +129,8 @@ def _compare(claim: Claim, results: Mapping[str, Result]) -> stats.Comparison | 
         direction = ">"
     elif direction == "about":
         # An intersection-union test: the nearer bound decides.
-        below = np.nanmean(left - right) <= 0
+        finite = np.isfinite(left) & np.isfinite(right)
+        below = bool(np.sum(left[finite] - right[finite]) <= 0)
         right = right - claim.tolerance if below else right + claim.tolerance
         direction = ">" if below else "<"
     return stats.compare(left, right, direction=direction)

@@ -60,6 +60,8 @@ def from_csv(path: Path) -> dict[str, Curves]:
             epochs = table.setdefault(row["variant"], {}).setdefault(int(row["seed"]), {})
             if int(row["epoch"]) != len(epochs) + 1:
                 raise ValueError(f"epoch {row['epoch']!r} of seed {row['seed']!r} follows epoch {len(epochs)}")
+            if any(stats.LARGEST < abs(value) < math.inf for value in values):  # a diverged run may have an infinity
+                raise ValueError(f"epoch {row['epoch']!r} of seed {row['seed']!r} has a number beyond {stats.LARGEST}")
             epochs[len(epochs) + 1] = values
     except (OSError, KeyError, TypeError, ValueError, csv.Error) as error:
         raise UserError(
@@ -85,6 +87,7 @@ def by_settings(variant: str, runs: Sequence[Run]) -> dict[str, list[int]]:
     return {variant: list(range(len(runs)))} if len(groups) == 1 else groups
 
 
+@np.errstate(invalid="ignore")
 def metric(result: Result, name: str) -> np.ndarray:
     """A metric of every run, float64 [R], by name; NaN where a run has no such epoch, or diverged.
 
@@ -120,9 +123,8 @@ def metric(result: Result, name: str) -> np.ndarray:
             return np.full(len(values), np.nan)
         if match[1] == "range":
             later = values[:, epoch:]
-            known = np.isfinite(later)
-            span = np.where(known, later, -np.inf).max(axis=1) - np.where(known, later, np.inf).min(axis=1)
-            return np.where(known.any(axis=1) & _whole(result, values), span, np.nan)
+            span = np.fmax.reduce(later, axis=1) - np.fmin.reduce(later, axis=1)  # NaN where all are, without a warning
+            return np.where(_whole(result, values), span, np.nan)
         return values[:, -1] - values[:, epoch - 1]
     raise UserError(
         f"unknown metric {name!r}; expected one of {', '.join(result.metrics)}, train_seconds, epoch_seconds"

@@ -21,6 +21,8 @@ from mnistlab.errors import UserError
 
 # scipy is imported inside the functions that use it: it would double the time that this module takes to import.
 
+LARGEST = 1e100  # far beyond float32, and its cube is still a number: no result that is read may be larger
+
 
 class Interval(NamedTuple):
     low: float

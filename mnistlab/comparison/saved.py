@@ -6,7 +6,7 @@
 'holds'
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -80,7 +80,6 @@ def read_summary(path: Path) -> dict[str, Any]:
 
 REPEAT = "repeat its run's command, which keeps the checkpoints and writes history.csv and summary.json again"
 COPY = "put back a copy of it, or repeat the run in another --workdir"
-_LARGEST = 1e100  # far beyond float32, and its cube is still a number
 _NUMBER = (int, float, type(None))
 _METRIC = {"mean": _NUMBER, "ci95": [_NUMBER, _NUMBER], "n": int, "values": [_NUMBER]}
 _CLAIM = {"id": str, "text": str, "verdict": str, "metric": str, "left": str, "right": (str, int, float)}
@@ -144,7 +143,7 @@ def _misfit_at(where: str, value: Any, shape: Any) -> str:
 def _is_sound(value: Any) -> bool:
     """Whether it can be shown and reckoned with: no text of many lines, no infinity."""
     if isinstance(value, int | float):
-        return not isinstance(value, bool) and abs(value) <= _LARGEST
+        return not isinstance(value, bool) and abs(value) <= stats.LARGEST
     return not isinstance(value, str) or _is_text(value, 2000)
 
 
@@ -280,7 +279,7 @@ def differing_settings(a: RunFolder, variant_a: str, b: RunFolder, variant_b: st
 
 
 def _settings(run: RunFolder, variant: str) -> dict[str, Any]:
-    base = variant.split(" ")[0]
+    base = _base(variant, run.config["run"]["variants"])
     own = {**run.config["run"]["variants"][base]["config"], **run.variants[variant].runs[0].settings}
     names = ("data", "device", "matmul_precision", "xla_flags", "versions", "git_revision", "code_digest")
     about = {name: run.config.get(name) for name in names}
@@ -301,7 +300,11 @@ def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def _read_json(folder: Path, name: str, missing: str, advice: str) -> dict[str, Any]:
     path = folder / name
-    if not path.is_file():
+    try:
+        there = path.is_file()
+    except OSError as error:  # the name is too long, or a folder on the way is closed
+        raise UserError(f"cannot read {path}: {error.strerror}; {missing}") from error
+    if not there:
         raise UserError(f"{folder} has no {name}: {missing}")
     content = sealed.read(path, advice)
     if not isinstance(content, dict):
@@ -321,7 +324,8 @@ def _result(
     Raises:
       ValueError: summary, history and seeds are not of one run.
     """
-    base, *words = label.split(" ")
+    base = _base(label, configs)
+    words = label.removeprefix(base).split()
     settings = {name: float(value) for name, _, value in (word.partition("=") for word in words)}
     metrics = {name: np.array(summary["values"], np.float64) for name, summary in entry["metrics"].items()}
     wrong = [name for name, values in metrics.items() if len(values) != len(seeds)]
@@ -341,6 +345,21 @@ def _result(
         seconds={},
         epoch_seconds=curves.values["seconds"],
     )
+
+
+def _base(label: str, names: Iterable[str]) -> str:
+    """The variant of a label, which is its name, in a sweep with settings after it.
+
+    >>> _base("my net learning_rate=0.1", ["my", "my net"])
+    'my net'
+
+    Raises:
+      ValueError: it is of none of the variants.
+    """
+    found = [name for name in names if f"{label} ".startswith(f"{name} ")]
+    if not found:
+        raise ValueError(f"config.json has no variant {label!r:.100}")
+    return max(found, key=len)
 
 
 def _at_the_end(curves: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

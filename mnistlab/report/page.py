@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from mnistlab.errors import UserError
+from mnistlab.files import sha256
 from mnistlab.report.canvas import save_figure, svg_of
 from mnistlab.report.text import table_cells
 
@@ -83,7 +84,14 @@ def draw_into(folder: Path) -> Draw:
 
 
 def _file_name(name: str) -> str:
-    return re.sub(r"[^\w.+-]+", "_", name).strip("_")
+    """A file name for any name, another for every other one unless they differ in spaces and signs of equality alone.
+
+    >>> _file_name("history_dense learning_rate=0.1"), _file_name("history_a/b")
+    ('history_dense_learning_rate_0.1', 'history_a_b_e3c3c066')
+    """
+    plain = re.sub(r"[^\w.+-]+", "_", name).strip("_")
+    is_usual = re.fullmatch(r"[\w.+= -]*", name) and len(name) < 120
+    return plain if is_usual else f"{plain[:60]}_{sha256(name.encode())[:8]}"
 
 
 Block: TypeAlias = Heading | Text | Table | Picture | Command | Details

@@ -22,6 +22,11 @@ def minus(text: str) -> str:
     return text.replace("-", "−")
 
 
+def _fixed(value: float, decimals: int, sign: str = "") -> str:
+    """`value` with thousands separators and so many decimals; what would fill a line with digits gets an exponent."""
+    return f"{value:{sign},.{decimals}f}" if abs(value) < 1e12 else f"{value:{sign}.3g}"
+
+
 def format_value(metric: str, value: float | None) -> str:
     """`value` as its metric is usually printed: counts whole, seconds to 3 digits, all else to 4 decimals.
 
@@ -36,7 +41,7 @@ def format_value(metric: str, value: float | None) -> str:
         return minus(f"{int(value):,}")
     if metric.endswith("seconds"):
         return format_significant(value)
-    return minus(f"{value:.4f}")
+    return minus(f"{value:.4f}" if abs(value) < 1e12 else _fixed(value, 4))
 
 
 def format_significant(value: float, digits: int = 3) -> str:
@@ -50,7 +55,7 @@ def format_significant(value: float, digits: int = 3) -> str:
     exponent = int(f"{value:.{digits - 1}e}".split("e")[1]) if value else 0
     if exponent < -4:
         return minus(f"{value:.{digits - 1}e}")
-    return minus(f"{round(value, digits - 1 - exponent):,.{max(0, digits - 1 - exponent)}f}")
+    return minus(_fixed(round(value, digits - 1 - exponent), max(0, digits - 1 - exponent)))
 
 
 def format_mean_sd(mean: float, sd: float, n: int) -> str:
@@ -60,9 +65,9 @@ def format_mean_sd(mean: float, sd: float, n: int) -> str:
     ('0.9871 ± 0.0009 (n=8)', '0.9871 (n=1)')
     """
     if n < 2 or not math.isfinite(sd):
-        return minus(f"{mean:.4f} (n={n})")
+        return f"{format_value('', mean)} (n={n})"
     decimals = _decimals(sd)
-    return minus(f"{mean:,.{decimals}f} ± {sd:,.{decimals}f} (n={n})")
+    return minus(f"{_fixed(mean, decimals)} ± {_fixed(sd, decimals)} (n={n})")
 
 
 def format_interval(mean: float, low: float, high: float, *, signed: bool = False) -> str:
@@ -73,10 +78,10 @@ def format_interval(mean: float, low: float, high: float, *, signed: bool = Fals
     """
     decimals = _decimals((high - low) / 2)
     sign = "+" if signed else ""
-    middle = f"{mean:{sign},.{decimals}f}"
+    middle = _fixed(mean, decimals, sign)
     if not (math.isfinite(low) and math.isfinite(high)):
         return minus(middle)
-    return minus(f"{middle} [{low:{sign},.{decimals}f}, {high:{sign},.{decimals}f}]")
+    return minus(f"{middle} [{_fixed(low, decimals, sign)}, {_fixed(high, decimals, sign)}]")
 
 
 def format_p(p: float) -> str:
