@@ -19,7 +19,7 @@ from absl import flags
 
 from experiments import common
 from mnistlab import config
-from mnistlab.analysis import history
+from mnistlab.analysis import claims, history
 from mnistlab.analysis.claims import Checked, Claim
 from mnistlab.comparison import experiment as engine
 from mnistlab.comparison import workdirs
@@ -198,7 +198,7 @@ def run(options: Options, display: engine.Display = engine.SILENT) -> dict[str, 
                 "eigenpairs": {"params": 0, "metrics": _summaries({"residual": small.residuals})},
                 "dense": {"params": models.count_parameters(network.params), "metrics": _summaries(metrics)},
             },
-            "claims": checked,
+            "claims": [item.to_dict() for item in checked],
             "seconds": {"total": time.perf_counter() - start, **result.seconds},
         }
         workdirs.leave(
@@ -359,8 +359,8 @@ def _ink_table(network: _Network) -> page.Table:
     return page.Table(header, rows, f"Where the {NUM_SINGULAR_IMAGES} leading shared directions lie")
 
 
-def _claims(small: _Small, network: _Network) -> list[dict[str, Any]]:
-    """The claims for summary.json; each is one exact comparison, so none has an interval."""
+def _claims(small: _Small, network: _Network) -> list[Checked]:
+    """Each claim is one exact comparison."""
     jacobian = max(row.error for name, row in small.jacobians.items() if "central" not in name)
     eigenvalues = float(np.abs(small.pairs.values - [5.0, 1.0]).max())
     modes = network.errors["forward mode, float64"]
@@ -375,16 +375,16 @@ def _claims(small: _Small, network: _Network) -> list[dict[str, Any]]:
     ]
     checked = []
     for id, what, error, tolerance, ours in asked:
-        verdict = "holds" if error <= tolerance else "reversed"
-        sentence = f"{verdict}: the largest error is {_exponent(error)}, under {tolerance:g} is asked."
         claim = Claim(id, what, "largest error", "float64", "about", 0.0, tolerance, ours)
-        checked.append(Checked(claim, None, verdict, sentence).to_dict() | {"delta": error, "n": 1})
+        measured = f"the largest error is {_exponent(error)}, under {tolerance:g} is asked."
+        checked.append(claims.exact(claim, error, measured))
     return checked
 
 
-def _claim_table(checked: list[dict[str, Any]]) -> page.Table:
+def _claim_table(checked: Sequence[Checked]) -> page.Table:
     rows = [
-        (c["id"], c["text"], "ours" if c["ours"] else "source", c["verdict"], _exponent(c["delta"])) for c in checked
+        (c.claim.id, c.claim.text, "ours" if c.claim.ours else "source", c.verdict, _exponent(c.error or 0.0))
+        for c in checked
     ]
     header = ("", "claim", "whose", "verdict", "largest error")
     return page.Table(header, rows, "Claims, each one exact comparison in float64")
@@ -396,7 +396,7 @@ def _page(
     result: train.Result,
     network: _Network,
     tables: Sequence[page.Table],
-    checked: list[dict[str, Any]],
+    checked: Sequence[Checked],
 ) -> list[page.Block]:
     folder = options.workdir / "figures"
     jacobian_table, eigen_table, network_table, spectrum_table = tables
