@@ -104,7 +104,7 @@ def sized(path):
     return pytest.param(path, id=short(path), marks=marks)
 
 
-@pytest.mark.parametrize("path", map(sized, ALL))
+@pytest.mark.parametrize("path", [sized(path) for path in ALL])
 def test_files_functions_and_signatures_are_short(path):
     text = path.read_text()
     assert len(text.splitlines()) <= LONGEST_FILE
