@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mnistlab.analysis import claims
-from mnistlab.analysis.claims import Checked
+from mnistlab.analysis.claims import Checked, Claim
 from mnistlab.comparison import nets
 from mnistlab.comparison.spec import Experiment, Findings, Outcome, Variant
 from mnistlab.config import OptimConfig
@@ -317,15 +317,20 @@ def _ink_table(network: _Network) -> page.Table:
     return page.Table(header, rows, f"Where the {NUM_SINGULAR_IMAGES} leading shared directions lie")
 
 
+def _exact(id: str, what: str, error: float, tolerance: float, *, ours: bool = False) -> Checked:
+    claim = Claim(id, what, "largest error", "float64", "about", 0.0, tolerance, ours)
+    return claims.exact(claim, error, f"the largest error is {_exponent(error)}; at most {tolerance:g} was asked.")
+
+
 def _small_claims(small: _Small) -> list[Checked]:
     jacobian = max(row.error for name, row in small.jacobians.items() if "central" not in name)
     eigenvalues = float(np.abs(small.pairs.values - [5.0, 1.0]).max())
     gradients = float(small.gradient_errors.max())
     return [
-        claims.exact("a", "the Jacobian of y at (1, 3) is diag(8, 20)", jacobian, TOLERANCE),
-        claims.exact("b", "the eigenvalues of A are 5 and 1", eigenvalues, TOLERANCE),
-        claims.exact("c", "Av = λv", float(small.residuals.max()), TOLERANCE),
-        claims.exact("d", "dλ/dA by autodiff equals vv′", gradients, TOLERANCE, ours=True),
+        _exact("a", "the Jacobian of y at (1, 3) is diag(8, 20)", jacobian, TOLERANCE),
+        _exact("b", "the eigenvalues of A are 5 and 1", eigenvalues, TOLERANCE),
+        _exact("c", "Av = λv", float(small.residuals.max()), TOLERANCE),
+        _exact("d", "dλ/dA by autodiff equals vv′", gradients, TOLERANCE, ours=True),
     ]
 
 
@@ -333,8 +338,8 @@ def _network_claims(network: _Network) -> list[Checked]:
     modes = network.errors["forward mode, float64"]
     differences = next(error for name, error in network.errors.items() if name.startswith("central"))
     return [
-        claims.exact("e", "forward and reverse mode agree on the network's Jacobian", modes, TOLERANCE, ours=True),
-        claims.exact("f", "finite differences agree with it", differences, DIFFERENCE_TOLERANCE, ours=True),
+        _exact("e", "forward and reverse mode agree on the network's Jacobian", modes, TOLERANCE, ours=True),
+        _exact("f", "finite differences agree with it", differences, DIFFERENCE_TOLERANCE, ours=True),
     ]
 
 

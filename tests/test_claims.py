@@ -139,3 +139,15 @@ def test_the_row_for_the_summary():
     assert (row["n"], row["id"], row["ours"], row["right"]) == (NUM_SEEDS, "a", True, 0.93)
     assert row["p"] == pytest.approx(2 / 2**NUM_SEEDS)
     assert "high > 0.93" in row["sentence"] and "test accuracy" in row["sentence"]
+
+
+@pytest.mark.parametrize(("error", "verdict"), [(1e-12, "holds"), (1.1e-12, "reversed"), (float("nan"), "reversed")])
+def test_an_exact_claim_holds_up_to_its_tolerance(error, verdict):
+    claim = Claim("b", "they agree", "largest difference", "by hand", "about", "jax", 1e-12)
+    checked = claims.exact(claim, error, "the largest difference is small.")
+    assert (checked.verdict, checked.sentence) == (verdict, f"{verdict}: the largest difference is small.")
+    said = checked.to_dict()
+    assert (said["n"], said["ci95"], said["comparison"]) == (1, None, {})
+    np.testing.assert_equal(said["delta"], error)
+    unmeasured = claims.Checked(claim, None, "not measured", "").to_dict()
+    assert (unmeasured["n"], unmeasured["delta"]) == (0, None)

@@ -35,7 +35,7 @@ class Checked(NamedTuple):
     comparison: stats.Comparison | None
     verdict: str
     sentence: str
-    error: float | None = None  # of an exact claim
+    error: float | None = None  # of one exact comparison, which seeds do not change: it has no interval
 
     def to_dict(self) -> dict[str, Any]:
         """For summary.json."""
@@ -49,26 +49,13 @@ class Checked(NamedTuple):
             "direction": self.claim.direction,
             "right": self.claim.right,
             "verdict": self.verdict,
-            "delta": comparison.get("difference") if self.error is None else self.error,
+            "delta": comparison.get("difference", self.error),
             "ci95": comparison.get("bca_interval"),
             "p": comparison.get("p_holm"),
-            "n": comparison.get("n", 0 if self.error is None else 1),
+            "n": comparison.get("n", int(self.error is not None)),
             "sentence": self.sentence,
             "comparison": comparison,
         }
-
-
-def exact(id: str, text: str, error: float, tolerance: float, *, ours: bool = False) -> Checked:
-    """A claim that one computation settles: it holds where the largest error is at most `tolerance`.
-
-    >>> exact("a", "1 + 1 = 2", 0.0, 1e-12).verdict
-    'holds'
-    """
-    verdict = "holds" if error <= tolerance else "reversed"
-    shown = f"{error:.1e}".replace("-", "−")
-    sentence = f"{verdict}: the largest error is {shown}; at most {tolerance:g} was asked."
-    claim = Claim(id, text, "largest error", "computed", "about", 0.0, tolerance, ours)
-    return Checked(claim, None, verdict, sentence, error)
 
 
 def check(claims: Sequence[Claim], results: Mapping[str, Result]) -> list[Checked]:
@@ -101,6 +88,12 @@ def check(claims: Sequence[Claim], results: Mapping[str, Result]) -> list[Checke
     return checked
 
 
+def exact(claim: Claim, error: float, measured: str) -> Checked:
+    """A claim that one exact comparison decides: it holds where `error` is at most the claim's tolerance."""
+    verdict = "holds" if error <= claim.tolerance else "reversed"
+    return Checked(claim, None, verdict, f"{verdict}: {measured}", error)
+
+
 def paired(left: Result, right: Result, metric: str) -> np.ndarray:
     """A metric of `right`, its runs in the order of the seeds of `left`.
 
@@ -124,6 +117,11 @@ def _compare(claim: Claim, results: Mapping[str, Result]) -> stats.Comparison | 
         right = np.full(len(left), float(claim.right))
     if claim.metric not in results[claim.left].metrics and not np.isfinite(left).any():
         return None  # fewer epochs than the claim speaks of
+    return compare(claim, left, right)
+
+
+def compare(claim: Claim, left: np.ndarray, right: np.ndarray) -> stats.Comparison:
+    """Measures a claim on its two sides, float [n] each and paired; of "about" the nearer bound is asked for."""
     direction = claim.direction
     if direction == "same":
         direction = ">"

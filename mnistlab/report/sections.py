@@ -28,6 +28,15 @@ def claims_table(checked: Sequence[Checked]) -> page.Table:
     return page.Table(header, rows, "Claims, checked on runs paired by seed")
 
 
+def measured_table(checked: Sequence[Checked], caption: str) -> page.Table:
+    """The claims with their verdicts and what was measured in words, for those that no seeds answer."""
+    rows = [
+        (c.claim.id, c.claim.text, "ours" if c.claim.ours else "source", c.verdict, c.sentence.partition(": ")[2])
+        for c in checked
+    ]
+    return page.Table(("", "claim", "whose", "verdict", "measured"), rows, caption)
+
+
 def quotable(checked: Sequence[Checked], where: str) -> list[page.Block]:
     """The claims as sentences to quote, which say `where` they were measured, and all the evidence."""
     measured = [item for item in checked if item.comparison]

@@ -89,7 +89,12 @@ def free_memory(device: jax.Device | None = None, meminfo: Path = Path("/proc/me
     stats = device.memory_stats() or {}
     if "bytes_limit" in stats:
         return max(0, stats["bytes_limit"] - stats.get("bytes_in_use", 0))
-    if device.platform != "cpu" or not meminfo.exists():
+    return host_memory(meminfo) if device.platform == "cpu" else None
+
+
+def host_memory(meminfo: Path = Path("/proc/meminfo")) -> int | None:
+    """Bytes of the host's memory that Linux calls available, None where it says nothing."""
+    if not meminfo.exists():
         return None
     available = re.search(r"^MemAvailable:\s+(\d+) kB$", meminfo.read_text(), re.MULTILINE)
     return int(available[1]) * 1024 if available else None

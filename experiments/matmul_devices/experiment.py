@@ -1,171 +1,32 @@
-"""Matrix products on every device: the time until the call returns against the time until the product is done.
+"""The experiment: what is measured, the claims on its growth, and the page."""
 
-python -m experiments.matmul_devices [--protocol=controlled] [--sizes=500,1000,5000,10000] [--rounds=10]
-
-The source's accelerator times stop when its call returns, before the product is done. Both times are always measured;
-`reported` compares the source's numbers with what its clock saw (an accelerator's dispatch; TensorFlow's product on the CPU
-is done when its call returns), `controlled` with finished products. --limit_examples gives a quick look: sizes up to 1,000.
-Flags of training are accepted and mean nothing here, but --seed, from which the matrices are drawn.
-"""
-
-import contextlib
 import time
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import jax
 import numpy as np
-from absl import flags
 
 from mnistlab import config
-from mnistlab.analysis import history, reported, stats
+from mnistlab.analysis import claims, history, reported, stats
 from mnistlab.analysis.claims import Checked, Claim
 from mnistlab.comparison import workdirs
 from mnistlab.comparison.run import Log, silent
 from mnistlab.comparison.spec import Options
 from mnistlab.errors import UserError
-from mnistlab.report import canvas, figures, page, text
-from mnistlab.timing import time_calls
+from mnistlab.report import figures, page, sections, text
 
-from . import common
+from . import products
+from .products import Precision, Row, does_not_fit, gflops
 
-FLAGS = flags.FLAGS
 NAME = "matmul_devices"
 TITLE = "Matrix products: when the call returns, and when it is done"
 SIZES = (500, 1000, 5000, 10000)
 NUM_ROUNDS = 10
 QUICK_SIZE = 1000  # the largest size of a quick look
-CHECKED_SIZE = 1000  # results up to this size are checked against float64
 GROWTH_SIZE = 1000  # growth is fitted over sizes from here on: below, fixed costs show
 PEAK_SIZES = {"cpu": (1024, 2048), "accelerator": (2048, 4096, 8192, 16384)}
 QUICK_PEAK_SIZES = (512, 1024)
-MEMORY_SAFETY = 1.5  # what the matrices take, and half as much again, must be free
-
-Product = Callable[[jax.Array, jax.Array], jax.Array]
-
-
-class Row(NamedTuple):
-    """One size on one device; arrays are empty where the product was not taken, and `note` says why."""
-
-    device: str
-    size: int
-    dispatch_ms: np.ndarray  # float64 [rounds]
-    finished_ms: np.ndarray  # float64 [rounds]
-    error: float | None = None  # largest relative error against float64, over the elements of the last round's product
-    note: str = ""
-
-
-class Precision(NamedTuple):
-    """What a device keeps of a product's operands."""
-
-    fraction_bits: int  # of 23 in a float32
-    name: str
-
-
-def product(left: jax.Array, right: jax.Array) -> jax.Array:
-    """left @ right, float32 [n, n]."""
-    return left @ right
-
-
-def measure(
-    product: Product,
-    devices: Mapping[str, jax.Device],
-    size: int,
-    num_rounds: int,
-    seed: int,
-    skip: Mapping[str, str] | None = None,
-) -> list[Row]:
-    """A fresh pair of uniform [0, 1) matrices each round, the same for every device; a row for each device.
-
-    Making and moving the matrices is outside the timing, and so is one product before it, which compiles.
-
-    Args:
-      skip: device -> why it is left out at this size.
-    """
-    skipped = dict(skip or {})
-    times: dict[str, list[Any]] = {name: [] for name in devices}
-    errors: dict[str, float] = {}
-    for number in range(num_rounds):
-        if set(skipped) >= set(devices):
-            break
-        pair = random_pair(size, seed, number)
-        for name, device in devices.items():
-            if name in skipped:
-                continue
-            try:
-                left, right = jax.block_until_ready(jax.device_put(pair, device))
-                times[name].append(time_calls(product, left, right, num_warmup=int(number == 0), num_repeats=1))
-                if size <= CHECKED_SIZE and number == num_rounds - 1:
-                    errors[name] = largest_relative_error(np.asarray(product(left, right)), *pair)
-            except jax.errors.JaxRuntimeError as error:
-                skipped[name] = f"failed: {str(error).splitlines()[0][:80]}"
-    rows = []
-    for name in devices:
-        timings = [] if name in skipped else times[name]
-        dispatch = np.array([1e3 * timing.dispatch_seconds[0] for timing in timings])
-        finished = np.array([1e3 * timing.finished_seconds[0] for timing in timings])
-        rows.append(Row(name, size, dispatch, finished, errors.get(name), skipped.get(name, "")))
-    return rows
-
-
-def random_pair(size: int, seed: int, number: int) -> tuple[np.ndarray, np.ndarray]:
-    """Two matrices float32 [size, size], uniform on [0, 1)."""
-    stream = np.random.default_rng([seed, size, number])
-    return stream.random((size, size), np.float32), stream.random((size, size), np.float32)
-
-
-def largest_relative_error(result: np.ndarray, left: np.ndarray, right: np.ndarray) -> float:
-    """max |C - AB| / AB over the elements, with AB in float64; the elements of A and B are not negative.
-
-    >>> largest_relative_error(np.array([[2.002]]), np.array([[1.0]]), np.array([[2.0]]))  # doctest: +ELLIPSIS
-    0.000999...
-    """
-    exact = left.astype(np.float64) @ right.astype(np.float64)
-    return float(np.max(np.abs(result - exact) / exact))
-
-
-def error_bound(size: int, fraction_bits: int) -> float:
-    """What no element's relative error may exceed: 2 d + n u, with d = 2^-bits if operands are cut, else 0; u = 2^-24.
-
-    Each operand is off by a factor in 1 ± d, and n u bounds a float32 sum of n terms that are not negative (Higham 2002,
-    Accuracy and Stability of Numerical Algorithms, section 3.1). Terms in d u and u^2 are covered by 1 % on top.
-    """
-    cut = 2.0**-fraction_bits if fraction_bits < 23 else 0.0
-    return 1.01 * (2 * cut + size * 2.0**-24)
-
-
-def measured_precision(product: Product, device: jax.Device, size: int = 512) -> Precision:
-    """Multiplies 1 + 2^-k by one and sees for which k it survives: 23 in float32, 10 in TensorFloat-32, 7 in bfloat16."""
-    probe = np.ones((size, size), np.float32)
-    bits = np.arange(1, 24)
-    probe[:, :23] += np.float32(2.0) ** -bits.astype(np.float32)
-    one = np.eye(size, dtype=np.float32)
-    result = np.asarray(product(*jax.device_put((probe, one), device)))
-    survived = int(bits[(result[:, :23] == probe[:, :23]).all(axis=0)].max(initial=0))
-    names = {23: "float32", 10: "TensorFloat-32", 7: "bfloat16"}
-    return Precision(survived, names.get(survived, f"{survived} bits of 23"))
-
-
-def peak_gflops(product: Product, device: jax.Device, sizes: Sequence[int], seed: int) -> float:
-    """The best rate of three finished products at any of `sizes` that fits, 2 n^3 / seconds."""
-    best = 0.0
-    for size in sizes:
-        if does_not_fit(size, device):
-            continue
-        left, right = jax.block_until_ready(jax.device_put(random_pair(size, seed, 0), device))
-        seconds = time_calls(product, left, right, num_repeats=3).finished_seconds.min()
-        best = max(best, gflops(size, 1e3 * seconds))
-    return best
-
-
-def gflops(size: int, milliseconds: float) -> float:
-    """2 n^3 operations over the time.
-
-    >>> gflops(10_000, 2_000.0)
-    1000.0
-    """
-    return 2.0 * size**3 / milliseconds / 1e6
 
 
 def growth_exponents(sizes: Sequence[int], milliseconds: np.ndarray) -> np.ndarray:
@@ -175,51 +36,6 @@ def growth_exponents(sizes: Sequence[int], milliseconds: np.ndarray) -> np.ndarr
     [3.0]
     """
     return np.polyfit(np.log(np.asarray(sizes, np.float64)), np.log(milliseconds), 1)[0]
-
-
-def free_bytes(device: jax.Device) -> int | None:
-    """Free memory of an accelerator, None where it is not told."""
-    counters = device.memory_stats() or {}
-    return counters["bytes_limit"] - counters.get("bytes_in_use", 0) if "bytes_limit" in counters else None
-
-
-def _host_free_bytes() -> int | None:
-    with contextlib.suppress(OSError, ValueError):
-        for line in Path("/proc/meminfo").read_text().splitlines():
-            if line.startswith("MemAvailable:"):
-                return 1024 * int(line.split()[1])
-    return None
-
-
-def does_not_fit(size: int, device: jax.Device) -> str:
-    """Why matrices of this size are not taken on `device`; empty when they fit, or when nobody can tell.
-
-    Both operands are drawn on the host; a device takes copies of them and the product.
-    """
-    on_host = 5 if device.platform == "cpu" else 2
-    wanted = [("host", on_host, _host_free_bytes())]
-    if device.platform != "cpu":
-        wanted.append((device.platform, 3, free_bytes(device)))
-    for place, num_matrices, free in wanted:
-        needed = MEMORY_SAFETY * num_matrices * size * size * 4
-        if free is not None and needed > free:
-            return f"not taken: needs {needed / 2**30:.3g} GiB on the {place}, {free / 2**30:.3g} are free"
-    return ""
-
-
-def find_devices() -> dict[str, jax.Device]:
-    """The first CPU and every accelerator of this process; the first of a platform is called by the platform's name."""
-    found: dict[str, jax.Device] = {}
-    with contextlib.suppress(RuntimeError):
-        found["cpu"] = jax.local_devices(backend="cpu")[0]
-    for device in jax.local_devices():
-        if device.platform != "cpu":
-            found[device.platform if device.platform not in found else f"{device.platform}{device.id}"] = device
-    return found
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# The experiment.
 
 
 def run(
@@ -263,20 +79,20 @@ def _check(options: Options, sizes: Sequence[int], num_rounds: int) -> tuple[lis
 
 def _measure(options: Options, identity: Mapping[str, Any], log: Log) -> dict[str, Any]:
     start = time.perf_counter()
-    devices, multiply = find_devices(), jax.jit(product)
+    devices, multiply = products.find_devices(), jax.jit(products.product)
     seed, num_rounds, quick = options.first_seed, identity["num_rounds"], identity["quick_look"]
     rows: list[Row] = []
     for size in identity["sizes"]:
         skip = {name: reason for name, device in devices.items() if (reason := does_not_fit(size, device))}
-        rows += measure(multiply, devices, size, num_rounds, seed, skip)
+        rows += products.measure(multiply, devices, size, num_rounds, seed, skip)
         for row in rows[-len(devices) :]:
             log(f"{row.device} {size}: {row.note or _spread(row.finished_ms) + ' ms finished'}")
-    precision = {name: measured_precision(multiply, device) for name, device in devices.items()}
+    precision = {name: products.measured_precision(multiply, device) for name, device in devices.items()}
     peak = {}
     for name, device in devices.items():
         probe_sizes = QUICK_PEAK_SIZES if quick else PEAK_SIZES["cpu" if device.platform == "cpu" else "accelerator"]
         rates = [gflops(row.size, row.finished_ms.min()) for row in rows if row.device == name and row.finished_ms.size]
-        peak[name] = max([peak_gflops(multiply, device, probe_sizes, seed), *rates])
+        peak[name] = max([products.peak_gflops(multiply, device, probe_sizes, seed), *rates])
     checked = _claims(rows, options.protocol)
     summary = {
         "experiment": NAME,
@@ -292,11 +108,11 @@ def _measure(options: Options, identity: Mapping[str, Any], log: Log) -> dict[st
         _time_table(rows, identity["sizes"], devices, options.protocol),
         _rate_table(rows, peak),
         _precision_table(rows, devices, precision),
-        _claim_table(checked),
+        sections.measured_table(checked, "Claims, by the growth of the time with n"),
     ]
     for table in tables:
         log(f"\n{table.caption}\n{text.text_table(table.header, table.rows)}")
-    blocks = _page(options, identity, rows, checked, devices, tables)
+    blocks = _page(options, identity, rows, devices, tables)
     summary = workdirs.leave(
         options.workdir, identity=identity, command=options.command, title=TITLE, blocks=blocks, summary=summary
     )
@@ -365,11 +181,7 @@ def _growth(rows: Sequence[Row], claim: Claim, clock: str) -> stats.Comparison |
         return f"Not measured: growth needs two sizes of at least {GROWTH_SIZE}."
     times = np.stack([row.dispatch_ms if clock == "dispatch" else row.finished_ms for row in taken])
     exponents = growth_exponents([row.size for row in taken], times)
-    bound, direction = float(claim.right), claim.direction
-    if direction == "about":  # the nearer bound decides
-        below = exponents.mean() <= bound
-        bound, direction = (bound - claim.tolerance, ">") if below else (bound + claim.tolerance, "<")
-    return stats.compare_with(exponents, bound, direction=direction)
+    return claims.compare(claim, exponents, np.full(len(exponents), float(claim.right)))
 
 
 def _spread(values: np.ndarray) -> str:
@@ -420,22 +232,14 @@ def _precision_table(
     cells = []
     for row in rows:
         if row.error is not None:
-            bound = error_bound(row.size, precision[row.device].fraction_bits)
+            bound = products.error_bound(row.size, precision[row.device].fraction_bits)
             within = "inside" if row.error <= bound else "outside"
             kind = devices[row.device].device_kind
             name = row.device if kind == row.device else f"{row.device} ({kind})"
             numbers = (f"{row.error:.1e}".replace("-", "−"), f"{bound:.1e}".replace("-", "−"))
             cells.append((row.size, name, precision[row.device].name, *numbers, within))
     header = ("size", "device", "operands, as measured", "largest relative error", "bound", "")
-    return page.Table(header, cells, f"Products against float64 in NumPy, sizes up to {CHECKED_SIZE:,}")
-
-
-def _claim_table(checked: Sequence[Checked]) -> page.Table:
-    rows = [
-        (c.claim.id, c.claim.text, "ours" if c.claim.ours else "source", c.verdict, c.sentence.partition(": ")[2])
-        for c in checked
-    ]
-    return page.Table(("", "claim", "whose", "verdict", "measured"), rows, "Claims, by the growth of the time with n")
+    return page.Table(header, cells, f"Products against float64 in NumPy, sizes up to {products.CHECKED_SIZE:,}")
 
 
 def _reported_table() -> page.Table:
@@ -483,13 +287,36 @@ def _page(
     options: Options,
     identity: Mapping[str, Any],
     rows: Sequence[Row],
-    checked: Sequence[Checked],
     devices: Mapping[str, jax.Device],
     tables: Sequence[page.Table],
 ) -> list[page.Block]:
     time_table, rate_table, precision_table, claim_table = tables
-    svg, _ = canvas.save_figure(_figure(rows), options.workdir / "figures", "times")
-    setting = jax.config.values["jax_default_matmul_precision"] or "the backend's default"
+    picture = page.draw_into(options.workdir / "figures")(
+        _figure(rows),
+        "times",
+        "Time by size, both axes logarithmic: a finished product follows n³, a dispatch stays nearly flat.",
+        "finished and dispatch times by matrix size, ours and the reported ones",
+    )
+    return [
+        *_question(options, identity, devices),
+        page.Heading("Claims"),
+        claim_table,
+        page.Text(
+            "The exponent is the slope of log time by log n over the sizes from "
+            f'{GROWTH_SIZE:,} on, one slope a round, with its 95 % interval over the rounds. "Like n³" is taken as 3 ± 0.3, '
+            '"slightly" as less than in proportion to n, though the operations grow a thousandfold when n grows tenfold.'
+        ),
+        page.Heading("Times"),
+        time_table,
+        picture,
+        *_rates(rate_table),
+        *_precision(precision_table),
+        page.Heading("How to repeat it"),
+        page.Command(options.command or f"python -m experiments.{NAME}"),
+    ]
+
+
+def _question(options: Options, identity: Mapping[str, Any], devices: Mapping[str, jax.Device]) -> list[page.Block]:
     notes = []
     if set(devices) <= {"cpu"}:
         notes.append(
@@ -497,8 +324,6 @@ def _page(
         )
     if identity["quick_look"]:
         notes.append(f"Quick look: sizes over {QUICK_SIZE:,} were left out, and with them what shows growth.")
-    largest = max(_reported_ms()["gpu"])
-    impossible = gflops(largest, _reported_ms()["gpu"][largest]) / 1e6
     return [
         page.Text(
             "How does the time of a product of two square float32 matrices grow on a CPU and on an accelerator? A call "
@@ -512,20 +337,14 @@ def _page(
             "once on both. `controlled` compares finished products."
         ),
         *(page.Text(note) for note in notes),
-        page.Heading("Claims"),
-        claim_table,
-        page.Text(
-            "The exponent is the slope of log time by log n over the sizes from "
-            f'{GROWTH_SIZE:,} on, one slope a round, with its 95 % interval over the rounds. "Like n³" is taken as 3 ± 0.3, '
-            '"slightly" as less than in proportion to n, though the operations grow a thousandfold when n grows tenfold.'
-        ),
-        page.Heading("Times"),
-        time_table,
-        page.Picture(
-            svg,
-            "Time by size, both axes logarithmic: a finished product follows n³, a dispatch stays nearly flat.",
-            "finished and dispatch times by matrix size, ours and the reported ones",
-        ),
+    ]
+
+
+def _rates(rate_table: page.Table) -> list[page.Block]:
+    theirs = _reported_ms()["gpu"]
+    largest = max(theirs)
+    impossible = gflops(largest, theirs[largest]) / 1e6
+    return [
         page.Heading("Rates"),
         rate_table,
         page.Text(
@@ -533,9 +352,15 @@ def _page(
         ),
         _reported_table(),
         page.Text(
-            f"The reported {_reported_ms()['gpu'][largest]:.3f} ms for n = {largest:,} would be {impossible:.1f} PFLOP/s, ten times "
+            f"The reported {theirs[largest]:.3f} ms for n = {largest:,} would be {impossible:.1f} PFLOP/s, ten times "
             "what an H100 does in TensorFloat-32: the clock was stopped before the product was done."
         ),
+    ]
+
+
+def _precision(precision_table: page.Table) -> list[page.Block]:
+    setting = jax.config.values["jax_default_matmul_precision"] or "the backend's default"
+    return [
         page.Heading("Precision"),
         precision_table,
         page.Text(
@@ -543,27 +368,4 @@ def _page(
             "TensorFloat-32 on a recent NVIDIA GPU and in bfloat16 on a TPU; the table says what was found by multiplying 1 + "
             "2^-k by 1. The bound is 2 d + n u, with d the cut of an operand and u = 2^-24 for the float32 sum."
         ),
-        page.Heading("How to repeat it"),
-        page.Command(options.command or f"python -m experiments.{NAME}"),
     ]
-
-
-def _define_flags() -> None:
-    common.define_run_flags()
-    common.define_training_flags()
-    flags.DEFINE_list("sizes", [str(size) for size in SIZES], "Sizes of the square matrices.")
-    flags.DEFINE_integer("rounds", NUM_ROUNDS, "Products of each size on each device.")
-
-
-def _main() -> None:
-    try:
-        sizes = [int(size) for size in FLAGS.sizes]
-    except ValueError as error:
-        raise UserError(f"sizes are {','.join(FLAGS.sizes)!r}; expected whole numbers, such as 500,1000") from error
-    options = common.options(NAME)
-    run(options, sizes, FLAGS.rounds, common.log)
-
-
-if __name__ == "__main__":
-    _define_flags()
-    common.enter(_main)
