@@ -46,9 +46,8 @@ FULL = (
     Task("lenet_vs_dense", "dense", "mnist", "dense", False, 1e-3, 256, 20, False),
     Task("fashion_lenet_regularizers", "baseline", "fashion_mnist", "lenet5_relu", False, 1e-2, 128, 10, True),
 )
-NUM_DEVELOPMENT, NUM_TEST = 2_100, 2_000
 REDUCED = tuple(
-    task._replace(experiment="reduced", num_epochs=2, batch_size=64, num_development=NUM_DEVELOPMENT, num_test=NUM_TEST)
+    task._replace(variant=f"{task.variant}_reduced", num_epochs=2, batch_size=64, num_development=2_100, num_test=2_000)
     for task in FULL
 )
 """The same in seconds: every part of a full run is in it, the smaller last batch included."""
