@@ -1,5 +1,6 @@
 """What all tests share: a small dataset, no silent broadcasting across ranks, one cache of compiled programs."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,16 @@ import pytest
 from layouts import synthetic
 
 ROOT = Path(__file__).parents[1]
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item):
+    """With REQUIRE_PEERS set, a test marked `peers` that is skipped has failed: nothing was compared."""
+    report = yield
+    if report.skipped and os.environ.get("REQUIRE_PEERS") and item.get_closest_marker("peers"):
+        report.outcome = "failed"
+        report.longrepr = f"REQUIRE_PEERS is set, but this was skipped: {report.longrepr[-1]}"
+    return report
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -1,6 +1,7 @@
 """The benchmark compares like with like: every peer's network is ours, from the same weights."""
 
 import json
+import shutil
 
 import jax
 import numpy as np
@@ -53,6 +54,7 @@ def test_plain_flax_is_our_network(network):
     np.testing.assert_allclose(call(plain_logits, params, image), logits, atol=2e-5)
 
 
+@pytest.mark.peers
 def test_pytorch_is_our_network(network):
     torch = pytest.importorskip("torch")
     from experiments.bench.peers import pytorch
@@ -63,6 +65,7 @@ def test_pytorch_is_our_network(network):
     np.testing.assert_allclose(got.numpy(), logits, atol=2e-5)
 
 
+@pytest.mark.peers
 def test_keras_is_our_network(network):
     pytest.importorskip("tensorflow")
     pytest.importorskip("keras")
@@ -88,6 +91,30 @@ def test_peers_take_turns_and_learn_the_same(dataset, tmp_path):
     for one in measured.values():
         assert one.seconds.shape == (2,) and (one.seconds > 0).all() and one.peak_bytes > 50e6
     assert measured["mnistlab"].first_loss == pytest.approx(measured["flax_scan"].first_loss, rel=1e-5)
+
+
+@pytest.mark.peers
+@pytest.mark.parametrize(
+    ("workload", "tolerance"),
+    [
+        (bench.Workload("lenet5", 50), 1e-5),
+        (bench.Workload("lenet5_relu_batchnorm", 50, "adadelta"), 1e-5),
+        (bench.Workload("cnn_c", 50, "rmsprop"), 1e-5),
+    ],
+    ids=lambda value: getattr(value, "optimizer", ""),
+)
+def test_peers_of_other_frameworks_learn_the_same(workload, tolerance, dataset, tmp_path):
+    pytest.importorskip("torch")
+    pytest.importorskip("keras")
+    peers = ["mnistlab", "pytorch", "keras_tensorflow"]
+    if workload.optimizer == "adam":
+        peers.append("pytorch_compiled")
+        if shutil.which("g++") is None:
+            pytest.skip("PyTorch compiles with g++, which is not installed")
+    measured, _ = bench.measure(workload, peers, dataset, tmp_path, 1, 1.0)
+    losses = {name: one.first_loss for name, one in measured.items()}
+    for loss in losses.values():
+        assert loss == pytest.approx(losses["mnistlab"], rel=tolerance), losses
 
 
 def test_a_peer_that_learns_something_else_is_refused():

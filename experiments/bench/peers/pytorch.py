@@ -132,7 +132,8 @@ def _flattened_shape(name: str, job: Job) -> list[int] | None:
     return None
 
 
-def _set(parameter: nn.Parameter, value: torch.Tensor) -> None:
+def _set(parameter: torch.Tensor | None, value: torch.Tensor) -> None:
+    assert parameter is not None
     with torch.no_grad():
         parameter.copy_(value)
 
