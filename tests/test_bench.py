@@ -97,9 +97,9 @@ def test_peers_take_turns_and_learn_the_same(dataset, tmp_path):
 @pytest.mark.parametrize(
     ("workload", "tolerance"),
     [
-        (bench.Workload("lenet5", 50), 1e-5),
-        (bench.Workload("lenet5_relu_batchnorm", 50, "adadelta"), 1e-5),
-        (bench.Workload("cnn_c", 50, "rmsprop"), 1e-5),
+        (workloads.Workload("lenet5", 50), 1e-5),
+        (workloads.Workload("lenet5_relu_batchnorm", 50, "adadelta"), 1e-5),
+        (workloads.Workload("cnn_c", 50, "rmsprop"), 1e-5),
     ],
     ids=lambda value: getattr(value, "optimizer", ""),
 )
@@ -111,7 +111,8 @@ def test_peers_of_other_frameworks_learn_the_same(workload, tolerance, dataset, 
         peers.append("pytorch_compiled")
         if shutil.which("g++") is None:
             pytest.skip("PyTorch compiles with g++, which is not installed")
-    measured, _ = bench.measure(workload, peers, dataset, tmp_path, 1, 1.0)
+    job = workloads.write_job(workload, dataset, workloads.steps_of_round(workload, 1.0), tmp_path)
+    measured, _ = measure.by_turns(workload, job, peers, 1)
     losses = {name: one.first_loss for name, one in measured.items()}
     for loss in losses.values():
         assert loss == pytest.approx(losses["mnistlab"], rel=tolerance), losses

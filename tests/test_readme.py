@@ -13,10 +13,10 @@ README = (ROOT / "README.md").read_text()
 
 def test_the_research_script_runs_and_gives_arrays(tmp_path):
     (script,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    assert len([line for line in script.splitlines() if line.strip()]) <= 18
+    assert len([line for line in script.splitlines() if line.strip()]) <= 20
     done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
-    assert "fashion_mnist (8, 2)" in done.stdout  # what it was trained on; seeds x epochs
+    assert done.stdout.startswith("holds [") and done.stdout.endswith("(3, 10)\n")
 
 
 def test_every_command_names_what_exists():

@@ -245,7 +245,7 @@ def test_a_dollar_in_a_name_is_a_dollar(name):
 
 def test_the_numbers_of_a_logarithmic_axis_are_no_formulas():
     lines = {"a": ([0.001, 0.02], [0.001, 0.02], [0.001, 0.02])}
-    (axes,) = figures.lines([1, 2], lines, "n", "difference", log_y=True).axes
+    (axes,) = figures.lines([1, 2], lines, "n", "difference", log="y").axes
     shown = [text.get_text() for text in axes.get_yticklabels()]
     assert {"0.001", "0.002", "0.005", "0.01", "0.02"} <= set(shown)
 

@@ -75,7 +75,8 @@ def imports(path):
 
 @pytest.mark.parametrize("path", sources("mnistlab", "experiments"), ids=short)
 def test_imports_go_down(path):
-    own = ROOMS.index(room_of(short(path).removesuffix(".py").replace("/", ".")))
+    door = path == ROOT / "mnistlab" / "__init__.py"  # gives out what the last room makes
+    own = ROOMS.index("comparison" if door else room_of(short(path).removesuffix(".py").replace("/", ".")))
     found = {module for module in imports(path) if module.split(".")[0] in ("mnistlab", "experiments")}
     assert not {module for module in found if ROOMS.index(room_of(module)) > own}
 

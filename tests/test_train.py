@@ -349,7 +349,7 @@ def test_early_stopping_does_not_pass_the_untrained_weights_off_as_the_best_of_a
 
 
 def test_a_result_is_of_the_dataset_that_was_given(dataset, crowd):
-    assert CONFIG.dataset == "mnist" and crowd.config == dataclasses.replace(CONFIG, dataset="synthetic")
+    assert CONFIG.dataset == "mnist" and crowd.config == dataclasses.replace(CONFIG, model=SMALL, dataset="synthetic")
     assert crowd.fingerprint == dataset.fingerprint == training.select(crowd, [0]).fingerprint
     flipped = dataset.train._replace(image=dataset.train.image[:, ::-1])
     other = training.run(sgd(num_epochs=1), dataclasses.replace(dataset, train=flipped), model=Linear())

@@ -18,21 +18,19 @@ import shutil, sys, warnings
 from pathlib import Path
 from absl import logging
 from layouts import synthetic
-from mnistlab.comparison import experiment
-from mnistlab.comparison.experiment import Experiment, Options, Variant
-from mnistlab.config import TrainConfig
+from mnistlab.comparison import run as runs
+from mnistlab.comparison.spec import Experiment, Options, Variant
 from mnistlab.errors import UserError
 
 logging.set_verbosity(logging.FATAL)
 root = Path(sys.argv[1])
 dataset = synthetic()
-experiment._load = lambda variants, data_dir: dataset
-variant = Variant(TrainConfig("dense", batch_size=50, num_epochs=2))
-asked = Experiment("lenet_vs_dense", "", "", "", "", {"dense": variant}, {}, ())
+variant = Variant("dense", batch_size=50, num_epochs=2)
+asked = Experiment("lenet_vs_dense", reported={"dense": variant}, data=dataset)
 
 def run(folder, resume=True):
     try:
-        experiment.run(asked, Options(folder, resume=resume))
+        runs.run(asked, Options(folder, resume=resume))
     except UserError as error:
         return str(error)
     return "ran"

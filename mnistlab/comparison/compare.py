@@ -32,7 +32,8 @@ def compare(
     Called again it continues: an interrupted run after its last epoch, a finished one with more seeds or variants.
 
     Args:
-      data: what all variants are trained on; None takes the dataset that they name.
+      data: what all variants are trained on; None takes the dataset that they name. Its own validation set, where it
+        has one, is taken whatever a variant's `split` says.
       metrics: name -> (logits float32 [N, K], label int32 [N]) -> float32 [N]; measured on the final weights as
         final_train_<name>, val_<name> and test_<name>.
       seeds: how many.
@@ -47,7 +48,8 @@ def compare(
     """
     named = dict(variants)
     if data is not None:
-        named = {label: dataclasses.replace(variant, dataset=data.name) for label, variant in named.items()}
+        has_validation = {"split": "own"} if data.val is not None else {}
+        named = {label: dataclasses.replace(v, dataset=data.name, **has_validation) for label, v in named.items()}
     experiment = Experiment(
         name=name,
         title=title or " against ".join(named),

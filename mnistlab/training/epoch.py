@@ -46,29 +46,22 @@ def start(state: TrainState) -> Carry:
     return Carry(state, best, jnp.ones([], bool), jnp.zeros([], jnp.int32))
 
 
-def fit(
-    train_step: TrainStep, state: TrainState, pool: Pool | None, order: Order | Batch, axis_name: str | None = None
-) -> tuple[TrainState, Sums]:
+def fit(train_step: TrainStep, state: TrainState, pool: Pool | None, order: Order | Batch) -> tuple[TrainState, Sums]:
     """(state, sums float32 [steps]) after every batch of `order` [steps, B], of a pool or streamed."""
 
     def body(state: TrainState, step_order: Any) -> tuple[TrainState, Sums]:
-        return train_step(state, batches.take(pool, step_order), axis_name=axis_name)
+        return train_step(state, batches.take(pool, step_order))
 
     return jax.lax.scan(body, state, order)
 
 
 def evaluate(
-    eval_step: EvalStep,
-    state: TrainState,
-    pool: Pool | None,
-    order: Order | Batch,
-    first: jax.Array | int = 0,
-    axis_name: str | None = None,
+    eval_step: EvalStep, state: TrainState, pool: Pool | None, order: Order | Batch, first: jax.Array | int = 0
 ) -> Sums:
     """The sums of every batch of `order` [steps, B]: float32 [steps]; `first` is the number of its first batch."""
 
     def body(number: jax.Array, step_order: Any) -> tuple[jax.Array, Sums]:
-        return number + 1, eval_step(state, batches.take(pool, step_order), number, axis_name=axis_name)
+        return number + 1, eval_step(state, batches.take(pool, step_order), number)
 
     return jax.lax.scan(body, jnp.asarray(first, jnp.int32), order)[1]
 

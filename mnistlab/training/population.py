@@ -6,6 +6,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import PartitionSpec as P
 
@@ -250,7 +251,8 @@ def _if_active(function: Callable, skips: bool) -> Callable:
 
         def stay(state: TrainState) -> tuple[TrainState, Sums]:
             sums = jax.eval_shape(go, state)[1]
-            return state, jax.tree.map(lambda leaf: jax.numpy.full(leaf.shape, jax.numpy.nan, leaf.dtype), sums)
+            nothing = jnp.where(active, jnp.nan, jnp.nan)  # varies over devices as what it stands for does
+            return state, jax.tree.map(lambda leaf: jnp.broadcast_to(nothing, leaf.shape).astype(leaf.dtype), sums)
 
         if skips:
             return jax.lax.cond(active, go, stay, state)
