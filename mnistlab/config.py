@@ -167,6 +167,8 @@ class TrainConfig:
         flag="limit_examples",
     )
     program: Callable[["TrainConfig"], Any] | None = None  # -> StepFunctions, in place of model, loss and optimiser
+    # A user's own: name -> (logits float32 [N, K], label int32 [N]) -> float32 [N], measured on the final weights.
+    metrics: Mapping[str, Callable[..., Any]] = dataclasses.field(default_factory=dict)
 
 
 T = TypeVar("T")
@@ -252,7 +254,7 @@ def to_dict(config: TrainConfig) -> dict[str, Any]:
     for name in ("model", "loss"):
         if not isinstance(values[name], str):
             values[name] = getattr(values[name], "__name__", type(values[name]).__name__)
-    del values["program"]
+    del values["program"], values["metrics"]
     return values
 
 

@@ -116,7 +116,7 @@ def test_another_network_loss_or_optimiser_is_another_run(folder, data, change, 
 @pytest.mark.parametrize(
     "change, named",
     [
-        ({"loss": lambda logits, label: logits.sum()}, "the loss gives .* expected one number per example"),
+        ({"loss": lambda logits, label: logits.sum()}, "loss gives .* expected one number per example"),
         ({"model": nn.Dense(3)}, "expected logits"),
         ({"patience_epochs": 2, "split": "own"}, None),
         ({"learning_rates": (0.1, 0.2)}, "learning_rate cannot be swept"),
@@ -250,9 +250,8 @@ def test_the_same_program_has_the_same_digest_in_every_process(data, tmp_path):
         sys.path.insert(0, {str(ROOT / "tests")!r})
         import test_open
         from mnistlab.comparison import run
-        from mnistlab.training import loop
         data = test_open.mnistlab.from_arrays(test_open.blobs(20, 1), test_open.blobs(20, 2))
-        print(run._program_digest(loop.step_functions_of(test_open.WIDE.config, data), data))
+        print(run._program_digest(test_open.WIDE, data))
     """
     found = {
         subprocess.run(

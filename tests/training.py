@@ -23,17 +23,13 @@ class OnSize(Callback):
 
 
 def run(
-    config, dataset, seeds=(0,), *, model=None, sweep=None, callbacks=(), on_epoch=None, on_size=None, metrics=None,
+    config, dataset, seeds=(0,), *, model=None, sweep=None, callbacks=(), on_epoch=None, on_size=None,
     **resources,
 ):  # fmt: skip
     if model is not None:
         config = dataclasses.replace(config, model=model)
     callbacks = [*callbacks, *([OnEpoch(on_epoch)] if on_epoch else []), *([OnSize(on_size)] if on_size else [])]
-    return flat(
-        loop.train(
-            config, dataset, seeds, sweep=sweep, resources=Resources(**resources), callbacks=callbacks, metrics=metrics
-        )
-    )
+    return flat(loop.train(config, dataset, seeds, sweep=sweep, resources=Resources(**resources), callbacks=callbacks))
 
 
 def flat(whole):

@@ -8,7 +8,6 @@ from typing import Any
 
 from mnistlab.analysis.claims import Claim
 from mnistlab.comparison import run
-from mnistlab.comparison.run import NO_HOOKS, Hooks
 from mnistlab.comparison.spec import Experiment, Options, Variant
 from mnistlab.data.datasets import Dataset
 from mnistlab.training.step import Metric
@@ -22,9 +21,6 @@ def compare(
     metrics: Mapping[str, Metric] | None = None,
     seeds: int = 1,
     workdir: Path | str,
-    name: str = "own",
-    title: str = "",
-    hooks: Hooks = NO_HOOKS,
     **options: Any,
 ) -> dict[str, Any]:
     """Trains every variant with the same seeds, checks the claims and leaves files and a page in `workdir`.
@@ -37,8 +33,8 @@ def compare(
       metrics: name -> (logits float32 [N, K], label int32 [N]) -> float32 [N]; measured on the final weights as
         final_train_<name>, val_<name> and test_<name>.
       seeds: how many.
-      name, title: of the comparison, in summary.json and on its page.
-      options: fields of `Options`, such as sweep={"learning_rate": (1e-3, 1e-2)}, tensorboard=True, num_devices=2.
+      options: fields of `Options`, such as sweep={"learning_rate": (1e-3, 1e-2)}, tensorboard=True, num_devices=2; and
+        what the page says, title="...", question="...".
 
     Returns:
       What summary.json holds: summary["variants"]["a"]["metrics"]["test_accuracy"]["mean"], summary["claims"][0], ...
@@ -48,12 +44,12 @@ def compare(
     """
     named = dict(variants)
     if data is not None:
-        has_validation = {"split": "own"} if data.val is not None else {}
-        named = {label: dataclasses.replace(v, dataset=data.name, **has_validation) for label, v in named.items()}
+        named = {label: dataclasses.replace(variant, dataset=data.name) for label, variant in named.items()}
+        if data.val is not None:
+            named = {label: dataclasses.replace(variant, split="own") for label, variant in named.items()}
+    said = {name: options.pop(name) for name in ("name", "title", "question", "source", "extra") if name in options}
     experiment = Experiment(
-        name=name,
-        title=title or " against ".join(named),
-        source="a comparison of the user's own",
+        **{"name": "own", "title": " against ".join(named), "source": "a comparison of the user's own", **said},
         controlled=named,
         claims=tuple(claims),
         metrics=dict(metrics or {}),
@@ -61,4 +57,4 @@ def compare(
     )
     command = " ".join(["python", *sys.argv]) if sys.argv and sys.argv[0] else ""
     asked = Options(Path(workdir), protocol="controlled", num_seeds=seeds, command=command, **options)
-    return run.run(experiment, asked, hooks)
+    return run.run(experiment, asked)

@@ -16,14 +16,14 @@ from mnistlab import sealed
 from mnistlab.analysis import history
 from mnistlab.comparison import nets, outputs, spec, workdirs
 from mnistlab.comparison.spec import Experiment, Options, Outcome, Variant
-from mnistlab.data import batches, datasets
+from mnistlab.data import arrays, batches, datasets
 from mnistlab.data.batches import Batch
 from mnistlab.data.datasets import Dataset
 from mnistlab.devices import cluster, mesh
 from mnistlab.errors import UserError
 from mnistlab.files import sha256, write_atomic
 from mnistlab.report import canvas, text
-from mnistlab.training import loop, result, trained
+from mnistlab.training import checks, loop, result, trained
 from mnistlab.training.callbacks import Callback, Checkpoint
 from mnistlab.training.loop import Resources
 from mnistlab.training.nans import NanCheck
@@ -99,7 +99,7 @@ def run(
         identity["data"] = session.dataset.fingerprint
         for name, variant in variants.items():
             if not configs.is_named(variant):
-                identity["variants"][name]["program"] = _program_digest(_steps(session, variant), session.dataset)
+                identity["variants"][name]["program"] = _program_digest(variant, session.dataset)
         for variant in variants.values():  # bad limits end here, before anything is written or replaced
             batches.split_parts(variant, session.dataset, seeds[0])
         workdirs.prepare(options.workdir, identity, options.resume)
@@ -125,11 +125,15 @@ def _identity(
     }
 
 
-def _program_digest(steps: StepFunctions, dataset: Dataset) -> str:
+def _program_digest(variant: Variant, dataset: Dataset) -> str:
     """What is computed by a network, loss and optimiser that no names say: a digest of the operations and constants.
 
     The same in every process with the same JAX; a change in any of them, or of the images' shape, makes another.
+
+    Raises:
+      UserError: they do not fit together.
     """
+    steps = loop.step_functions_of(variant.config, dataset)
     image_shape = dataset.train.image.shape[1:]
     image = jax.ShapeDtypeStruct((2, *image_shape), dataset.train.image.dtype)
     shapes: Any = (image, jax.ShapeDtypeStruct((2,), np.int32), jax.ShapeDtypeStruct((2,), np.float32))
@@ -138,7 +142,11 @@ def _program_digest(steps: StepFunctions, dataset: Dataset) -> str:
         state = steps.init(seed, image_shape, {})
         return steps.train_step(state, batch), steps.eval_step(state, batch, jax.numpy.int32(0))
 
-    traced = jax.make_jaxpr(all_of_it)(jax.ShapeDtypeStruct((), np.uint32), Batch(*shapes))
+    seed = jax.ShapeDtypeStruct((), np.uint32)
+    arrays.check(dataset)
+    state = jax.eval_shape(lambda seed: steps.init(seed, image_shape, {}), seed)
+    checks.check_network(steps, state, dataset, {"loss": variant.loss, **variant.metrics})
+    traced = jax.make_jaxpr(all_of_it)(seed, Batch(*shapes))
     text = re.sub(r"0x[0-9a-f]+", "", str(traced))  # where a function lies in memory
     constants = "".join(sha256(np.asarray(constant).tobytes()) for constant in traced.consts)
     return sha256((text + constants).encode())
@@ -244,7 +252,6 @@ def _train_ranges(session: Session, name: str, callbacks: Sequence[Callback]) ->
                 sweep=spec.sweep_of(variant, session.options),
                 resources=session.resources._replace(population_size=one.population_size),
                 callbacks=[notes, *callbacks],
-                metrics=session.experiment.metrics,
             )
         )
         first += one.num_seeds

@@ -145,6 +145,7 @@ def resolve(experiment: Experiment, options: Options) -> dict[str, Variant]:
                 f"unknown variant {name!r} (protocol {options.protocol}); expected some of {', '.join(known)}"
             )
         variant = override(known[name], options.overrides)
+        variant = dataclasses.replace(variant, metrics={**experiment.metrics, **variant.metrics})
         if variant.program is not None and variant.augment != AugmentConfig():
             raise UserError(f"variant {name} has a program of its own, which cannot augment; leave it or --augment out")
         if "learning_rate" in options.overrides or "learning_rate" in options.sweep:

@@ -28,7 +28,7 @@ from mnistlab.training.finite import finite_runs
 from mnistlab.training.population import Population, Setup
 from mnistlab.training.result import Result, Run
 from mnistlab.training.sizing import PopulationSize
-from mnistlab.training.step import Metric, Predict, StepFunctions
+from mnistlab.training.step import Predict, StepFunctions
 from mnistlab.training.trained import Trained
 
 
@@ -50,13 +50,12 @@ def train(
     sweep: Mapping[str, Sequence[float]] | None = None,
     resources: Resources = Resources(),  # noqa: B008
     callbacks: Sequence[Callback] = (),
-    metrics: Mapping[str, Metric] | None = None,
 ) -> Trained:
     """Trains every seed (with `sweep`: every seed at every point of the grid) and evaluates the final weights.
 
     Args:
       sweep: values of config.SWEEPABLE settings; the grid is their product.
-      metrics: name -> (logits float32 [N, K], label int32 [N]) -> float32 [N], measured on the final weights.
+      callbacks: what else goes on, in this order after each epoch.
 
     Raises:
       UserError: an impossible config, sweep, seed or resource; a model that cannot be spread as the layout asks.
@@ -67,11 +66,10 @@ def train(
     setup = Setup(
         config,
         dataset,
-        step_functions_of(config, dataset, metrics or {}),
+        step_functions_of(config, dataset),
         Feed(dataset, resources.stream_megabytes),
         resources.layout,
         Executables(),
-        metrics or {},
     )
     size = _population_size(setup, runs, resources.population_size)
     for callback in callbacks:
@@ -198,9 +196,7 @@ def _population_size(setup: Setup, runs: Sequence[Run], asked: int | None) -> Po
     return Population(setup, runs[:size]).size(len(runs))
 
 
-def step_functions_of(
-    config: TrainConfig, dataset: Dataset, metrics: Mapping[str, Metric] | None = None
-) -> StepFunctions:
+def step_functions_of(config: TrainConfig, dataset: Dataset) -> StepFunctions:
     """What `config` names, for a dataset of this size."""
     if config.program is not None:
         return config.program(config)
@@ -214,7 +210,7 @@ def step_functions_of(
         pixel_scale=1.0 if is_float else config.pixel_scale,
         reduction=config.loss_reduction,
         augmentation=config.augment,
-        metrics=metrics or {},
+        metrics=config.metrics,
         is_float=is_float,
     )
 
@@ -241,7 +237,7 @@ def prepare(
     """
     arrays.check(dataset)
     runs = _checked_runs(config, dataset, seeds, {}, Resources(layout))
-    setup = Setup(config, dataset, step_functions_of(config, dataset), Feed(dataset), layout, Executables(), {})
+    setup = Setup(config, dataset, step_functions_of(config, dataset), Feed(dataset), layout, Executables())
     population = Population(setup, runs)
 
     def epoch(carry: Carry, example: np.ndarray) -> tuple[Carry, Any]:

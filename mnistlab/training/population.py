@@ -1,8 +1,7 @@
 """A population: the runs of one config that share compiled programs, and what is done with them in an epoch."""
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
-from types import MappingProxyType
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -11,20 +10,20 @@ import numpy as np
 from jax.sharding import PartitionSpec as P
 
 from mnistlab.config import TrainConfig
-from mnistlab.data import arrays, batches
+from mnistlab.data import batches
 from mnistlab.data.batches import Order, Parts
 from mnistlab.data.datasets import Dataset
 from mnistlab.devices import mesh
 from mnistlab.devices.mesh import SEEDS, Layout
 from mnistlab.errors import UserError
-from mnistlab.training import epoch, sizing
+from mnistlab.training import checks, epoch, sizing
 from mnistlab.training.epoch import Carry, Record
 from mnistlab.training.executables import Executables, one_by_one, program_bytes
 from mnistlab.training.feed import Feed
 from mnistlab.training.losses import Sums
 from mnistlab.training.result import Run
 from mnistlab.training.sizing import PopulationSize
-from mnistlab.training.step import Metric, StepFunctions, TrainState
+from mnistlab.training.step import StepFunctions, TrainState
 
 EVAL_BATCH_SIZE = 250  # divides every evaluation set here, so that nothing is padded
 MOST_EVAL_STEPS = 48  # in one call of the evaluation's program, which has one length
@@ -39,7 +38,6 @@ class Setup(NamedTuple):
     feed: Feed
     layout: Layout | None
     executables: Executables
-    metrics: Mapping[str, Metric] = MappingProxyType({})  # a user's own
 
 
 class Population:
@@ -77,7 +75,9 @@ class Population:
             return epoch.start(self.setup.steps.init(seed, image_shape, settings))
 
         carry = self.setup.executables.get("init", jax.vmap(init), seeds, settings)(seeds, settings)
-        self._refuse_misfits(carry.state)
+        one = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), carry.state)
+        setup = self.setup
+        checks.check_network(setup.steps, one, setup.dataset, {"loss": setup.config.loss, **setup.config.metrics})
         self._refuse_padded_statistics(carry.state)
         return carry
 
@@ -199,24 +199,6 @@ class Population:
         missing = -len(weight) % self._eval_steps
         example = np.pad(example, [(0, 0)] * (example.ndim - 2) + [(0, missing), (0, 0)])
         return self.setup.feed.place(Order(example, np.pad(weight, [(0, missing), (0, 0)])), self.grid)
-
-    def _refuse_misfits(self, state: TrainState) -> None:
-        setup, pixels = self.setup, self.setup.dataset.train.image
-        one = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), state)
-        image = jax.ShapeDtypeStruct((2, *pixels.shape[1:]), pixels.dtype)
-        logits = jax.eval_shape(setup.steps.predict, one, image)
-        if len(logits.shape) != 2 or logits.shape[0] != 2:
-            raise UserError(f"the model gives {list(logits.shape)} for 2 images; expected logits [N, K]")
-        arrays.check_labels(setup.dataset, logits.shape[1])
-        own = {
-            "the loss": setup.config.loss,
-            **{f"the metric {name}": metric for name, metric in setup.metrics.items()},
-        }
-        for what, function in own.items():
-            if callable(function):
-                value = jax.eval_shape(function, logits, jax.ShapeDtypeStruct((2,), np.int32))
-                if getattr(value, "shape", None) != (2,):
-                    raise UserError(f"{what} gives {value} for 2 examples; expected one number per example, [N]")
 
     def _refuse_padded_statistics(self, state: TrainState) -> None:
         size = min(self.setup.config.batch_size, len(self.parts[0].train))
