@@ -228,12 +228,14 @@ def _if_active(function: Callable, skips: bool) -> Callable:
     """
 
     def guarded(state: TrainState, active: jax.Array, *rest: Any) -> tuple[TrainState, Sums]:
+        nothing = jnp.where(active, 0.0, 0.0)  # both ways must vary over devices alike: as `active` does
+
         def go(state: TrainState) -> tuple[TrainState, Sums]:
-            return function(state, active, *rest)
+            after, sums = function(state, active, *rest)
+            return after, jax.tree.map(lambda leaf: leaf + nothing.astype(leaf.dtype), sums)
 
         def stay(state: TrainState) -> tuple[TrainState, Sums]:
             sums = jax.eval_shape(go, state)[1]
-            nothing = jnp.where(active, jnp.nan, jnp.nan)  # varies over devices as what it stands for does
             return state, jax.tree.map(lambda leaf: jnp.broadcast_to(nothing, leaf.shape).astype(leaf.dtype), sums)
 
         if skips:
