@@ -7,9 +7,9 @@ from dataclasses import replace
 from typing import Any
 
 from experiments import common
-from mnistlab.analysis import history, reported
+from mnistlab.analysis import history
 from mnistlab.analysis.claims import Claim
-from mnistlab.comparison.experiment import Experiment, Outcome, Variant
+from mnistlab.comparison.experiment import Experiment, Outcome, Variant, reported_beside
 from mnistlab.config import OptimConfig, TrainConfig
 from mnistlab.report import report
 from mnistlab.report.report import Draw
@@ -65,14 +65,16 @@ CLAIMS = (
 def source_table(outcome: Outcome, draw: Draw) -> tuple[list[report.Block], dict[str, Any]]:
     """The source's own comparison with ours beside it, and what each difference costs."""
     del draw
-    theirs = reported.results("keras_vs_scratch")
+    theirs = reported_beside("keras_vs_scratch", outcome)
+    if not theirs:
+        return _ablation(outcome), {}
     num_examples = len(outcome.dataset.train.label)
 
     def ours(name: str, metric: str, factor: float = 1.0) -> str:
         if name not in outcome.results:
             return report.MISSING
-        values = factor * history.metric(outcome.results[name], metric)
-        return report.format_significant(float(values.mean()), 4)
+        mean = history.summarize(history.metric(outcome.results[name], metric))["mean"]
+        return report.MISSING if mean is None else report.format_significant(factor * mean, 4)
 
     def row(title: str, metric: str, factor: float, scratch_says: str, keras_says: str) -> tuple[str, ...]:
         return (title, scratch_says, ours("scratch", metric, factor), keras_says, ours("keras", metric, factor))
@@ -126,9 +128,9 @@ def _ablation(outcome: Outcome) -> list[report.Block]:
         cells = [name.replace("_", " ")]
         for metric in ("test_accuracy", "test_loss"):
             gap = history.metric(outcome.results[name], metric) - history.metric(outcome.results["keras"], metric)
-            low, high = history.summarize(gap)["ci95"]
-            bounds = (float("nan") if bound is None else bound for bound in (low, high))
-            cells.append(report.format_interval(float(gap.mean()), *bounds, signed=True))
+            summary = history.summarize(gap)
+            numbers = (float("nan") if value is None else value for value in (summary["mean"], *summary["ci95"]))
+            cells.append(report.format_interval(*numbers, signed=True))
         rows.append(tuple(cells))
     header = ("difference from keras", "test accuracy [95 %]", "test loss [95 %]")
     return [

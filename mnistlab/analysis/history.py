@@ -126,6 +126,11 @@ def _history(result: Result, name: str) -> np.ndarray:
     return np.asarray(result.history[name], np.float64)
 
 
+def diverged(result: Result) -> np.ndarray:
+    """bool [R]: which runs ended with a network that is not finite, and so have no metric."""
+    return ~np.isfinite(result.metrics["test_accuracy"])
+
+
 def _whole(result: Result, values: np.ndarray) -> np.ndarray:
     """bool [R]: whether `values` [R, E] are finite in every epoch that the run was trained, and there are some."""
     finite = np.isfinite(values)

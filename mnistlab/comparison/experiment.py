@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from mnistlab import config
-from mnistlab.analysis import claims, history, reported
+from mnistlab.analysis import claims, departures, history, reported
 from mnistlab.analysis.claims import Checked, Claim
 from mnistlab.comparison import workdirs
 from mnistlab.config import AugmentConfig, TrainConfig
@@ -52,6 +52,7 @@ class Outcome(NamedTuple):
     predictions: dict[str, np.ndarray]  # variant -> int [test examples], of the first seed
     seconds: dict[str, dict[str, float]]  # trained variant -> wall seconds of compiling, training, evaluating
     protocol: str
+    departures: tuple[str, ...] = ()  # in what the run departs from it; empty: it is the protocol
 
 
 Extra = Callable[[Outcome, Draw], tuple[list[report.Block], dict[str, Any]]]
@@ -120,6 +121,7 @@ def run(experiment: Experiment, options: Options, display: Display = SILENT) -> 
     if not parallel.is_first():
         _follow(variants, seeds, options, layout)
         return {}
+    departed = departures_of(experiment, options, variants)
     with workdirs.locked(options.workdir):
         identity = {
             "experiment": experiment.name,
@@ -135,8 +137,10 @@ def run(experiment: Experiment, options: Options, display: Display = SILENT) -> 
             batches.split_parts(variant.config, len(dataset.train.label), len(dataset.test.label), seeds[0])
         workdirs.prepare(options.workdir, identity, options.resume)
         workdirs.write_config(options.workdir, identity, options.command, dataset)
+        if departed:
+            display.line(departures.notice(departed))
         _say_layers(variants, dataset, display)
-        outcome = _train(variants, seeds, options, layout, dataset, display)
+        outcome = _train(variants, seeds, options, layout, dataset, display)._replace(departures=departed)
         return _leave(experiment, variants, options, outcome, display)
 
 
@@ -171,6 +175,16 @@ def resolve(experiment: Experiment, options: Options) -> dict[str, Variant]:
         config.check_sweep(options.sweep, config.check(train_config))
         resolved[name] = dataclasses.replace(variant, config=train_config, learning_rates=rates)
     return resolved
+
+
+def departures_of(experiment: Experiment, options: Options, variants: Mapping[str, Variant]) -> tuple[str, ...]:
+    """In what the resolved `variants` and the options depart from the protocol, in words."""
+    protocol = experiment.reported if options.protocol == "reported" else experiment.controlled
+    own, run = (
+        {name: departures.Setup(table[name].config, table[name].learning_rates) for name in variants}
+        for table in (protocol, variants)
+    )
+    return departures.between(own, run, options.sweep)
 
 
 def override(train_config: TrainConfig, overrides: Mapping[str, Any]) -> TrainConfig:
@@ -432,13 +446,15 @@ def _leave(
     experiment: Experiment, variants: Mapping[str, Variant], options: Options, outcome: Outcome, display: Display
 ) -> dict[str, Any]:
     """Writes summary.json, figures and report.html; says the tables."""
-    checked = claims.check(experiment.claims, outcome.results)
+    checked = departures.of_changed_run(claims.check(experiment.claims, outcome.results), outcome.departures)
     draw = report.draw_into(options.workdir / "figures")
     extra_blocks, extra_summary = experiment.extra(outcome, draw) if experiment.extra else ([], {})
     summary = summarize(experiment, options, outcome, checked) | extra_summary
     table = result_table(experiment, outcome)
     display.line("\n" + table.caption)
     display.line(report.text_table(table.header, table.rows))
+    for line in evidence.diverged_lines(outcome.results):
+        display.line(line)
     display.line("\nClaims")
     for item in checked:
         display.line(f"({item.claim.id}) {item.claim.text}\n    {item.sentence}")
@@ -447,7 +463,7 @@ def _leave(
             display.line("\n" + block.caption)
             display.line(report.text_table(block.header, block.rows))
     blocks = _page(experiment, variants, options, outcome, checked, table, extra_blocks, draw)
-    workdirs.write_findings(options.workdir, experiment.title, blocks, summary)
+    workdirs.write_findings(options.workdir, departures.title(experiment.title, outcome.departures), blocks, summary)
     display.line(f"\nreport: {options.workdir / 'report.html'}")
     return summary
 
@@ -466,6 +482,7 @@ def summarize(experiment: Experiment, options: Options, outcome: Outcome, checke
     return {
         "experiment": experiment.name,
         "protocol": options.protocol,
+        "departures": list(outcome.departures),
         "data": {"name": outcome.dataset.name, "fingerprint": outcome.dataset.fingerprint, "limit_examples": limit},
         "device": f"{device.platform}: {device.device_kind}",
         "n_seeds": options.num_seeds,
@@ -475,28 +492,29 @@ def summarize(experiment: Experiment, options: Options, outcome: Outcome, checke
     }
 
 
-def _theirs(experiment: Experiment, outcome: Outcome) -> dict[str, dict[str, float]]:
-    """The reported numbers, which are of the reported protocol alone."""
-    return reported.results(experiment.name) if outcome.protocol == "reported" else {}
+def reported_beside(name: str, outcome: Outcome) -> dict[str, dict[str, float]]:
+    """The reported numbers of the experiment `name`, which stand beside a run of the reported protocol alone."""
+    return reported.results(name) if outcome.protocol == "reported" and not outcome.departures else {}
 
 
 def result_table(experiment: Experiment, outcome: Outcome) -> report.Table:
-    """Reported beside ours: a row for each variant and metric."""
-    theirs = _theirs(experiment, outcome)
+    """Reported beside ours, where something was reported: a row for each variant and metric."""
+    theirs = reported_beside(experiment.name, outcome)
     rows = []
     for name, result in outcome.results.items():
         shown = dict.fromkeys(("test_accuracy", "test_loss", "val_accuracy", "train_accuracy", "final_train_accuracy"))
         shown |= dict.fromkeys(metric for metric in theirs.get(name, {}) if metric in history.METRICS)
         shown |= dict.fromkeys(("overfitting_gap", "train_seconds"))
         for metric in shown:
-            number = report.format_value(metric, theirs.get(name, {}).get(metric))
-            rows.append((name, metric.replace("_", " "), number, _ours(result, metric)))
-    return report.Table(("variant", "metric", "reported", "ours"), rows, f"Reported, and ours ({_seeds(outcome)})")
+            cells = [report.format_value(metric, theirs.get(name, {}).get(metric))] if theirs else []
+            rows.append((name, metric.replace("_", " "), *cells, _ours(result, metric)))
+    header = ("variant", "metric", "reported", "ours") if theirs else ("variant", "metric", "ours")
+    return report.Table(header, rows, _ours_caption(bool(theirs), outcome))
 
 
 def overview_table(experiment: Experiment, variants: Mapping[str, Variant], outcome: Outcome) -> report.Table:
     """Ours, beside what was reported where something was: a row for each variant, test accuracy and loss."""
-    theirs = _theirs(experiment, outcome)
+    theirs = reported_beside(experiment.name, outcome)
     rows = []
     for name, result in outcome.results.items():
         cells = [name, variants[name].description if name in variants else ""]
@@ -508,10 +526,15 @@ def overview_table(experiment: Experiment, variants: Mapping[str, Variant], outc
         ("test accuracy, reported", "ours", "test loss, reported", "ours") if theirs else ("test accuracy", "test loss")
     )
     caption = (
-        f"{'Reported, and ours' if theirs else 'Ours'} ({_seeds(outcome)}); overfitting gap: training minus validation "
-        "accuracy, final weights"
+        f"{_ours_caption(bool(theirs), outcome)}; overfitting gap: training minus validation accuracy, final weights"
     )
     return report.Table(("variant", "what it is", *metrics, "overfitting gap"), rows, caption)
+
+
+def _ours_caption(beside_reported: bool, outcome: Outcome) -> str:
+    """What a table of numbers holds, and of what run."""
+    changed = f", {departures.brief(outcome.departures)}" if outcome.departures else ""
+    return f"{'Reported, and ours' if beside_reported else 'Ours'} ({_seeds(outcome)}{changed})"
 
 
 def _seeds(outcome: Outcome) -> str:
@@ -538,21 +561,23 @@ def _page(
     extra: Sequence[report.Block],
     draw: Draw,
 ) -> list[report.Block]:
-    limits = {result.config.limit_examples for result in outcome.results.values()} - {None}
-    subset = [report.Text(f"Quick look: trained on the first {limits.pop():,} examples only.")] if limits else []
-    where = f"{outcome.dataset.name}, protocol {options.protocol}, {_count(options.num_seeds, 'seed')}"
+    departed = outcome.departures
+    protocol = departures.protocol_words(options.protocol, departed)
+    where = f"{outcome.dataset.name}, {protocol}, {_count(options.num_seeds, 'seed')}"
+    notices = [departures.notice(departed)] if departed else []
     blocks: list[report.Block] = [
+        *map(report.Text, (*notices, *evidence.diverged_lines(outcome.results))),
         report.Text(experiment.question),
         report.Text(f"Protocol `{options.protocol}`. {experiment.quirks} Source: {experiment.source}."),
-        *subset,
         report.Heading("Claims"),
-        evidence.claims_table(checked),
+        evidence.claims_table(checked, departed),
         *evidence.quotable(checked, where),
         report.Heading("Results"),
         overview_table(experiment, variants, outcome),
         report.Details("All metrics", [table]),
     ]
-    curves = {name: reported.curve(variant.curve) for name, variant in variants.items() if variant.curve}
+    with_curves = {} if departed else {name: variant.curve for name, variant in variants.items() if variant.curve}
+    curves = {name: reported.curve(curve) for name, curve in with_curves.items()}
     blocks.append(report.Heading("Learning curves"))
     for name, result in outcome.results.items():
         caption = f"{name}: training (running mean of the epoch) and validation."
@@ -580,7 +605,8 @@ def _page(
     for name, result in outcome.results.items():
         figure = _predictions_figure(result, outcome.predictions[name], outcome.dataset)
         caption = (
-            f"{name}: the first nine test images, predicted by the first seed's model as read from its checkpoint."
+            f"{name}: the first nine test images, predicted by the first seed's model as read from its checkpoint"
+            f"{_if_diverged(result)}."
         )
         blocks.append(draw(figure, f"predictions_{name}", caption))
     blocks += extra
@@ -634,6 +660,7 @@ def class_pictures(name: str, outcome: Outcome, draw: Draw) -> list[report.Block
     """The confusion matrix of a variant's first seed on its test examples, and 25 of them with truth and prediction."""
     image, label = test_examples(outcome.results[name], outcome.dataset)
     predicted, class_names = outcome.predictions[name], outcome.dataset.class_names
+    diverged = _if_diverged(outcome.results[name])
     counts = np.zeros((len(class_names), len(class_names)), np.int64)
     np.add.at(counts, (label, predicted), 1)
     confusion = report.figure_confusion(counts, class_names)
@@ -642,16 +669,21 @@ def class_pictures(name: str, outcome: Outcome, draw: Draw) -> list[report.Block
         draw(
             confusion,
             f"confusion_{name}",
-            f"{name}: confusion matrix of the first seed over {len(label):,} test images.",
+            f"{name}: confusion matrix of the first seed over {len(label):,} test images{diverged}.",
         ),
-        draw(predictions, f"test_images_{name}", f"{name}: 25 test images with truth and prediction."),
+        draw(predictions, f"test_images_{name}", f"{name}: 25 test images with truth and prediction{diverged}."),
     ]
+
+
+def _if_diverged(result: Result) -> str:
+    """What to say beside pictures of the first seed where its network is not finite."""
+    return " (it diverged: what is shown is no prediction)" if history.diverged(result)[0] else ""
 
 
 def _seed_blocks(
     experiment: Experiment, outcome: Outcome, checked: Sequence[Checked], draw: Draw
 ) -> list[report.Block]:
-    theirs = _theirs(experiment, outcome)
+    theirs = reported_beside(experiment.name, outcome)
     blocks: list[report.Block] = [report.Heading("Seeds")]
     for metric in ("test_accuracy", "test_loss"):
         numbers = {name: theirs[name][metric] for name in outcome.results if metric in theirs.get(name, {})}

@@ -11,8 +11,8 @@ from mnistlab.report.report import Draw
 from mnistlab.training.train import Result
 
 
-def claims_table(checked: Sequence[Checked]) -> report.Table:
-    """The claims with their verdicts, a row each."""
+def claims_table(checked: Sequence[Checked], departures: Sequence[str] = ()) -> report.Table:
+    """The claims with their verdicts, a row each; a run with `departures` from its protocol judges no source."""
     rows = []
     for item in checked:
         c = item.comparison
@@ -25,7 +25,22 @@ def claims_table(checked: Sequence[Checked]) -> report.Table:
         p = report.format_p(c.p_holm) if np.isfinite(c.p_holm) else report.MISSING
         rows.append((item.claim.id, item.claim.text, who, item.verdict, interval, p, f"{c.probability:.2f}", str(c.n)))
     header = ("", "claim", "whose", "verdict", "difference [95 %]", "p (Holm)", "P(claim)", "n")
-    return report.Table(header, rows, "Claims, checked on runs paired by seed")
+    what = "What the claims say, asked of a changed run: it judges no source" if departures else "Claims, checked"
+    return report.Table(header, rows, f"{what}; runs are paired by seed")
+
+
+def diverged_lines(results: Mapping[str, Result]) -> list[str]:
+    """A line for each variant with runs that diverged."""
+    lines = []
+    for name, result in results.items():
+        seeds = [run.seed for run, bad in zip(result.runs, history.diverged(result), strict=True) if bad]
+        if seeds:
+            which = ", ".join(map(str, seeds[:8])) + (", ..." if len(seeds) > 8 else "")
+            lines.append(
+                f"{name} diverged in {len(seeds)} of {len(result.runs)} runs (seed {which}): a network that is not "
+                "finite is counted, and enters no mean, interval or test."
+            )
+    return lines
 
 
 def quotable(checked: Sequence[Checked], where: str) -> list[report.Block]:
