@@ -566,7 +566,7 @@ def _page(
     where = f"{outcome.dataset.name}, {protocol}, {_count(options.num_seeds, 'seed')}"
     notices = [departures.notice(departed)] if departed else []
     blocks: list[report.Block] = [
-        *map(report.Text, (*notices, *evidence.diverged_lines(outcome.results))),
+        *(report.Text(line, notice=True) for line in (*notices, *evidence.diverged_lines(outcome.results))),
         report.Text(experiment.question),
         report.Text(f"Protocol `{options.protocol}`. {experiment.quirks} Source: {experiment.source}."),
         report.Heading("Claims"),
@@ -581,11 +581,14 @@ def _page(
     blocks.append(report.Heading("Learning curves"))
     for name, result in outcome.results.items():
         caption = f"{name}: training (running mean of the epoch) and validation."
+        if history.diverged(result).any():
+            caption += " What is not finite is not drawn."
+        if not np.isfinite(result.epoch_seconds).all():
+            caption += " Runs stopped at different epochs: the mean at an epoch is of those that went on until then."
         if name in curves:
             deviation, epoch = history.largest_deviation(result, curves[name], "val_accuracy")
-            caption += (
-                f" Broken lines: as reported; our validation accuracy is {deviation:.4f} off at most (epoch {epoch})."
-            )
+            off = f"; our validation accuracy is {deviation:.4f} off at most (epoch {epoch})" if epoch else ""
+            caption += f" Broken lines: as reported{off}."
         figure = report.figure_history({name: result.history}, {name: curves[name]} if name in curves else None)
         blocks.append(draw(figure, f"history_{name}", caption, f"loss and accuracy of {name} by epoch"))
     if any(len(result.runs) > 1 for result in outcome.results.values()):

@@ -17,13 +17,24 @@ def claims_table(checked: Sequence[Checked], departures: Sequence[str] = ()) -> 
     for item in checked:
         c = item.comparison
         who = "ours" if item.claim.ours else "source"
-        if c is None:
-            rows.append((item.claim.id, item.claim.text, who, item.verdict, *(report.MISSING,) * 4))
+        verdict = item.verdict.replace("A diverged", f"{item.claim.left} diverged")
+        verdict = verdict.replace("B diverged", f"{item.claim.right} diverged")
+        if c is None or c.n == 0:
+            rows.append(
+                (
+                    item.claim.id,
+                    item.claim.text,
+                    who,
+                    verdict,
+                    *(report.MISSING,) * 3,
+                    str(c.n) if c else report.MISSING,
+                )
+            )
             continue
         low, high = c.bca_interval
         interval = report.format_interval(c.difference, low, high, signed=True)
         p = report.format_p(c.p_holm) if np.isfinite(c.p_holm) else report.MISSING
-        rows.append((item.claim.id, item.claim.text, who, item.verdict, interval, p, f"{c.probability:.2f}", str(c.n)))
+        rows.append((item.claim.id, item.claim.text, who, verdict, interval, p, f"{c.probability:.2f}", str(c.n)))
     header = ("", "claim", "whose", "verdict", "difference [95 %]", "p (Holm)", "P(claim)", "n")
     what = "What the claims say, asked of a changed run: it judges no source" if departures else "Claims, checked"
     return report.Table(header, rows, f"{what}; runs are paired by seed")
@@ -37,8 +48,8 @@ def diverged_lines(results: Mapping[str, Result]) -> list[str]:
         if seeds:
             which = ", ".join(map(str, seeds[:8])) + (", ..." if len(seeds) > 8 else "")
             lines.append(
-                f"{name} diverged in {len(seeds)} of {len(result.runs)} runs (seed {which}): a network that is not "
-                "finite is counted, and enters no mean, interval or test."
+                f"{name} diverged in {len(seeds)} of {len(result.runs)} runs (seed{'s' * (len(seeds) > 1)} {which}): a "
+                "network that is not finite is counted, and enters no mean, interval or test."
             )
     return lines
 

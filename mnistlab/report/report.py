@@ -134,7 +134,7 @@ def _cell(value: object) -> str:
     return str(value)
 
 
-_NUMBER = re.compile(r"[<≤≥>~≈]?\s*[+−-]?[\[(]?\s*[+−-]?\d[\d,. ±eE+×n=()\[\]%−-]*(ms|s|x)?(, \d+ not finite)?")
+_NUMBER = re.compile(r"(–|[<≤≥>~≈]?\s*[+−-]?[\[(]?\s*[+−-]?\d[\d,. ±eE+×n=()\[\]%−-]*(ms|s|x)?)(, \d+ not finite)?")
 
 
 def _numeric_columns(cells: Sequence[Sequence[str]], num_columns: int) -> list[bool]:
@@ -865,6 +865,7 @@ class Text:
     """Paragraphs, parted by empty lines; `backquotes` make code, nothing else is markup."""
 
     text: str
+    notice: bool = False  # framed: what must be known before the rest is read
 
 
 @dataclass(frozen=True)
@@ -948,6 +949,7 @@ h4 { font-size: 1rem; margin: 1.2rem 0 .3rem; }
 a { color: inherit; }
 nav ul { list-style: none; margin: 0; padding: 0; display: flex; flex-wrap: wrap; gap: .2rem 1.2rem; }
 code, pre { font: .875rem/1.45 ui-monospace, monospace; }
+.notice { border: 1.5px solid var(--ink); border-left-width: .5rem; border-radius: .25rem; padding: .5rem .8rem; }
 p code { background: var(--shade); padding: .05rem .25rem; border-radius: .2rem; }
 pre { background: var(--shade); border: 1px solid var(--line); border-radius: .3rem;
   padding: .7rem .9rem; margin: .3rem 0 1rem; overflow-x: auto; }
@@ -1029,9 +1031,10 @@ def _render(block: Block, numbers: Mapping[str, Iterator[int]]) -> str:
         case Heading(text, level):
             level = min(max(level, 2), 6)
             return f'<h{level} id="h{next(numbers["heading"])}-{_slug(text)}">{html.escape(text)}</h{level}>'
-        case Text(text):
+        case Text(text, notice):
             paragraphs = [html.escape(part.strip()) for part in re.split(r"\n\s*\n", text) if part.strip()]
-            return re.sub(r"`([^`]+)`", r"<code>\1</code>", "\n".join(f"<p>{part}</p>" for part in paragraphs))
+            tag = '<p class="notice" role="note">' if notice else "<p>"
+            return re.sub(r"`([^`]+)`", r"<code>\1</code>", "\n".join(f"{tag}{part}</p>" for part in paragraphs))
         case Table(header, rows, caption):
             cells, numeric = _table_cells(header, rows)
             long = [max((len(row[j]) for row in cells), default=0) > 24 for j in range(len(header))]
