@@ -8,7 +8,7 @@ is compared only when both are the source's. The two protocols do the same.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -19,7 +19,7 @@ from jax.flatten_util import ravel_pytree
 
 from experiments import common
 from mnistlab import config
-from mnistlab.analysis import history, reported
+from mnistlab.analysis import departures, history, reported
 from mnistlab.analysis.claims import Checked, Claim
 from mnistlab.comparison import experiment as engine
 from mnistlab.comparison import workdirs
@@ -196,8 +196,7 @@ def run(options: Options, learning_rate: float = LEARNING_RATE, display: engine.
         workdirs.prepare(options.workdir, identity, options.resume)
         weights, points, targets = draw(options.first_seed)
         points, targets = points[:num_points], targets[:num_points]
-        of_source = options.first_seed == 0 and len(points) == NUM_POINTS
-        return _measure(options, identity, weights, points, targets, of_source, display)
+        return _measure(options, identity, weights, points, targets, display)
 
 
 def _check(num_steps: int, num_points: int, learning_rate: float) -> None:
@@ -215,14 +214,15 @@ def _measure(
     weights: Weights,
     points: np.ndarray,
     targets: np.ndarray,
-    of_source: bool,
     display: engine.Display,
 ) -> dict[str, Any]:
     num_steps, learning_rate = identity["num_steps"], identity["learning_rate"]
+    other_points, other_training = _departures(options.first_seed, identity)
+    departed = (*other_points, *other_training)
     start = time.perf_counter()
     by_hand = loss_by_hand(weights, points, targets), backward(weights, points, targets)
     methods: dict[str, tuple[Any, Weights]] = {"by hand, float64": by_hand}
-    if of_source:
+    if not other_points:
         methods["reported"] = (reported.results(NAME)["mlp_2_3_1"]["loss"], REPORTED)
     methods |= {
         "jax.grad, float64": by_jax(weights, points, targets, jnp.float64),
@@ -242,7 +242,7 @@ def _measure(
 
     difference = {name: largest_difference(gradient, by_hand[1]) for name, (_, gradient) in methods.items()}
     curve_difference = float(np.max(np.abs(curves["by hand"] - curves["jax"])))
-    checked = _claims(by_hand, difference["jax.grad, float64"], curve_difference, num_steps, of_source)
+    checked = _claims(by_hand, difference["jax.grad, float64"], curve_difference, num_steps, other_points, departed)
     tables = [_gradient_table(methods), _difference_table(methods, difference)]
     for table in (*tables, _claim_table(checked)):
         display.line(f"\n{table.caption}\n{report.text_table(table.header, table.rows)}")
@@ -259,7 +259,6 @@ def _measure(
             f"{len(points):,} points, L = 1/(2N) Σ (y − t)². Source: homework 4 of a computer vision course (document "
             "004), part 1. Both protocols do the same here."
         ),
-        *([] if of_source else [report.Text("Other points than the source's: nothing reported to compare with.")]),
         report.Heading("Claims"),
         _claim_table(checked),
         report.Heading("Gradients"),
@@ -298,6 +297,7 @@ def _measure(
     summary = {
         "experiment": NAME,
         "protocol": options.protocol,
+        "departures": list(departed),
         "data": None,
         "device": f"{jax.devices()[0].platform}: {jax.devices()[0].device_kind}",
         "n_seeds": 1,
@@ -310,21 +310,41 @@ def _measure(
         "claims": checked,
         "seconds": seconds,
     }
+    if departed:
+        consequence = (
+            "The reported gradient is of the source's points alone, so nothing reported stands beside other points."
+        )
+        blocks.insert(0, report.Text(departures.notice(departed, consequence), notice=True))
+    title = departures.title(TITLE, departed)
     workdirs.leave(
-        options.workdir, identity=identity, command=options.command, title=TITLE, blocks=blocks, summary=summary
+        options.workdir, identity=identity, command=options.command, title=title, blocks=blocks, summary=summary
     )
     display.line(f"\nreport: {options.workdir / 'report.html'}")
     return summary
 
 
+def _departures(seed: int, identity: dict[str, Any]) -> tuple[list[str], list[str]]:
+    """In what a run departs from the source's points, and in what from its steps and learning rate."""
+    points = [f"seed 0 -> {seed}"] if seed else []
+    if identity["num_points"] != NUM_POINTS:
+        points.append(f"the first {identity['num_points']:,} points")
+    own = {"num_steps": NUM_STEPS, "learning_rate": LEARNING_RATE}
+    return points, [f"{name} {own[name]:g} -> {identity[name]:g}" for name in own if identity[name] != own[name]]
+
+
 def _claims(
-    by_hand: tuple[Any, Weights], gradient_difference: float, curve_difference: float, num_steps: int, of_source: bool
+    by_hand: tuple[Any, Weights],
+    gradient_difference: float,
+    curve_difference: float,
+    num_steps: int,
+    other_points: Sequence[str],
+    departed: Sequence[str],
 ) -> list[dict[str, Any]]:
     """The claims for summary.json; each is one deterministic comparison, so none has an interval."""
     agrees = "by hand and jax.grad agree within 1e-12 in float64"
     same = f"trained for {num_steps:,} steps, both give the same curve within 1e-12"
     checked = []
-    if of_source:
+    if not other_points:
         printed = float(by_hand[0]) - reported.results(NAME)["mlp_2_3_1"]["loss"]
         verdict = "holds" if reproduces(*by_hand) else "reversed"
         largest = f"{largest_difference(by_hand[1], REPORTED):.1e}"
@@ -338,17 +358,19 @@ def _claims(
         sentence = "Not measured: other points than the source's."
     claim = Claim("a", "float64 by hand reproduces every printed digit", "loss", "by hand", "same", "reported")
     checked.append(Checked(claim, None, verdict, sentence).to_dict() | {"delta": printed, "n": 1})
-    for id, text, delta in (("b", agrees, gradient_difference), ("c", same, curve_difference)):
+    asked = (("b", agrees, gradient_difference, other_points), ("c", same, curve_difference, departed))
+    for id, text, delta, changes in asked:
         claim = Claim(id, text, "largest difference", "by hand", "about", "jax", TOLERANCE, ours=True)
         verdict = "holds" if delta <= TOLERANCE else "reversed"
         sentence = f"{verdict}: the largest difference is {delta:.1e}."
-        checked.append(Checked(claim, None, verdict, sentence).to_dict() | {"delta": delta, "n": 1})
+        (item,) = departures.of_changed_run([Checked(claim, None, verdict, sentence)], changes)
+        checked.append(item.to_dict() | {"delta": delta, "n": 1})
     return checked
 
 
 def _claim_table(checked: list[dict[str, Any]]) -> report.Table:
     rows = [
-        (c["id"], c["text"], "ours" if c["ours"] else "source", c["verdict"], c["sentence"].partition(": ")[2])
+        (c["id"], c["text"], "ours" if c["ours"] else "source", c["verdict"], c["sentence"].rpartition(": ")[2])
         for c in checked
     ]
     return report.Table(("", "claim", "whose", "verdict", "measured"), rows, "Claims, each one exact comparison")

@@ -11,7 +11,7 @@ from typing import Any
 
 from experiments import common
 from mnistlab import files
-from mnistlab.analysis import claims, history
+from mnistlab.analysis import claims, departures, history
 from mnistlab.analysis.claims import Checked
 from mnistlab.comparison import runs, workdirs
 from mnistlab.comparison.runs import RunFolder
@@ -33,13 +33,14 @@ def main(folder: str) -> None:
     if name not in common.names():
         raise UserError(f"{paths[0]} is of {name!r}, which is no experiment of this release")
     experiment = importlib.import_module(f"experiments.{name}").EXPERIMENT
-    checked = claims.check(experiment.claims, results)
-    table = evidence.claims_table(checked)
+    departed = departures.of_summary(found[0].summary)  # of all: they differ in their seeds alone
+    checked = departures.of_changed_run(claims.check(experiment.claims, results), departed)
+    table = evidence.claims_table(checked, departed)
     seeds = sorted(seed for run in found for seed in run.seeds)
     print(f"{name}: {len(found)} runs, {len(seeds)} seeds\n\n{report.text_table(table.header, table.rows)}")
     target = common.workdir(f"{name}_gathered")
     with workdirs.made_anew(target, NAME):
-        _write(target, experiment.title, found, seeds, results, checked)
+        _write(target, departures.title(experiment.title, departed), found, seeds, results, checked)
     print(f"\nreport: {target / 'report.html'}")
 
 
@@ -53,21 +54,26 @@ def _write(
 ) -> None:
     draw = report.draw_into(target / "figures")
     first = found[0]
+    departed = departures.of_summary(first.summary)
     variants: dict[str, Any] = {}
     for name, result in results.items():
         metrics = {metric: history.summarize(values) for metric, values in result.metrics.items()}
         variants[name] = first.summary["variants"][name] | {"metrics": metrics}
     summary = first.summary | {
+        "departures": list(departed),
         "n_seeds": len(seeds),
         "variants": variants,
         "claims": [item.to_dict() for item in checked],
         "seconds": {run.path.name: run.summary["seconds"] for run in found},
     }
-    where = f"{first.summary['data']['name']}, protocol {first.summary['protocol']}, {len(seeds)} seeds"
+    protocol = departures.protocol_words(first.summary["protocol"], departed)
+    where = f"{first.summary['data']['name']}, {protocol}, {len(seeds)} seeds"
+    notices = [departures.notice(departed)] if departed else []
     blocks: list[report.Block] = [
+        *(report.Text(line, notice=True) for line in (*notices, *evidence.diverged_lines(results))),
         report.Text(f"{len(found)} runs of {len(seeds)} seeds, joined from `{first.path.parent}`."),
         report.Heading("Claims"),
-        evidence.claims_table(checked),
+        evidence.claims_table(checked, departed),
         *evidence.quotable(checked, where),
         report.Heading("Seeds"),
         evidence.seeds_picture("test_accuracy", results, draw),

@@ -19,14 +19,16 @@ from absl import flags
 
 from experiments import common
 from mnistlab import config
-from mnistlab.analysis import history
+from mnistlab.analysis import departures, history
 from mnistlab.analysis.claims import Checked, Claim
+from mnistlab.analysis.departures import Setup
 from mnistlab.comparison import experiment as engine
 from mnistlab.comparison import workdirs
 from mnistlab.comparison.experiment import Options
 from mnistlab.config import OptimConfig, TrainConfig
 from mnistlab.data import datasets
 from mnistlab.data.datasets import Dataset
+from mnistlab.errors import UserError
 from mnistlab.nets import models
 from mnistlab.report import report
 from mnistlab.training import train
@@ -157,6 +159,7 @@ def run(options: Options, display: engine.Display = engine.SILENT) -> dict[str, 
     """
     train_config = config.check(engine.override(DENSE, options.overrides))
     seeds = config.check_seeds(options.first_seed, options.num_seeds)
+    departed = departures.between({"dense": Setup(DENSE)}, {"dense": Setup(train_config)}, {})
     identity = {
         "experiment": NAME,
         "protocol": options.protocol,
@@ -171,9 +174,12 @@ def run(options: Options, display: engine.Display = engine.SILENT) -> dict[str, 
         display.begin("dense", train_config.num_epochs)
         result = train.run(train_config, dataset, seeds, on_epoch=lambda epoch: display.epoch("dense", epoch))
         display.end()
+        if (diverged := history.diverged(result)).any():
+            seed = result.runs[int(np.argmax(diverged))].seed
+            raise UserError(f"seed {seed} diverged, so that its Jacobian is not finite; take a smaller learning_rate")
         network = _network(result, dataset)
         tables = [_jacobian_table(small), _eigen_table(small), _network_table(network), _spectrum_table(network)]
-        checked = _claims(small, network)
+        checked = _claims(small, network, departed)
         for table in (*tables, _claim_table(checked)):
             display.line(f"\n{table.caption}\n{report.text_table(table.header, table.rows)}")
         metrics = {
@@ -186,6 +192,7 @@ def run(options: Options, display: engine.Display = engine.SILENT) -> dict[str, 
         summary = {
             "experiment": NAME,
             "protocol": options.protocol,
+            "departures": list(departed),
             "data": {
                 "name": dataset.name,
                 "fingerprint": dataset.fingerprint,
@@ -205,8 +212,15 @@ def run(options: Options, display: engine.Display = engine.SILENT) -> dict[str, 
             options.workdir,
             identity=identity,
             command=options.command,
-            title=TITLE,
-            blocks=_page(options, train_config, result, network, tables, checked),
+            title=departures.title(TITLE, departed),
+            blocks=[
+                *(
+                    [report.Text(departures.notice(departed, "That is of the trained network alone."), notice=True)]
+                    if departed
+                    else []
+                ),
+                *_page(options, train_config, result, network, tables, checked),
+            ],
             summary=summary,
             dataset=dataset,
         )
@@ -361,7 +375,7 @@ def _ink_table(network: _Network) -> report.Table:
     return report.Table(header, rows, f"Where the {NUM_SINGULAR_IMAGES} leading shared directions lie")
 
 
-def _claims(small: _Small, network: _Network) -> list[dict[str, Any]]:
+def _claims(small: _Small, network: _Network, departed: Sequence[str]) -> list[dict[str, Any]]:
     """The claims for summary.json; each is one exact comparison, so none has an interval."""
     jacobian = max(row.error for name, row in small.jacobians.items() if "central" not in name)
     eigenvalues = float(np.abs(small.pairs.values - [5.0, 1.0]).max())
@@ -380,7 +394,9 @@ def _claims(small: _Small, network: _Network) -> list[dict[str, Any]]:
         verdict = "holds" if error <= tolerance else "reversed"
         sentence = f"{verdict}: the largest error is {_exponent(error)}, under {tolerance:g} is asked."
         claim = Claim(id, text, "largest error", "float64", "about", 0.0, tolerance, ours)
-        checked.append(Checked(claim, None, verdict, sentence).to_dict() | {"delta": error, "n": 1})
+        of_network = id in ("e", "f")
+        (item,) = departures.of_changed_run([Checked(claim, None, verdict, sentence)], departed if of_network else ())
+        checked.append(item.to_dict() | {"delta": error, "n": 1})
     return checked
 
 
@@ -420,8 +436,6 @@ def _page(
         titles = [f"σ{'₁₂₃₄₅'[k]} = {report.format_significant(sizes[k])}" for k in range(NUM_SINGULAR_IMAGES)]
         return report.figure_singular_images(vectors[:NUM_SINGULAR_IMAGES].reshape(-1, 28, 28), titles)
 
-    limit = train_config.limit_examples
-    subset = f" Quick look: trained on the first {limit:,} examples only." if limit else ""
     accuracy = ", ".join(f"{value:.4f}" for value in network.accuracy)
     return [
         report.Text(
@@ -446,7 +460,7 @@ def _page(
         report.Heading("Jacobian of a trained network"),
         report.Text(
             f"A dense net 784-128-10 with relu, trained for {train_config.num_epochs} epoch(s) of "
-            f"{train_config.optim.name} on MNIST; test accuracy {accuracy}.{subset} Row i, column j of its Jacobian is what logit i gains for each unit of brightness (0 to 1) of pixel j, at "
+            f"{train_config.optim.name} on MNIST; test accuracy {accuracy}. Row i, column j of its Jacobian is what logit i gains for each unit of brightness (0 to 1) of pixel j, at "
             "one image. Reverse mode needs one pass a logit (10), forward mode one a pixel (784)."
         ),
         network_table,

@@ -20,7 +20,7 @@ from absl import flags
 
 from experiments import common
 from mnistlab import config
-from mnistlab.analysis import history, reported, stats
+from mnistlab.analysis import departures, history, reported, stats
 from mnistlab.analysis.claims import Checked, Claim
 from mnistlab.comparison import experiment as engine
 from mnistlab.comparison import workdirs
@@ -276,10 +276,13 @@ def _measure(options: Options, identity: Mapping[str, Any], display: engine.Disp
         probe_sizes = QUICK_PEAK_SIZES if quick else PEAK_SIZES["cpu" if device.platform == "cpu" else "accelerator"]
         rates = [gflops(row.size, row.finished_ms.min()) for row in rows if row.device == name and row.finished_ms.size]
         peak[name] = max([peak_gflops(multiply, device, probe_sizes, seed), *rates])
-    checked = _claims(rows, options.protocol)
+    sizes = ", ".join(map(str, identity["sizes"]))
+    departed = () if set(identity["sizes"]) == set(SIZES) else (f"sizes {', '.join(map(str, SIZES))} -> {sizes}",)
+    checked = departures.of_changed_run(_claims(rows, options.protocol), departed)
     summary = {
         "experiment": NAME,
         "protocol": options.protocol,
+        "departures": list(departed),
         "data": None,
         "device": ", ".join(f"{name}: {device.device_kind}" for name, device in devices.items()),
         "n_seeds": 1,
@@ -296,8 +299,14 @@ def _measure(options: Options, identity: Mapping[str, Any], display: engine.Disp
     for table in tables:
         display.line(f"\n{table.caption}\n{report.text_table(table.header, table.rows)}")
     blocks = _page(options, identity, rows, checked, devices, tables)
+    if departed:
+        consequence = (
+            "The reported time of a size stands beside ours of that size; what was said of growth is not judged."
+        )
+        blocks.insert(0, report.Text(departures.notice(departed, consequence), notice=True))
+    title = departures.title(TITLE, departed)
     workdirs.leave(
-        options.workdir, identity=identity, command=options.command, title=TITLE, blocks=blocks, summary=summary
+        options.workdir, identity=identity, command=options.command, title=title, blocks=blocks, summary=summary
     )
     display.line(f"\nreport: {options.workdir / 'report.html'}")
     return summary
@@ -431,7 +440,7 @@ def _precision_table(
 
 def _claim_table(checked: Sequence[Checked]) -> report.Table:
     rows = [
-        (c.claim.id, c.claim.text, "ours" if c.claim.ours else "source", c.verdict, c.sentence.partition(": ")[2])
+        (c.claim.id, c.claim.text, "ours" if c.claim.ours else "source", c.verdict, c.sentence.rpartition(": ")[2])
         for c in checked
     ]
     return report.Table(("", "claim", "whose", "verdict", "measured"), rows, "Claims, by the growth of the time with n")

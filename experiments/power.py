@@ -15,7 +15,7 @@ import numpy as np
 from absl import flags
 
 from experiments import common
-from mnistlab.analysis import claims, history, stats
+from mnistlab.analysis import claims, departures, history, stats
 from mnistlab.comparison import runs, workdirs
 from mnistlab.comparison.runs import RunFolder
 from mnistlab.errors import UserError
@@ -209,8 +209,9 @@ def _write(
     wanted: Sequence[float],
 ) -> None:
     picture = report.draw_into(workdir / "figures")
+    protocol = departures.protocol_words(run.summary["protocol"], departures.of_summary(run.summary))
     blocks: list[report.Block] = [
-        report.Text(f"From the run in `{run.path}`, {len(run.seeds)} seeds."),
+        report.Text(f"From the run in `{run.path}`, {protocol}, {len(run.seeds)} seeds."),
         report.Heading("Pairs needed"),
         table,
         report.Text(remark(asked)),
@@ -241,6 +242,7 @@ def _write(
         for pilot, its_needs in zip(asked, needs, strict=True)
     ]
     summary = {name: run.summary[name] for name in ("protocol", "data", "device")}
+    summary["departures"] = list(departures.of_summary(run.summary))
     summary |= {
         "experiment": NAME,
         "n_seeds": len(run.seeds),

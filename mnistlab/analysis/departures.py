@@ -12,6 +12,10 @@ from typing import Any, NamedTuple
 from mnistlab.analysis.claims import Checked
 from mnistlab.config import TrainConfig
 
+CONSEQUENCE = (
+    "It departs from its protocol, so it says nothing of what the source reported: no reported number stands beside "
+    "it, and its verdicts are on this run alone."
+)
 UNKNOWN = "an older run, which does not say in what it departs"
 NAMES = {"num_epochs": "epochs", "optim.name": "optimizer"}  # fields that the flags call otherwise
 ROUNDING_ONLY = "model_options.form"  # how convolutions are computed
@@ -51,8 +55,8 @@ def of_summary(summary: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def brief(departures: Sequence[str]) -> str:
-    """All of them: "changed run: epochs 20 -> 3; trained on the first 2,000 examples"."""
-    return f"changed run: {'; '.join(departures)}" if departures else ""
+    """All of them, after a comma or in a cell: "changed run: epochs 20 -> 3"."""
+    return f"changed run: {'; '.join(departures)}"
 
 
 def title(text: str, departures: Sequence[str]) -> str:
@@ -70,12 +74,9 @@ def protocol_words(protocol: str, departures: Sequence[str]) -> str:
     return f"{'a changed run of ' if departures else ''}protocol {protocol}{changed}"
 
 
-def notice(departures: Sequence[str]) -> str:
+def notice(departures: Sequence[str], consequence: str = CONSEQUENCE) -> str:
     """What stands on top of the page of a changed run."""
-    return (
-        f"Changed run: {'; '.join(departures)}. It departs from its protocol, so it says nothing of what the source "
-        "reported: no reported number stands beside it, and its verdicts are on this run alone."
-    )
+    return f"Changed run: {'; '.join(departures)}. {consequence}"
 
 
 def of_changed_run(checked: Sequence[Checked], departures: Sequence[str]) -> list[Checked]:
@@ -87,7 +88,7 @@ def of_changed_run(checked: Sequence[Checked], departures: Sequence[str]) -> lis
             verdict=f"changed run: {_neutral(item.verdict)}",
             sentence=f"Changed run ({'; '.join(departures)}): {_neutral(item.sentence)}",
         )
-        if item.comparison is not None
+        if item.verdict != "not measured"
         else item
         for item in checked
     ]

@@ -223,9 +223,10 @@ def layer_tables(variants: Mapping[str, Variant], dataset: Dataset) -> dict[str,
     for (model, options), names in users.items():
         network = models.make_model(model, **dict(options))
         rows = models.layer_table(network, dataset.train.image.shape[1:])
-        total = sum(row.parameters for row in rows)
+        total, trainable = sum(row.parameters for row in rows), sum(row.trainable for row in rows)
+        rest = f", of which {trainable:,} are trained and the rest are moving averages" if trainable < total else ""
         lines = [(row.name, row.layer, "×".join(map(str, row.output_shape)), row.parameters) for row in rows]
-        caption = f"{', '.join(names)}: the network {model}, {total:,} parameters"
+        caption = f"{', '.join(names)}: the network {model}, {total:,} parameters{rest}"
         tables[names[0]] = report.Table(("name", "layer", "output shape", "parameters"), lines, caption)
     return tables
 
@@ -473,8 +474,7 @@ def summarize(experiment: Experiment, options: Options, outcome: Outcome, checke
     entries = {}
     for name, result in outcome.results.items():
         metrics = {metric: history.summarize(history.metric(result, metric)) for metric in history.METRICS}
-        one = jax.tree.map(lambda leaf: leaf[0], result.state.params)
-        entries[name] = {"params": models.count_parameters(one), "metrics": metrics}
+        entries[name] = {**parameter_counts(result.state), "metrics": metrics}
         if name in outcome.searched:
             entries[name]["learning_rate"] = result.runs[0].settings["learning_rate"]
     device = jax.devices()[0]
@@ -490,6 +490,15 @@ def summarize(experiment: Experiment, options: Options, outcome: Outcome, checke
         "claims": [item.to_dict() for item in checked],
         "seconds": outcome.seconds,
     }
+
+
+def parameter_counts(crowd: step.TrainState) -> dict[str, int]:
+    """What summary.json says of the parameters of each run of a crowd; "params" is the older name of the trainable."""
+    averages = crowd.model_state.get("batch_stats", {})
+    one, one_averages = jax.tree.map(lambda leaf: leaf[0], (crowd.params, averages))
+    trainable = models.count_parameters(one)
+    total = trainable + models.count_parameters(one_averages)
+    return {"params": trainable, "trainable_parameters": trainable, "total_parameters": total}
 
 
 def reported_beside(name: str, outcome: Outcome) -> dict[str, dict[str, float]]:
