@@ -18,7 +18,7 @@ from absl import flags
 from jax.flatten_util import ravel_pytree
 
 from mnistlab import config
-from mnistlab.analysis import claims, history, reported
+from mnistlab.analysis import claims, departures, history, reported
 from mnistlab.analysis.claims import Checked, Claim
 from mnistlab.comparison import workdirs
 from mnistlab.comparison.run import Log, silent
@@ -197,8 +197,10 @@ def run(options: Options, learning_rate: float = LEARNING_RATE, log: Log = silen
         workdirs.prepare(options.workdir, identity, options.resume)
         weights, points, targets = draw(options.first_seed)
         drawn = weights, points[:num_points], targets[:num_points]
-        found = _measure(drawn, learning_rate, num_steps, options.first_seed == 0 and num_points >= NUM_POINTS)
-        checked = _claims(found, num_steps)
+        other_points, other_training = _departures(options.first_seed, identity)
+        departed = (*other_points, *other_training)
+        found = _measure(drawn, learning_rate, num_steps, not other_points)
+        checked = _claims(found, num_steps, other_points, departed)
         tables = [
             _gradient_table(found.methods),
             _difference_table(found),
@@ -206,13 +208,13 @@ def run(options: Options, learning_rate: float = LEARNING_RATE, log: Log = silen
         ]
         for table in tables:
             log(f"\n{table.caption}\n{text.text_table(table.header, table.rows)}")
-        summary = _summary(options, found, checked)
+        summary = _summary(options, found, checked) | {"departures": list(departed)}
         summary = workdirs.leave(
             options.workdir,
             identity=identity,
             command=options.command,
-            title=TITLE,
-            blocks=_page(options, identity, found, tables),
+            title=departures.title(TITLE, departed),
+            blocks=[*_notice(departed), *_page(options, identity, found, tables)],
             summary=summary,
         )
         log(f"\nreport: {options.workdir / 'report.html'}")
@@ -313,7 +315,6 @@ def _page(
             f"{identity['num_points']:,} points, L = 1/(2N) Σ (y − t)². Source: homework 4 of a computer vision course (document "
             "004), part 1. Both protocols do the same here."
         ),
-        *([] if found.of_source else [page.Text("Other points than the source's: nothing reported to compare with.")]),
         page.Heading("Claims"),
         claim_table,
         page.Heading("Gradients"),
@@ -356,7 +357,21 @@ def _training(options: Options, identity: Mapping[str, Any], found: Found) -> li
     ]
 
 
-def _claims(found: Found, num_steps: int) -> list[Checked]:
+def _departures(seed: int, identity: Mapping[str, Any]) -> tuple[list[str], list[str]]:
+    """In what a run departs from the source's points, and in what from its steps and learning rate."""
+    points = [f"seed 0 -> {seed}"] if seed else []
+    if identity["num_points"] < NUM_POINTS:
+        points.append(f"the first {identity['num_points']:,} points")
+    own = {"num_steps": NUM_STEPS, "learning_rate": LEARNING_RATE}
+    return points, [f"{name} {own[name]:g} -> {identity[name]:g}" for name in own if identity[name] != own[name]]
+
+
+def _notice(departed: Sequence[str]) -> list[page.Block]:
+    said = "The reported gradient is of the source's points alone, so nothing reported stands beside other points."
+    return [page.Text(departures.notice(departed, said), notice=True)] if departed else []
+
+
+def _claims(found: Found, num_steps: int, other_points: Sequence[str], departed: Sequence[str]) -> list[Checked]:
     """Each claim is one exact comparison."""
     claim = Claim("a", "float64 by hand reproduces every printed digit", "loss", "by hand", "same", "reported")
     if not found.of_source:
@@ -374,12 +389,13 @@ def _claims(found: Found, num_steps: int) -> list[Checked]:
         checked = [Checked(claim, None, verdict, f"{verdict}: {measured}", of_loss)]
     agrees = "by hand and jax.grad agree within 1e-12 in float64"
     same = f"trained for {num_steps:,} steps, both give the same curve within 1e-12"
-    for id, asked, error in (
-        ("b", agrees, found.difference("jax.grad, float64")),
-        ("c", same, found.curve_difference),
+    for id, asked, error, changes in (
+        ("b", agrees, found.difference("jax.grad, float64"), other_points),
+        ("c", same, found.curve_difference, departed),
     ):
         claim = Claim(id, asked, "largest difference", "by hand", "about", "jax", TOLERANCE, ours=True)
-        checked.append(claims.exact(claim, error, f"the largest difference is {error:.1e}."))
+        item = claims.exact(claim, error, f"the largest difference is {error:.1e}.")
+        checked += departures.of_changed_run([item], changes)
     return checked
 
 

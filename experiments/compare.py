@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from absl import flags
 
-from mnistlab.analysis import claims, history
+from mnistlab.analysis import claims, departures, history
 from mnistlab.analysis.claims import Checked, Claim
 from mnistlab.comparison import saved, workdirs
 from mnistlab.comparison.saved import RunFolder
@@ -40,6 +40,7 @@ def main(run_a: str, run_b: str) -> None:
         asked = f"{left} {FLAGS.direction} {right}"
         questions.append(Claim(str(number), asked, FLAGS.metric, left, FLAGS.direction, right, ours=True))
     checked = claims.check(questions, results)
+    print(f"A: {_about(a)}\nB: {_about(b)}")
     for item in checked:
         table = sections.evidence_table([item])
         print(f"\n{text.text_table(table.header, table.rows)}\n\n{item.sentence}")
@@ -73,7 +74,8 @@ def _write(
     metric = FLAGS.metric.replace("_", " ")
     where = " and ".join(dict.fromkeys(_about(run) for run in (a, b)))
     blocks: list[page.Block] = [
-        page.Text(f"A: `{a.path}`. B: `{b.path}`. Compared by {metric}, paired by seed: {len(a.seeds)} seeds."),
+        page.Text(f"A: `{a.path}`, {_about(a)}. B: `{b.path}`, {_about(b)}."),
+        page.Text(f"Compared by {metric}, paired by seed: {len(a.seeds)} seeds."),
         page.Heading("Claims"),
         sections.claims_table(checked),
         *sections.quotable(checked, where),
@@ -97,6 +99,7 @@ def _write(
     summary = {
         "experiment": NAME,
         "protocol": _both(a.summary["protocol"], b.summary["protocol"]),
+        "departures": list(dict.fromkeys((*departures.of_summary(a.summary), *departures.of_summary(b.summary)))),
         "data": _both(a.summary["data"], b.summary["data"]),
         "device": _both(a.summary["device"], b.summary["device"]),
         "n_seeds": len(a.seeds),
@@ -112,9 +115,8 @@ def _write(
 
 
 def _about(run: RunFolder) -> str:
-    limit = run.summary["data"]["limit_examples"]
-    subset = f", first {limit:,} examples" if limit else ""
-    return f"{run.summary['data']['name']}{subset}, protocol {run.summary['protocol']}, seeds {run.seeds[0]} to {run.seeds[-1]}"
+    protocol = departures.protocol_words(run.summary["protocol"], departures.of_summary(run.summary))
+    return f"{run.summary['data']['name']}, {protocol}, seeds {run.seeds[0]} to {run.seeds[-1]}"
 
 
 def _both(left: object, right: object) -> object:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mnistlab import files
-from mnistlab.analysis import claims, history
+from mnistlab.analysis import claims, departures, history
 from mnistlab.analysis.claims import Checked
 from mnistlab.comparison import saved, workdirs
 from mnistlab.comparison.saved import RunFolder
@@ -34,17 +34,18 @@ def main(folder: str) -> None:
     found = [saved.read_run(path) for path in paths]
     results = saved.join_runs(found)
     name = found[0].summary["experiment"]
-    module = importlib.import_module(f"experiments.{name}") if name in common.names() else None
+    module = importlib.import_module(f"{__package__}.{name}") if name in common.names() else None
     experiment = getattr(module, "EXPERIMENT", None)
     if experiment is None:
         raise UserError(f"{paths[0]} is of {name!r}, which is no experiment of this release that trains")
-    checked = claims.check(experiment.claims, results)
-    table = sections.claims_table(checked)
+    departed = departures.of_summary(found[0].summary)  # of all: they differ in their seeds alone
+    checked = departures.of_changed_run(claims.check(experiment.claims, results), departed)
+    table = sections.claims_table(checked, departed)
     seeds = sorted(seed for run in found for seed in run.seeds)
     print(f"{name}: {len(found)} runs, {len(seeds)} seeds\n\n{text.text_table(table.header, table.rows)}")
     target = common.workdir(f"{name}_gathered")
     with workdirs.made_anew(target, NAME):
-        _write(target, experiment.title, found, seeds, results, checked)
+        _write(target, departures.title(experiment.title, departed), found, seeds, results, checked)
     print(f"\nreport: {target / 'report.html'}")
 
 
@@ -58,21 +59,26 @@ def _write(
 ) -> None:
     draw = page.draw_into(target / "figures")
     first = found[0]
+    departed = departures.of_summary(first.summary)
     variants: dict[str, Any] = {}
     for name, result in results.items():
         metrics = {metric: history.summarize(values) for metric, values in result.metrics.items()}
         variants[name] = first.summary["variants"][name] | {"metrics": metrics}
     summary = first.summary | {
+        "departures": list(departed),
         "n_seeds": len(seeds),
         "variants": variants,
         "claims": [item.to_dict() for item in checked],
         "seconds": {run.path.name: run.summary["seconds"] for run in found},
     }
-    where = f"{first.summary['data']['name']}, protocol {first.summary['protocol']}, {len(seeds)} seeds"
+    protocol = departures.protocol_words(first.summary["protocol"], departed)
+    where = f"{first.summary['data']['name']}, {protocol}, {len(seeds)} seeds"
+    notices = [departures.notice(departed)] if departed else []
     blocks: list[page.Block] = [
+        *(page.Text(line, notice=True) for line in (*notices, *sections.diverged_lines(results))),
         page.Text(f"{len(found)} runs of {len(seeds)} seeds, joined from `{first.path.parent}`."),
         page.Heading("Claims"),
-        sections.claims_table(checked),
+        sections.claims_table(checked, departed),
         *sections.quotable(checked, where),
         page.Heading("Seeds"),
         sections.seeds_picture("test_accuracy", results, draw),

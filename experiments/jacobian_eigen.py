@@ -15,11 +15,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mnistlab.analysis import claims
+from mnistlab.analysis import claims, departures, history
 from mnistlab.analysis.claims import Checked, Claim
 from mnistlab.comparison import nets
 from mnistlab.comparison.spec import Experiment, Findings, Outcome, Variant
 from mnistlab.config import OptimConfig
+from mnistlab.errors import UserError
 from mnistlab.nets import models
 from mnistlab.report import figures, images, page, text
 from mnistlab.report.page import Draw
@@ -164,9 +165,12 @@ def derivatives(outcome: Outcome, draw: Draw) -> Findings:
     ]
     metrics = {}
     for name, trained in outcome.trained.items():
+        if (diverged := history.diverged(trained.result)).any():
+            seed = trained.result.runs[int(np.argmax(diverged))].seed
+            raise UserError(f"seed {seed} diverged, so that its Jacobian is not finite; take a smaller learning_rate")
         network = _network(trained, outcome)
         blocks += _network_blocks(name, network, draw)
-        checks += _network_claims(network)
+        checks += departures.of_changed_run(_network_claims(network), outcome.departures)
         metrics[name] = {
             "leading_singular_value": network.singular_values[:, :, 0].mean(axis=1),
             "last_singular_value": network.singular_values[:, :, -1].mean(axis=1),

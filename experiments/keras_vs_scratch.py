@@ -5,8 +5,9 @@ python -m experiments.keras_vs_scratch [--seeds=8] [--protocol=controlled] [--te
 
 from dataclasses import replace
 
-from mnistlab.analysis import history, reported
+from mnistlab.analysis import history
 from mnistlab.analysis.claims import Claim
+from mnistlab.comparison.outputs import reported_beside
 from mnistlab.comparison.spec import Experiment, Findings, Outcome, Variant
 from mnistlab.config import OptimConfig
 from mnistlab.report import page, text
@@ -76,14 +77,16 @@ CLAIMS = (
 def source_table(outcome: Outcome, draw: Draw) -> Findings:
     """The source's own comparison with ours beside it, and what each difference costs."""
     del draw
-    theirs = reported.results("keras_vs_scratch")
+    theirs = reported_beside("keras_vs_scratch", outcome)
+    if not theirs:
+        return Findings(_ablation(outcome))
     num_examples = len(outcome.dataset.train.label)
 
     def ours(name: str, metric: str, factor: float = 1.0) -> str:
         if name not in outcome.results:
             return text.MISSING
-        values = factor * history.metric(outcome.results[name], metric)
-        return text.format_significant(float(values.mean()), 4)
+        mean = history.summarize(history.metric(outcome.results[name], metric))["mean"]
+        return text.MISSING if mean is None else text.format_significant(factor * mean, 4)
 
     def row(title: str, metric: str, factor: float, scratch_says: str, keras_says: str) -> tuple[str, ...]:
         return (title, scratch_says, ours("scratch", metric, factor), keras_says, ours("keras", metric, factor))
@@ -137,9 +140,9 @@ def _ablation(outcome: Outcome) -> list[page.Block]:
         cells = [name.replace("_", " ")]
         for metric in ("test_accuracy", "test_loss"):
             gap = history.metric(outcome.results[name], metric) - history.metric(outcome.results["keras"], metric)
-            low, high = history.summarize(gap)["ci95"]
-            bounds = (float("nan") if bound is None else bound for bound in (low, high))
-            cells.append(text.format_interval(float(gap.mean()), *bounds, signed=True))
+            summary = history.summarize(gap)
+            numbers = (float("nan") if value is None else value for value in (summary["mean"], *summary["ci95"]))
+            cells.append(text.format_interval(*numbers, signed=True))
         rows.append(tuple(cells))
     header = ("difference from keras", "test accuracy [95 %]", "test loss [95 %]")
     return [

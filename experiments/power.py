@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from absl import flags
 
-from mnistlab.analysis import claims, history, stats
+from mnistlab.analysis import claims, departures, history, stats
 from mnistlab.analysis.power import num_pairs_needed, smallest_resolvable_difference, standardised
 from mnistlab.comparison import saved, workdirs
 from mnistlab.comparison.saved import RunFolder
@@ -214,8 +214,9 @@ def _write(
     wanted: Sequence[float],
 ) -> None:
     picture = page.draw_into(workdir / "figures")
+    protocol = departures.protocol_words(run.summary["protocol"], departures.of_summary(run.summary))
     blocks: list[page.Block] = [
-        page.Text(f"From the run in `{run.path}`, {len(run.seeds)} seeds."),
+        page.Text(f"From the run in `{run.path}`, {protocol}, {len(run.seeds)} seeds."),
         page.Heading("Pairs needed"),
         table,
         page.Text(remark(asked)),
@@ -245,6 +246,7 @@ def _write(
         for pilot, its_needs in zip(asked, needs, strict=True)
     ]
     summary = {name: run.summary[name] for name in ("protocol", "data", "device")}
+    summary["departures"] = list(departures.of_summary(run.summary))
     summary |= {
         "experiment": NAME,
         "n_seeds": len(run.seeds),

@@ -16,7 +16,7 @@ import numpy as np
 from absl import flags
 
 from mnistlab import files
-from mnistlab.analysis import reported, stats
+from mnistlab.analysis import departures, reported, stats
 from mnistlab.comparison import saved, spec, workdirs
 from mnistlab.errors import UserError
 from mnistlab.report import canvas, figures, page, text
@@ -84,17 +84,21 @@ def _read(path: Path) -> dict[str, Any] | None:
 
 
 def _write(folder: Path, summaries: Mapping[tuple[str, str], dict[str, Any]], failures: list[str]) -> None:
-    tables, forest = _values(summaries)
-    verdicts = _verdicts(summaries)
+    departed = {key: found for key, summary in summaries.items() if (found := departures.of_summary(summary))}
+    tables, forest = _values({key: summary for key, summary in summaries.items() if key not in departed})
+    tables += _changed_table({key: summaries[key] for key in departed}, departed)
+    verdicts = _verdicts(summaries, departed)
     seconds = [
         (name, protocol, summary["n_seeds"], f"{_seconds(summary):.0f}", summary["device"])
         for (name, protocol), summary in summaries.items()
     ]
-    subset = any((summary.get("data") or {}).get("limit_examples") for summary in summaries.values())
     blocks: list[page.Block] = []
-    if subset:
+    if departed:
         blocks.append(
-            page.Text("QUICK LOOK: trained on a subset, so that nothing here can be compared with the sources.")
+            page.Text(
+                f"{len(departed)} of {len(summaries)} runs depart from their protocols: they stand in a table of their own and say nothing of the sources.",
+                notice=True,
+            )
         )
     if failures:
         blocks.append(page.Text("Not complete: " + "; ".join(failures) + "."))
@@ -122,6 +126,7 @@ def _write(folder: Path, summaries: Mapping[tuple[str, str], dict[str, Any]], fa
     summary = {
         "experiment": "scoreboard",
         "protocol": "both",
+        "departures": [f"{'/'.join(key)}: {change}" for key, changes in departed.items() for change in changes],
         "data": None,
         "device": sorted({summary["device"] for summary in summaries.values()}),
         "n_seeds": max(summary["n_seeds"] for summary in summaries.values()),
@@ -134,6 +139,7 @@ def _write(folder: Path, summaries: Mapping[tuple[str, str], dict[str, Any]], fa
     }
     identity = {"experiment": "scoreboard", "runs": sorted("/".join(key) for key in summaries)}
     title = "Scoreboard: five homeworks, reproduced and asked again"
+    title += f" – {len(departed)} of {len(summaries)} are changed runs" if departed else ""
     workdirs.leave(folder, identity=identity, command=common.command(), title=title, blocks=blocks, summary=summary)
     print(f"\nreport: {folder / 'report.html'}")
     if failures:
@@ -151,11 +157,10 @@ def _values(
         for variant, entry in summary["variants"].items():
             for metric in METRICS:
                 ours = entry["metrics"].get(metric)
-                if ours is None or ours["mean"] is None:
+                if ours is None:
                     continue
-                low, high = (np.nan if bound is None else bound for bound in ours["ci95"])
                 number = theirs.get(variant, {}).get(metric)
-                cells = text.format_interval(ours["mean"], low, high), ours["n"]
+                cells = _cells(ours)
                 label = (name, variant, metric.removeprefix("test_"))
                 if protocol == "controlled":
                     rows[protocol].append((*label, *cells))
@@ -165,7 +170,8 @@ def _values(
                 inside = None if number is None else stats.inside(finite, number)
                 where = {True: "inside", False: "outside", None: text.MISSING}[inside]
                 rows[protocol].append((*label, text.format_value(metric, number), *cells, where))
-                if number is not None:
+                if number is not None and len(finite):
+                    low, high = _interval(ours)
                     row = figures.ForestRow(
                         f"{name}: {variant}", ours["mean"], (low, high), stats.prediction_interval(finite), number
                     )
@@ -179,14 +185,47 @@ def _values(
     return tables, forest
 
 
-def _verdicts(summaries: Mapping[tuple[str, str], dict[str, Any]]) -> page.Table:
+def _changed_table(
+    summaries: Mapping[tuple[str, str], dict[str, Any]], departed: Mapping[tuple[str, str], tuple[str, ...]]
+) -> list[page.Table]:
+    """What changed runs measured, with what they changed and without what was reported."""
+    rows = [
+        (name, protocol, variant, metric.removeprefix("test_"), *_cells(entry["metrics"][metric]), changed)
+        for (name, protocol), summary in summaries.items()
+        for changed in ["; ".join(departed[name, protocol])]
+        for variant, entry in summary["variants"].items()
+        for metric in METRICS
+        if metric in entry["metrics"]
+    ]
+    header = ("experiment", "protocol", "variant", "test", "ours: mean [95 %]", "n", "changed run")
+    return [page.Table(header, rows, "Changed runs, which cannot be compared with the sources")] if rows else []
+
+
+def _cells(ours: Mapping[str, Any]) -> tuple[str, str]:
+    """Mean with its interval, and how many seeds; those that diverged are named."""
+    lost = f", {ours['num_failed']} diverged" if ours.get("num_failed") else ""
+    mean = np.nan if ours["mean"] is None else ours["mean"]
+    return text.format_interval(mean, *_interval(ours)), f"{ours['n']}{lost}"
+
+
+def _interval(ours: Mapping[str, Any]) -> tuple[float, float]:
+    low, high = (np.nan if bound is None else bound for bound in ours["ci95"])
+    return low, high
+
+
+def _verdicts(
+    summaries: Mapping[tuple[str, str], dict[str, Any]], departed: Mapping[tuple[str, str], tuple[str, ...]]
+) -> page.Table:
     rows: dict[tuple[str, str], dict[str, Any]] = {}
     for (name, protocol), summary in summaries.items():
         for claim in summary["claims"]:
             row = rows.setdefault(
                 (name, claim["id"]), {"text": claim["text"] + (" (our question)" if claim.get("ours") else "")}
             )
-            row[protocol] = _verdict_cells(claim)
+            verdict, difference = _verdict_cells(claim)
+            if departed.get((name, protocol)) == (departures.UNKNOWN,):  # its verdict may judge the source
+                verdict = f"{departures.UNKNOWN}: no verdict"
+            row[protocol] = verdict, difference
     missing = (text.MISSING, text.MISSING)
     lines = [
         (name, id_, row["text"], *row.get("reported", missing), *row.get("controlled", missing))

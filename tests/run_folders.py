@@ -45,6 +45,7 @@ def write_run(folder, results, *, questions=(), digests=True, **summary):
     content = {
         "experiment": "made_up",
         "protocol": "controlled",
+        "departures": [],
         "data": {"name": "mnist", "fingerprint": "0", "limit_examples": None},
         "device": "cpu: cpu",
         "n_seeds": len(seeds),

@@ -7,6 +7,7 @@ import sys
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from metrics_doc import unnamed
 from scipy import optimize
 
 from experiments import backprop_by_hand as backprop
@@ -104,7 +105,8 @@ def test_main_leaves_the_files_of_the_contract(tmp_path):
     done = subprocess.run([*command, "--limit_examples=2000"], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     summary = json.loads((tmp_path / "summary.json").read_text())
-    assert [claim["verdict"] for claim in summary["claims"]] == ["holds"] * 3
+    assert summary["departures"] == ["num_steps 1000 -> 20"] and not unnamed(summary)
+    assert [claim["verdict"] for claim in summary["claims"]] == ["holds", "holds", "changed run: holds"]
     assert summary["variants"]["mlp_2_3_1"]["params"] == 13
     assert summary["variants"]["mlp_2_3_1"]["metrics"]["loss"]["mean"] == 0.1332476222330792
     assert json.loads((tmp_path / "config.json").read_text())["run"]["num_steps"] == 20
@@ -114,7 +116,8 @@ def test_main_leaves_the_files_of_the_contract(tmp_path):
 
 def test_other_points_have_nothing_reported(tmp_path):
     summary = backprop.run(Options(tmp_path, first_seed=1, overrides={"num_epochs": 3}))
-    assert [claim["verdict"] for claim in summary["claims"]] == ["not measured", "holds", "holds"]
+    assert summary["departures"] == ["seed 0 -> 1", "num_steps 1000 -> 3"]
+    assert [claim["verdict"] for claim in summary["claims"]] == ["not measured", *["changed run: holds"] * 2]
 
 
 @pytest.mark.parametrize(

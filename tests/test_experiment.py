@@ -1,10 +1,19 @@
 """Options as they reach a variant's config, and the tables of a page."""
 
+import importlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from metrics_doc import unnamed
 from run_folders import result_of
 
+from experiments import cnn_variants, common, keras_vs_scratch
 from experiments.lenet_vs_dense import EXPERIMENT
+from mnistlab.analysis import history
 from mnistlab.comparison import outputs, spec
-from mnistlab.comparison.spec import Outcome, Variant
+from mnistlab.comparison.spec import Options, Outcome, Variant
+from mnistlab.training import step
 
 
 def test_overrides_reach_the_config_its_optimiser_and_the_model():
@@ -18,6 +27,44 @@ def test_overrides_reach_the_config_its_optimiser_and_the_model():
         3,
     )
     assert spec.override(before, {}) == before
+
+
+TRAINING = [name for name in common.names() if hasattr(importlib.import_module(f"experiments.{name}"), "EXPERIMENT")]
+
+
+@pytest.mark.parametrize("name", TRAINING)
+@pytest.mark.parametrize("protocol", spec.PROTOCOLS)
+def test_a_run_as_the_experiment_has_it_departs_in_nothing(name, protocol):
+    of_name = importlib.import_module(f"experiments.{name}").EXPERIMENT
+
+    def departed(**changes):
+        options = Options(Path(), protocol, num_seeds=3, first_seed=5, variants=("all",), **changes)
+        return spec.departures_of(of_name, options, spec.resolve(of_name, options))
+
+    assert departed() == departed(overrides={"convolution": "lax"}) == ()
+    assert departed(overrides={"limit_examples": 500}) == ("trained on the first 500 examples",)
+    assert departed(sweep={"initial_scale": (0.5, 2.0)}) == ("initial_scale swept over 0.5, 2",)
+
+
+def test_nothing_reported_stands_beside_a_changed_run():
+    results = {"dense": result_of([0.978, 0.977], range(2))}
+    outcome = Outcome(results, {}, {}, None, {}, {}, "reported", ("epochs 20 -> 3",))
+    assert outputs.reported_beside("lenet_vs_dense", outcome) == {}
+    assert outputs.reported_beside("lenet_vs_dense", outcome._replace(departures=())) != {}
+    for extra in (cnn_variants.source_table, keras_vs_scratch.source_table):
+        blocks = extra(outcome._replace(results={}), None).blocks
+        assert not any("source's table" in getattr(block, "text", "") for block in blocks)
+
+
+def test_what_every_summary_holds_of_a_variant_is_explained():
+    result = result_of([0.9, 0.8], range(2))
+    entry = {"metrics": {name: history.summarize(result.metrics["test_accuracy"]) for name in history.METRICS}}
+    model_state = {"batch_stats": {"mean": np.zeros((2, 3))}, "settings": {"rate": np.zeros(2)}}
+    state = step.TrainState(np.zeros(2), {"kernel": np.zeros((2, 4))}, model_state, (), ())
+    counts = outputs.parameter_counts(state)
+    assert counts == {"params": 4, "trainable_parameters": 4, "total_parameters": 7}
+    assert not unnamed({"variants": {"a": entry | counts}})
+    assert unnamed({"variants": {"a": {"metrics": {"unheard_of": {}}}}}) == {"unheard_of"}
 
 
 def test_columns_of_what_was_reported_are_there_only_under_the_reported_protocol():

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from metrics_doc import unnamed
 
 from experiments import common
 from mnistlab.comparison import saved
@@ -23,6 +24,14 @@ TRAINING = [
     "lenet_vs_dense",
 ]
 QUICK = ("--limit_examples=256", "--epochs=1", "--batch_size=64", "--progress=none")
+EPOCHS = {
+    "cnn_variants": 100,
+    "fashion_lenet_regularizers": 10,
+    "fashion_mlp": 20,
+    "keras_vs_scratch": 70,
+    "lenet5_adadelta": 12,
+    "lenet_vs_dense": 20,
+}
 CHEAPEST = {
     "cnn_variants": "A",
     "fashion_lenet_regularizers": "baseline",
@@ -78,12 +87,21 @@ def test_leaves_the_files_of_the_contract(run_main, tmp_path, name):
     assert [(row["variant"], row["seed"], row["epoch"]) for row in rows] == [(variant, "0", "1"), (variant, "1", "1")]
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert {"experiment", "protocol", "data", "device", "n_seeds", "variants", "claims", "seconds"} <= set(summary)
+    assert not unnamed(summary)
     metric = summary["variants"][variant]["metrics"]["test_accuracy"]
     assert metric["n"] == 2 and len(metric["values"]) == 2 and metric["ci95"][0] <= metric["mean"] <= metric["ci95"][1]
     for claim in summary["claims"]:
         assert {"id", "text", "verdict", "delta", "ci95", "p", "n"} <= set(claim)
-        assert claim["verdict"].startswith(("not resolved", "not measured"))  # two seeds can resolve nothing
+        assert claim["verdict"].startswith(("changed run: not resolved", "not measured"))  # two seeds resolve nothing
     page = (tmp_path / "report.html").read_text()
+    departed = {"trained on the first 256 examples", f"epochs {EPOCHS[name]} -> 1"}
+    assert departed <= set(summary["departures"])
+    for change in departed:  # in the title, the notice, the table's caption and each sentence to quote
+        assert page.partition("</h1>")[0].count(change.replace(">", "&gt;")) == 2
+        assert change in done.stdout.partition("\n\n")[0]
+    assert "reported is" not in page and "as reported" not in page and ">reported</th>" not in page
+    quoted = page.partition("Measured on")[2]  # where two variants, or one and a number, were compared
+    assert not quoted or "a changed run of protocol reported" in quoted.partition("seeds:")[0]
     assert page.count("<svg") >= 3 and "http" not in page.split("<footer>")[0]
     figures = {path.name for path in (tmp_path / "figures").iterdir()}
     assert f"history_{variant}.svg" in figures and f"history_{variant}.png" in figures
@@ -240,8 +258,10 @@ def test_the_scoreboard_reads_what_is_there(run_main, workdir, tmp_path):
     assert done.returncode == 0, done.stderr
     mean = json.loads((workdir / "summary.json").read_text())["variants"]["dense"]["metrics"]["test_accuracy"]["mean"]
     board = (tmp_path / "scoreboard" / "scoreboard.md").read_text()
-    assert f"| lenet_vs_dense | dense | accuracy | 0.9780 | {mean:.4f} |" in board
-    assert "QUICK LOOK" in (tmp_path / "scoreboard" / "report.html").read_text()  # the run was on a subset
+    changed = "changed run: epochs 20 -> 3; trained on the first 256 examples"
+    assert f"| lenet_vs_dense | reported | dense | accuracy | {mean:.4f} | 1 | {changed.partition(': ')[2]} |" in board
+    assert "0.9780" not in board and "side |" not in board  # neither the reported number nor inside or outside
+    assert "1 of 1 are changed runs" in (tmp_path / "scoreboard" / "report.html").read_text().partition("</h1>")[0]
     summary = json.loads((tmp_path / "scoreboard" / "summary.json").read_text())
     assert {claim["experiment"] for claim in summary["claims"]} == {"lenet_vs_dense"}
 

@@ -5,6 +5,7 @@ import json
 import jax
 import numpy as np
 import pytest
+from metrics_doc import unnamed
 
 from experiments import jacobian_eigen
 from mnistlab.comparison import run
@@ -84,7 +85,10 @@ def test_run_leaves_the_files_of_the_contract(tmp_path):
     overrides = {"num_epochs": 1, "limit_examples": 500}
     summary = run.run(jacobian_eigen.EXPERIMENT, Options(tmp_path, num_seeds=2, overrides=overrides))
     assert summary == json.loads((tmp_path / "summary.json").read_text())
-    assert {claim["id"]: claim["verdict"] for claim in summary["claims"]} == dict.fromkeys("abcdef", "holds")
+    verdicts = dict.fromkeys("abcd", "holds") | dict.fromkeys("ef", "changed run: holds")
+    assert {claim["id"]: claim["verdict"] for claim in summary["claims"]} == verdicts
+    assert not unnamed(summary)
+    assert summary["departures"] == ["epochs 5 -> 1", "trained on the first 500 examples"]
     dense = summary["variants"]["dense"]
     assert dense["params"] == 101_770 and dense["metrics"]["test_accuracy"]["n"] == 2
     first, last = (dense["metrics"][name]["values"] for name in ("leading_singular_value", "last_singular_value"))
@@ -95,7 +99,13 @@ def test_run_leaves_the_files_of_the_contract(tmp_path):
     kinds = ("svg", "png")
     expected = {f"{name}.{kind}" for name in names for kind in kinds}
     assert {path.name for path in (tmp_path / "figures").iterdir()} >= expected
-    assert "Quick look: trained on the first 500 examples only." in (tmp_path / "report.html").read_text()
+    assert "trained on the first 500 examples" in (tmp_path / "report.html").read_text().partition("</h1>")[0]
+
+
+def test_a_network_that_diverged_has_no_jacobian(tmp_path):
+    overrides = {"num_epochs": 1, "limit_examples": 500, "optimizer": "sgd", "learning_rate": 1e30}
+    with pytest.raises(UserError, match="seed 0 diverged"):
+        run.run(jacobian_eigen.EXPERIMENT, Options(tmp_path, overrides=overrides))
 
 
 def test_impossible_values_end_before_anything_is_written(tmp_path):

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from metrics_doc import unnamed
 
 from experiments.matmul_devices import experiment as matmul
 from experiments.matmul_devices import products
@@ -155,6 +156,9 @@ def test_an_accelerator_gets_its_own_rows(tmp_path, monkeypatch, protocol, clock
     monkeypatch.setattr(matmul, "QUICK_PEAK_SIZES", (64,))
     summary = matmul.run(Options(tmp_path, protocol, overrides={"limit_examples": 10}), [32, 500], 2)
     assert set(summary["variants"]) == {"cpu_32", "gpu_32", "cpu_500", "gpu_500"}
+    assert not unnamed(summary)
+    assert summary["departures"] == ["sizes 500, 1000, 5000, 10000 -> 32, 500"]
+    assert {claim["verdict"].split(":")[0] for claim in summary["claims"]} <= {"changed run", "not measured"}
     gpu, cpu = (summary["variants"][name]["metrics"] for name in ("gpu_500", "cpu_500"))
     assert gpu["milliseconds"] == gpu[f"{clock}_milliseconds"]
     assert cpu["milliseconds"] == cpu["finished_milliseconds"]

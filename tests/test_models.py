@@ -39,6 +39,8 @@ def test_parameter_counts_of_the_sources(name, parameters):
 
 def test_counts_without_moving_averages_and_without_biases():
     assert models.count_parameters(variables_of(models.make_model("lenet5_relu_batchnorm"))["params"]) == 62_158
+    rows = models.layer_table(models.make_model("lenet5_relu_batchnorm"), IMAGE)
+    assert (sum(row.trainable for row in rows), sum(row.parameters for row in rows)) == (62_158, 62_610)
     assert models.count_parameters(variables_of(models.make_model("mlp512", use_bias=False))["params"]) == 406_528
 
 
@@ -50,7 +52,7 @@ def test_cnn_a_shapes_by_hand():
 
 def test_layer_table_shows_the_users_shapes_and_takes_other_modules():
     rows = models.layer_table(models.make_model("lenet5", form="cells"), IMAGE)
-    assert rows[0] == ("conv_1", "conv 6 5x5 same tanh", (28, 28, 6), 156)
+    assert rows[0] == ("conv_1", "conv 6 5x5 same tanh", (28, 28, 6), 156, 156)
     assert rows[1].output_shape == (14, 14, 6) and rows[4].output_shape == (400,)
 
     class Own(nn.Module):
@@ -58,7 +60,7 @@ def test_layer_table_shows_the_users_shapes_and_takes_other_modules():
         def __call__(self, image, train=False, weight=None):
             return nn.Dense(10)(image.reshape(image.shape[0], -1))
 
-    assert models.layer_table(Own(), IMAGE) == [("Dense_0", "Dense", (10,), 7850)]
+    assert models.layer_table(Own(), IMAGE) == [("Dense_0", "Dense", (10,), 7850, 7850)]
 
 
 def test_unknown_name_is_a_user_error():

@@ -208,6 +208,25 @@ class TestGather:
         assert compared.returncode == 0, compared.stderr
         assert call("gather", tmp_path / "sweep", f"--workdir={out}").returncode == 0  # again
 
+    def test_a_changed_run_stays_one_in_every_tool(self, tmp_path):
+        results = {"lenet5": result_of(LOW, SEEDS), "dense": result_of(HIGH, SEEDS)}
+        (tmp_path / "sweep").mkdir()
+        folder = write_run(
+            tmp_path / "sweep" / "all", results, experiment="lenet_vs_dense", departures=["epochs 20 -> 3"]
+        )
+        for tool, *arguments in (
+            ("gather", tmp_path / "sweep"),
+            ("compare", folder, folder),
+            ("power", folder, "--variant_a=lenet5", "--variant_b=dense"),
+        ):
+            out = tmp_path / tool
+            done = call(tool, *arguments, f"--workdir={out}")
+            assert done.returncode == 0, done.stderr
+            assert json.loads((out / "summary.json").read_text())["departures"] == ["epochs 20 -> 3"]
+            assert "epochs 20 -&gt; 3" in (out / "report.html").read_text()
+        claim = json.loads((tmp_path / "gather" / "summary.json").read_text())["claims"][0]
+        assert claim["verdict"] == "changed run: the opposite holds" and "reversed" not in claim["sentence"]
+
     def test_bad_input_is_one_line(self, folders, tmp_path):
         for arguments, message in (
             ((tmp_path,), "no folders of runs"),

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from mnistlab import config
-from mnistlab.analysis import claims, history, reported, stats
+from mnistlab.analysis import claims, departures, history, reported, stats
 from mnistlab.analysis.claims import Checked, Claim
 from mnistlab.comparison import workdirs
 from mnistlab.comparison.run import Log, silent
@@ -93,10 +93,13 @@ def _measure(options: Options, identity: Mapping[str, Any], log: Log) -> dict[st
         probe_sizes = QUICK_PEAK_SIZES if quick else PEAK_SIZES["cpu" if device.platform == "cpu" else "accelerator"]
         rates = [gflops(row.size, row.finished_ms.min()) for row in rows if row.device == name and row.finished_ms.size]
         peak[name] = max([products.peak_gflops(multiply, device, probe_sizes, seed), *rates])
-    checked = _claims(rows, options.protocol)
+    sizes = ", ".join(map(str, identity["sizes"]))
+    departed = () if set(identity["sizes"]) == set(SIZES) else (f"sizes {', '.join(map(str, SIZES))} -> {sizes}",)
+    checked = departures.of_changed_run(_claims(rows, options.protocol), departed)
     summary = {
         "experiment": NAME,
         "protocol": options.protocol,
+        "departures": list(departed),
         "data": None,
         "device": ", ".join(f"{name}: {device.device_kind}" for name, device in devices.items()),
         "n_seeds": 1,
@@ -113,8 +116,14 @@ def _measure(options: Options, identity: Mapping[str, Any], log: Log) -> dict[st
     for table in tables:
         log(f"\n{table.caption}\n{text.text_table(table.header, table.rows)}")
     blocks = _page(options, identity, rows, devices, tables)
+    if departed:
+        consequence = (
+            "The reported time of a size stands beside ours of that size; what was said of growth is not judged."
+        )
+        blocks.insert(0, page.Text(departures.notice(departed, consequence), notice=True))
+    title = departures.title(TITLE, departed)
     summary = workdirs.leave(
-        options.workdir, identity=identity, command=options.command, title=TITLE, blocks=blocks, summary=summary
+        options.workdir, identity=identity, command=options.command, title=title, blocks=blocks, summary=summary
     )
     log(f"\nreport: {options.workdir / 'report.html'}")
     return summary

@@ -137,6 +137,11 @@ def _history(result: Result, name: str) -> np.ndarray:
     return np.asarray(result.history[name], np.float64)
 
 
+def diverged(result: Result) -> np.ndarray:
+    """bool [R]: which runs ended with a network that is not finite, and so have no metric."""
+    return ~np.isfinite(result.metrics["test_accuracy"])
+
+
 def _whole(result: Result, values: np.ndarray) -> np.ndarray:
     """bool [R]: whether `values` [R, E] are finite in every epoch that the run was trained, and there are some."""
     finite = np.isfinite(values)
@@ -167,11 +172,16 @@ def plain(value: Any) -> float | None:
 
 
 def largest_deviation(result: Result, reported: Mapping[str, np.ndarray], name: str) -> tuple[float, int]:
-    """(largest |mean over runs - reported|, its epoch) of a metric of the history, over the epochs both have."""
-    ours = np.nanmean(_history(result, name), axis=0)
-    length = min(len(ours), len(reported[name]))
-    deviation = np.abs(ours[:length] - reported[name][:length])
-    return float(np.max(deviation)), int(np.argmax(deviation)) + 1
+    """(largest |mean over runs - reported|, its epoch) of a metric of the history, over the epochs both have.
+
+    The mean is of the runs that have the epoch: trained so far, and finite. Where none has any, (0, 0).
+    """
+    values = _history(result, name)[:, : len(reported[name])]
+    finite = np.isfinite(values)
+    mean = np.where(finite, values, 0).sum(axis=0) / np.maximum(finite.sum(axis=0), 1)
+    deviation = np.where(finite.any(axis=0), np.abs(mean - reported[name][: values.shape[1]]), -1.0)
+    epoch = int(np.argmax(deviation))
+    return (float(deviation[epoch]), epoch + 1) if deviation[epoch] >= 0 else (0.0, 0)
 
 
 METRICS: Sequence[str] = (

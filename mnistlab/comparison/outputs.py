@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import jax
 import numpy as np
 
-from mnistlab.analysis import claims, history, reported
+from mnistlab.analysis import claims, departures, history, reported
 from mnistlab.analysis.claims import Checked
 from mnistlab.comparison import nets, workdirs
 from mnistlab.comparison.spec import Experiment, Findings, Outcome, Variant
@@ -19,6 +19,7 @@ from mnistlab.report import figures, images, page, sections, text
 from mnistlab.report.page import Draw
 from mnistlab.training import loop
 from mnistlab.training.result import Result
+from mnistlab.training.step import TrainState
 
 if TYPE_CHECKING:
     from mnistlab.comparison.run import Session
@@ -33,10 +34,11 @@ def layer_tables(variants: Mapping[str, Variant], dataset: Dataset) -> dict[str,
     for (model, options), names in users.items():
         network = loop.make_model(model, options)
         rows = models.layer_table(network, dataset.train.image.shape[1:])
-        total = sum(row.parameters for row in rows)
+        total, trainable = sum(row.parameters for row in rows), sum(row.trainable for row in rows)
+        rest = f", of which {trainable:,} are trained and the rest are moving averages" if trainable < total else ""
         lines = [(row.name, row.layer, "×".join(map(str, row.output_shape)), row.parameters) for row in rows]
         kind = model if isinstance(model, str) else type(model).__name__
-        caption = f"{', '.join(names)}: the network {kind}, {total:,} parameters"
+        caption = f"{', '.join(names)}: the network {kind}, {total:,} parameters{rest}"
         tables[names[0]] = page.Table(("name", "layer", "output shape", "parameters"), lines, caption)
     return tables
 
@@ -52,11 +54,14 @@ def leave(session: Session, outcome: Outcome) -> dict[str, Any]:
     experiment, log = session.experiment, session.hooks.log
     draw = page.draw_into(session.options.workdir / "figures")
     findings = experiment.extra(outcome, draw) if experiment.extra else Findings()
-    checked = [*claims.check(experiment.claims, outcome.results), *findings.claims]
+    checked = departures.of_changed_run(claims.check(experiment.claims, outcome.results), outcome.departures)
+    checked = [*checked, *findings.claims]
     summary = summarize(session, outcome, checked, findings) | dict(findings.summary)
     table = result_table(experiment, outcome)
     log("\n" + table.caption)
     log(text.text_table(table.header, table.rows))
+    for line in sections.diverged_lines(outcome.results):
+        log(line)
     log("\nClaims")
     for item in checked:
         log(f"({item.claim.id}) {item.claim.text}\n    {item.sentence}")
@@ -65,8 +70,9 @@ def leave(session: Session, outcome: Outcome) -> dict[str, Any]:
             log("\n" + block.caption)
             log(text.text_table(block.header, block.rows))
     blocks = _page(session, outcome, checked, table, findings.blocks, draw)
+    title = departures.title(experiment.title, outcome.departures)
     write_atomic(session.options.workdir / "history.csv", history.to_csv(outcome.results))
-    summary = workdirs.write_findings(session.options.workdir, experiment.title, blocks, summary)
+    summary = workdirs.write_findings(session.options.workdir, title, blocks, summary)
     log(f"\nreport: {session.options.workdir / 'report.html'}")
     return summary
 
@@ -79,7 +85,7 @@ def summarize(session: Session, outcome: Outcome, checked: Sequence[Checked], fi
         names = dict.fromkeys((*history.METRICS, *result.metrics))
         metrics = {metric: history.summarize(history.metric(result, metric)) for metric in names}
         metrics |= {metric: history.summarize(values) for metric, values in findings.metrics.get(name, {}).items()}
-        entries[name] = {"params": _num_parameters(outcome, name), "metrics": metrics}
+        entries[name] = {**parameter_counts(outcome.trained[name].state), "metrics": metrics}
         if name in outcome.searched:
             entries[name]["learning_rate"] = result.runs[0].settings["learning_rate"]
     device = jax.devices()[0]
@@ -87,6 +93,7 @@ def summarize(session: Session, outcome: Outcome, checked: Sequence[Checked], fi
     return {
         "experiment": experiment.name,
         "protocol": options.protocol,
+        "departures": list(outcome.departures),
         "data": {"name": outcome.dataset.name, "fingerprint": outcome.dataset.fingerprint, "limit_examples": limit},
         "device": f"{device.platform}: {device.device_kind}",
         "n_seeds": options.num_seeds,
@@ -96,32 +103,38 @@ def summarize(session: Session, outcome: Outcome, checked: Sequence[Checked], fi
     }
 
 
-def _num_parameters(outcome: Outcome, name: str) -> int:
-    return models.count_parameters(jax.tree.map(lambda leaf: leaf[0], outcome.trained[name].state.params))
+def parameter_counts(state: TrainState) -> dict[str, int]:
+    """What summary.json says of the parameters of each run; "params" is the older name of the trainable."""
+    averages = state.model_state.get("batch_stats", {})
+    one, one_averages = jax.tree.map(lambda leaf: leaf[0], (state.params, averages))
+    trainable = models.count_parameters(one)
+    total = trainable + models.count_parameters(one_averages)
+    return {"params": trainable, "trainable_parameters": trainable, "total_parameters": total}
 
 
-def _theirs(experiment: Experiment, outcome: Outcome) -> dict[str, dict[str, float]]:
-    """The reported numbers, which are of the reported protocol alone."""
-    return reported.results(experiment.name) if outcome.protocol == "reported" else {}
+def reported_beside(name: str, outcome: Outcome) -> dict[str, dict[str, float]]:
+    """The reported numbers of the experiment `name`, which stand beside a run of the reported protocol alone."""
+    return reported.results(name) if outcome.protocol == "reported" and not outcome.departures else {}
 
 
 def result_table(experiment: Experiment, outcome: Outcome) -> page.Table:
-    """Reported beside ours: a row for each variant and metric."""
-    theirs = _theirs(experiment, outcome)
+    """Reported beside ours, where something was reported: a row for each variant and metric."""
+    theirs = reported_beside(experiment.name, outcome)
     rows = []
     for name, result in outcome.results.items():
         shown = dict.fromkeys(("test_accuracy", "test_loss", "val_accuracy", "train_accuracy", "final_train_accuracy"))
         shown |= dict.fromkeys(metric for metric in theirs.get(name, {}) if metric in history.METRICS)
         shown |= dict.fromkeys(("overfitting_gap", "train_seconds"))
         for metric in shown:
-            number = text.format_value(metric, theirs.get(name, {}).get(metric))
-            rows.append((name, metric.replace("_", " "), number, _ours(result, metric)))
-    return page.Table(("variant", "metric", "reported", "ours"), rows, f"Reported, and ours ({_seeds(outcome)})")
+            cells = [text.format_value(metric, theirs.get(name, {}).get(metric))] if theirs else []
+            rows.append((name, metric.replace("_", " "), *cells, _ours(result, metric)))
+    header = ("variant", "metric", "reported", "ours") if theirs else ("variant", "metric", "ours")
+    return page.Table(header, rows, _ours_caption(bool(theirs), outcome))
 
 
 def overview_table(experiment: Experiment, variants: Mapping[str, Variant], outcome: Outcome) -> page.Table:
     """Ours, beside what was reported where something was: a row for each variant, test accuracy and loss."""
-    theirs = _theirs(experiment, outcome)
+    theirs = reported_beside(experiment.name, outcome)
     rows = []
     for name, result in outcome.results.items():
         cells = [name, variants[name].description if name in variants else ""]
@@ -133,10 +146,15 @@ def overview_table(experiment: Experiment, variants: Mapping[str, Variant], outc
         ("test accuracy, reported", "ours", "test loss, reported", "ours") if theirs else ("test accuracy", "test loss")
     )
     caption = (
-        f"{'Reported, and ours' if theirs else 'Ours'} ({_seeds(outcome)}); overfitting gap: training minus validation "
-        "accuracy, final weights"
+        f"{_ours_caption(bool(theirs), outcome)}; overfitting gap: training minus validation accuracy, final weights"
     )
     return page.Table(("variant", "what it is", *metrics, "overfitting gap"), rows, caption)
+
+
+def _ours_caption(beside_reported: bool, outcome: Outcome) -> str:
+    """What a table of numbers holds, and of what run."""
+    changed = f", {departures.brief(outcome.departures)}" if outcome.departures else ""
+    return f"{'Reported, and ours' if beside_reported else 'Ours'} ({_seeds(outcome)}{changed})"
 
 
 def _seeds(outcome: Outcome) -> str:
@@ -162,29 +180,34 @@ def _page(
     draw: Draw,
 ) -> list[page.Block]:
     experiment, variants, options = session.experiment, session.variants, session.options
-    limits = {result.config.limit_examples for result in outcome.results.values()} - {None}
-    subset = [page.Text(f"Quick look: trained on the first {limits.pop():,} examples only.")] if limits else []
-    where = f"{outcome.dataset.name}, protocol {options.protocol}, {_count(options.num_seeds, 'seed')}"
+    departed = outcome.departures
+    protocol = departures.protocol_words(options.protocol, departed)
+    where = f"{outcome.dataset.name}, {protocol}, {_count(options.num_seeds, 'seed')}"
+    notices = [departures.notice(departed)] if departed else []
     blocks: list[page.Block] = [
+        *(page.Text(line, notice=True) for line in (*notices, *sections.diverged_lines(outcome.results))),
         page.Text(experiment.question),
         page.Text(f"Protocol `{options.protocol}`. {experiment.quirks} Source: {experiment.source}."),
-        *subset,
         page.Heading("Claims"),
-        sections.claims_table(checked),
+        sections.claims_table(checked, departed),
         *sections.quotable(checked, where),
         page.Heading("Results"),
         overview_table(experiment, variants, outcome),
         page.Details("All metrics", [table]),
     ]
-    curves = {name: reported.curve(variant.curve) for name, variant in variants.items() if variant.curve}
+    with_curves = {} if departed else {name: variant.curve for name, variant in variants.items() if variant.curve}
+    curves = {name: reported.curve(curve) for name, curve in with_curves.items()}
     blocks.append(page.Heading("Learning curves"))
     for name, result in outcome.results.items():
         caption = f"{name}: training (running mean of the epoch) and validation."
+        if history.diverged(result).any():
+            caption += " What is not finite is not drawn."
+        if not np.isfinite(result.epoch_seconds).all():
+            caption += " Runs stopped at different epochs: the mean at an epoch is of those that went on until then."
         if name in curves:
             deviation, epoch = history.largest_deviation(result, curves[name], "val_accuracy")
-            caption += (
-                f" Broken lines: as reported; our validation accuracy is {deviation:.4f} off at most (epoch {epoch})."
-            )
+            off = f"; our validation accuracy is {deviation:.4f} off at most (epoch {epoch})" if epoch else ""
+            caption += f" Broken lines: as reported{off}."
         figure = figures.history({name: result.history}, {name: curves[name]} if name in curves else None)
         blocks.append(draw(figure, f"history_{name}", caption, f"loss and accuracy of {name} by epoch"))
     if any(len(result.runs) > 1 for result in outcome.results.values()):
@@ -203,7 +226,8 @@ def _page(
     for name, result in outcome.results.items():
         figure = predictions_figure(result, outcome.predictions[name], outcome.dataset)
         caption = (
-            f"{name}: the first nine test images, predicted by the first seed's model as read from its checkpoint."
+            f"{name}: the first nine test images, predicted by the first seed's model as read from its checkpoint"
+            f"{_if_diverged(result)}."
         )
         blocks.append(draw(figure, f"predictions_{name}", caption))
     blocks += extra
@@ -252,6 +276,7 @@ def class_pictures(name: str, outcome: Outcome, draw: Draw) -> list[page.Block]:
     """The confusion matrix of a variant's first seed on its test examples, and 25 of them with truth and prediction."""
     image, label = nets.test_examples(outcome.results[name], outcome.dataset)
     predicted, class_names = outcome.predictions[name], outcome.dataset.class_names
+    diverged = _if_diverged(outcome.results[name])
     counts = np.zeros((len(class_names), len(class_names)), np.int64)
     np.add.at(counts, (label, predicted), 1)
     confusion = images.confusion(counts, class_names)
@@ -260,14 +285,19 @@ def class_pictures(name: str, outcome: Outcome, draw: Draw) -> list[page.Block]:
         draw(
             confusion,
             f"confusion_{name}",
-            f"{name}: confusion matrix of the first seed over {len(label):,} test images.",
+            f"{name}: confusion matrix of the first seed over {len(label):,} test images{diverged}.",
         ),
-        draw(predictions, f"test_images_{name}", f"{name}: 25 test images with truth and prediction."),
+        draw(predictions, f"test_images_{name}", f"{name}: 25 test images with truth and prediction{diverged}."),
     ]
 
 
+def _if_diverged(result: Result) -> str:
+    """What to say beside pictures of the first seed where its network is not finite."""
+    return " (it diverged: what is shown is no prediction)" if history.diverged(result)[0] else ""
+
+
 def _seed_blocks(experiment: Experiment, outcome: Outcome, checked: Sequence[Checked], draw: Draw) -> list[page.Block]:
-    theirs = _theirs(experiment, outcome)
+    theirs = reported_beside(experiment.name, outcome)
     blocks: list[page.Block] = [page.Heading("Seeds")]
     for metric in ("test_accuracy", "test_loss"):
         numbers = {name: theirs[name][metric] for name in outcome.results if metric in theirs.get(name, {})}

@@ -13,7 +13,7 @@ import numpy as np
 
 from mnistlab import config as configs
 from mnistlab import sealed
-from mnistlab.analysis import history
+from mnistlab.analysis import departures, history
 from mnistlab.comparison import nets, outputs, spec, workdirs
 from mnistlab.comparison.spec import Experiment, Options, Outcome, Variant
 from mnistlab.data import arrays, batches, datasets
@@ -104,9 +104,12 @@ def run(
             batches.split_parts(variant, session.dataset, seeds[0])
         workdirs.prepare(options.workdir, identity, options.resume)
         workdirs.write_config(options.workdir, identity, options.command, session.dataset)
+        departed = spec.departures_of(experiment, options, variants)
+        if departed:
+            hooks.log(departures.notice(departed))
         for table in outputs.layer_tables(variants, session.dataset).values():
             hooks.log(f"\n{table.caption}\n{text.text_table(table.header, table.rows)}")
-        return outputs.leave(session, _train(session))
+        return outputs.leave(session, _train(session)._replace(departures=departed))
 
 
 def _identity(

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mnistlab import config as configs
+from mnistlab.analysis import departures
 from mnistlab.analysis.claims import Checked, Claim
 from mnistlab.config import COUNT, AugmentConfig, Interval, TrainConfig, setting
 from mnistlab.data.datasets import IMAGE_SHAPE, Dataset
@@ -51,6 +52,7 @@ class Outcome(NamedTuple):
     predictions: dict[str, np.ndarray]  # variant -> int [test examples], of the first seed
     seconds: dict[str, dict[str, float]]  # trained variant -> wall seconds of compiling, training, evaluating
     protocol: str
+    departures: tuple[str, ...] = ()  # in what the run departs from it; empty: it is the protocol
 
 
 class Findings(NamedTuple):
@@ -153,6 +155,16 @@ def resolve(experiment: Experiment, options: Options) -> dict[str, Variant]:
         checks.check_sweep(options.sweep, checks.check(variant, IMAGE_SHAPE), IMAGE_SHAPE)
         resolved[name] = variant
     return resolved
+
+
+def departures_of(experiment: Experiment, options: Options, variants: Mapping[str, Variant]) -> tuple[str, ...]:
+    """In what the resolved `variants` and the options depart from the protocol, in words."""
+    protocol = experiment.reported if options.protocol == "reported" else experiment.controlled
+    own, run = (
+        {name: departures.Setup(table[name].config, table[name].learning_rates) for name in variants}
+        for table in (protocol, variants)
+    )
+    return departures.between(own, run, options.sweep)
 
 
 def _check_claims(experiment: Experiment) -> None:

@@ -226,7 +226,8 @@ class LayerRow(NamedTuple):
     name: str
     layer: str
     output_shape: tuple[int, ...]  # without the batch
-    parameters: int  # moving averages included, as Keras counts
+    parameters: int  # in total: moving averages included, as Keras counts
+    trainable: int  # without them
 
 
 def layer_table(model: nn.Module, image_shape: tuple[int, int, int]) -> list[LayerRow]:
@@ -234,9 +235,9 @@ def layer_table(model: nn.Module, image_shape: tuple[int, int, int]) -> list[Lay
 
     >>> for row in layer_table(make_model("dense"), (28, 28, 1)):
     ...     print(*row)
-    flatten_1 flatten (784,) 0
-    dense_1 dense 128 relu (128,) 100480
-    dense_2 dense 10 (10,) 1290
+    flatten_1 flatten (784,) 0 0
+    dense_1 dense 128 relu (128,) 100480 100480
+    dense_2 dense 10 (10,) 1290 1290
     """
     rows: list[tuple[str, str, tuple[int, ...]]] = []
 
@@ -254,4 +255,5 @@ def layer_table(model: nn.Module, image_shape: tuple[int, int, int]) -> list[Lay
     with nn.intercept_methods(record):
         variables = jax.eval_shape(init, jax.ShapeDtypeStruct((1, *image_shape), jnp.float32))
     trees = [variables.get(kind, {}) for kind in ("params", "batch_stats")]
-    return [LayerRow(*row, count_parameters([tree.get(row[0], {}) for tree in trees])) for row in rows]
+    counts = {name: [count_parameters(tree.get(name, {})) for tree in trees] for name, *_ in rows}
+    return [LayerRow(*row, sum(counts[row[0]]), counts[row[0]][0]) for row in rows]

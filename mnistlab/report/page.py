@@ -33,6 +33,7 @@ class Text:
     """Paragraphs, parted by empty lines; `backquotes` make code, nothing else is markup."""
 
     text: str
+    notice: bool = False  # framed: what must be known before the rest is read
 
 
 @dataclass(frozen=True)
@@ -140,9 +141,10 @@ def _render(block: Block, numbers: Mapping[str, Iterator[int]]) -> str:
         case Heading(text, level):
             level = min(max(level, 2), 6)
             return f'<h{level} id="h{next(numbers["heading"])}-{_slug(text)}">{html.escape(text)}</h{level}>'
-        case Text(text):
+        case Text(text, notice):
             paragraphs = [html.escape(part.strip()) for part in re.split(r"\n\s*\n", text) if part.strip()]
-            return re.sub(r"`([^`]+)`", r"<code>\1</code>", "\n".join(f"<p>{part}</p>" for part in paragraphs))
+            tag = '<p class="notice" role="note">' if notice else "<p>"
+            return re.sub(r"`([^`]+)`", r"<code>\1</code>", "\n".join(f"{tag}{part}</p>" for part in paragraphs))
         case Table(header, rows, caption):
             cells, numeric = table_cells(header, rows)
             long = [max((len(row[j]) for row in cells), default=0) > 24 for j in range(len(header))]

@@ -11,21 +11,47 @@ from mnistlab.report.page import Draw
 from mnistlab.training.result import Result
 
 
-def claims_table(checked: Sequence[Checked]) -> page.Table:
-    """The claims with their verdicts, a row each."""
+def claims_table(checked: Sequence[Checked], departures: Sequence[str] = ()) -> page.Table:
+    """The claims with their verdicts, a row each; a run with `departures` from its protocol judges no source."""
     rows = []
     for item in checked:
         c = item.comparison
         who = "ours" if item.claim.ours else "source"
-        if c is None:
-            rows.append((item.claim.id, item.claim.text, who, item.verdict, *(text.MISSING,) * 4))
+        verdict = item.verdict.replace("A diverged", f"{item.claim.left} diverged")
+        verdict = verdict.replace("B diverged", f"{item.claim.right} diverged")
+        if c is None or c.n == 0:
+            rows.append(
+                (
+                    item.claim.id,
+                    item.claim.text,
+                    who,
+                    verdict,
+                    *(text.MISSING,) * 3,
+                    str(c.n) if c else text.MISSING,
+                )
+            )
             continue
         low, high = c.bca_interval
         interval = text.format_interval(c.difference, low, high, signed=True)
         p = text.format_p(c.p_holm) if np.isfinite(c.p_holm) else text.MISSING
-        rows.append((item.claim.id, item.claim.text, who, item.verdict, interval, p, f"{c.probability:.2f}", str(c.n)))
+        rows.append((item.claim.id, item.claim.text, who, verdict, interval, p, f"{c.probability:.2f}", str(c.n)))
     header = ("", "claim", "whose", "verdict", "difference [95 %]", "p (Holm)", "P(claim)", "n")
-    return page.Table(header, rows, "Claims, checked on runs paired by seed")
+    what = "What the claims say, asked of a changed run: it judges no source" if departures else "Claims, checked"
+    return page.Table(header, rows, f"{what}; runs are paired by seed")
+
+
+def diverged_lines(results: Mapping[str, Result]) -> list[str]:
+    """A line for each variant with runs that diverged."""
+    lines = []
+    for name, result in results.items():
+        seeds = [run.seed for run, bad in zip(result.runs, history.diverged(result), strict=True) if bad]
+        if seeds:
+            which = ", ".join(map(str, seeds[:8])) + (", ..." if len(seeds) > 8 else "")
+            lines.append(
+                f"{name} diverged in {len(seeds)} of {len(result.runs)} runs (seed{'s' * (len(seeds) > 1)} {which}): a "
+                "network that is not finite is counted, and enters no mean, interval or test."
+            )
+    return lines
 
 
 def measured_table(checked: Sequence[Checked], caption: str) -> page.Table:

@@ -76,6 +76,8 @@ def format_interval(mean: float, low: float, high: float, *, signed: bool = Fals
     >>> format_interval(0.00891, 0.0081, 0.0097, signed=True), format_interval(0.98712, 0.98652, 0.98772)
     ('+0.0089 [+0.0081, +0.0097]', '0.9871 [0.9865, 0.9877]')
     """
+    if math.isnan(mean):
+        return MISSING
     decimals = _decimals((high - low) / 2)
     sign = "+" if signed else ""
     middle = _fixed(mean, decimals, sign)
@@ -108,7 +110,7 @@ def _cell(value: object) -> str:
     return str(value)
 
 
-_NUMBER = re.compile(r"[<≤≥>~≈]?\s*[+−-]?[\[(]?\s*[+−-]?\d[\d,. ±eE+×n=()\[\]%−-]*(ms|s|x)?(, \d+ not finite)?")
+_NUMBER = re.compile(r"(–|[<≤≥>~≈]?\s*[+−-]?[\[(]?\s*[+−-]?\d[\d,. ±eE+×n=()\[\]%−-]*(ms|s|x)?)(, \d+ not finite)?")
 
 
 def _numeric_columns(cells: Sequence[Sequence[str]], num_columns: int) -> list[bool]:

@@ -1,0 +1,145 @@
+"""In what a run departs from its experiment's protocol, in words, and what it may then say.
+
+A run with other epochs, other data or another learning rate than the protocol's is a measurement like any other, but it
+neither confirms nor refutes the source. So it is called a changed run wherever it is quoted, no reported number stands
+beside it, and its verdicts, which may well be what was wanted, begin with "changed run".
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from mnistlab.analysis.claims import Checked
+from mnistlab.config import TrainConfig, to_dict
+
+CONSEQUENCE = (
+    "It departs from its protocol, so it says nothing of what the source reported: no reported number stands beside "
+    "it, and its verdicts are on this run alone."
+)
+UNKNOWN = "an older run, which does not say in what it departs"
+NAMES = {"num_epochs": "epochs", "optimizer.name": "optimizer"}  # fields that the flags call otherwise
+ROUNDING_ONLY = "model_options.form"  # how convolutions are computed
+
+
+class Setup(NamedTuple):
+    """What decides the results of a variant."""
+
+    config: TrainConfig
+    learning_rates: tuple[float, ...] = ()  # of which one is chosen on validation
+
+
+def between(
+    protocol: Mapping[str, Setup], run: Mapping[str, Setup], sweep: Mapping[str, Sequence[float]]
+) -> tuple[str, ...]:
+    """In what the variants of a `run` differ from the `protocol`'s; a variant is named where not all differ so.
+
+    >>> own, longer = TrainConfig("dense", num_epochs=20), TrainConfig("dense", num_epochs=30)
+    >>> between({"a": Setup(own), "b": Setup(longer)}, {"a": Setup(longer), "b": Setup(longer)}, {})
+    ('epochs 20 -> 30 (a)',)
+    """
+    by_change: dict[str, list[str]] = {}
+    for name, setup in run.items():
+        if "learning_rate" in sweep:  # takes the place of a choice
+            setup = setup._replace(learning_rates=protocol[name].learning_rates)
+        for change in _changes(protocol[name], setup):
+            by_change.setdefault(change, []).append(name)
+    found = [
+        change if len(names) == len(run) else f"{change} ({', '.join(names)})" for change, names in by_change.items()
+    ]
+    return (*found, *(f"{name} swept over {', '.join(map(_word, values))}" for name, values in sweep.items()))
+
+
+def of_summary(summary: Mapping[str, Any]) -> tuple[str, ...]:
+    """The departures that a summary.json names; one of before they were named may have any."""
+    return tuple(map(str, summary["departures"])) if "departures" in summary else (UNKNOWN,)
+
+
+def brief(departures: Sequence[str]) -> str:
+    """All of them, after a comma or in a cell: "changed run: epochs 20 -> 3"."""
+    return f"changed run: {'; '.join(departures)}"
+
+
+def title(text: str, departures: Sequence[str]) -> str:
+    """The title of a run's page."""
+    return f"{text} – {brief(departures)}" if departures else text
+
+
+def protocol_words(protocol: str, departures: Sequence[str]) -> str:
+    """Under what a run was made, for a sentence to quote.
+
+    >>> protocol_words("reported", ()), protocol_words("reported", ("epochs 20 -> 3",))
+    ('protocol reported', 'a changed run of protocol reported (epochs 20 -> 3)')
+    """
+    changed = f" ({'; '.join(departures)})" if departures else ""
+    return f"{'a changed run of ' if departures else ''}protocol {protocol}{changed}"
+
+
+def notice(departures: Sequence[str], consequence: str = CONSEQUENCE) -> str:
+    """What stands on top of the page of a changed run."""
+    return f"Changed run: {'; '.join(departures)}. {consequence}"
+
+
+def of_changed_run(checked: Sequence[Checked], departures: Sequence[str]) -> list[Checked]:
+    """`checked` in the words of a changed run: its verdicts never judge the source. As is without departures."""
+    if not departures:
+        return list(checked)
+    return [
+        item._replace(
+            verdict=f"changed run: {_neutral(item.verdict)}",
+            sentence=f"Changed run ({'; '.join(departures)}): {_neutral(item.sentence)}",
+        )
+        if item.verdict != "not measured"
+        else item
+        for item in checked
+    ]
+
+
+def _neutral(text: str) -> str:
+    """A verdict, or a sentence with one, without the word that is about a source."""
+    return text.replace("reversed", "the opposite holds", 1)
+
+
+def _changes(own: Setup, now: Setup) -> list[str]:
+    before, after = _flat(own.config), _flat(now.config)
+    differing = [name for name in {**before, **after} if before.get(name) != after.get(name) and name != ROUNDING_ONLY]
+    chosen = own.learning_rates != now.learning_rates
+    changes = [
+        _change(name, before.get(name), after.get(name))
+        for name in differing
+        if not (chosen and name == "optimizer.learning_rate")
+    ]
+    if chosen:
+        rates = [
+            f"chosen of {', '.join(map(_word, setup.learning_rates))}"
+            if setup.learning_rates
+            else _word(setup.config.optimizer.learning_rate)
+            for setup in (own, now)
+        ]
+        changes.append(f"learning_rate {rates[0]} -> {rates[1]}")
+    return changes
+
+
+def _change(name: str, before: Any, after: Any) -> str:
+    if name == "limit_examples":
+        return "trained on all examples" if after is None else f"trained on the first {after:,} examples"
+    shown = NAMES.get(
+        name, name.removeprefix("optimizer.").removeprefix("model_options.").replace("augment.", "augment ")
+    )
+    none = "the model's" if name == "dropout_rate" else "none"
+    return f"{shown} {_word(before, none)} -> {_word(after, none)}"
+
+
+def _flat(config: TrainConfig) -> dict[str, Any]:
+    """Every knob by name, those of nested configs as "optimizer.name"."""
+    values = to_dict(config) | {"model_options": dict(config.model_options)}
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        flat |= {f"{name}.{key}": item for key, item in value.items()} if isinstance(value, dict) else {name: value}
+    return flat
+
+
+def _word(value: Any, none: str = "none") -> str:
+    if value is None or value == ():
+        return none
+    if isinstance(value, tuple):
+        return ", ".join(map(_word, value))
+    return f"{value:g}" if isinstance(value, float) else str(value)

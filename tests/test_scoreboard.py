@@ -1,0 +1,57 @@
+"""Which runs of the scoreboard stand beside the source, and which do not."""
+
+import json
+
+import numpy as np
+from run_folders import result_of, write_run
+
+from experiments import scoreboard
+from mnistlab.analysis import claims, departures
+from mnistlab.analysis.claims import Claim
+from mnistlab.comparison import runs
+
+QUESTIONS = (Claim("a", "LeNet-5 is more accurate", "test_accuracy", "lenet5", ">", "dense"),)
+RESULTS = {
+    "lenet5": result_of(0.97 + 0.001 * np.arange(8), range(8)),
+    "dense": result_of([*(0.98 + 0.001 * np.arange(7) ** 0.5), np.nan], range(8)),
+}
+CHANGES = ["learning_rate 0.001 -> 1e-05"]
+
+
+def board(tmp_path, monkeypatch, change=lambda summary: summary):
+    """(scoreboard.md, summary.json, report.html) of one run of lenet_vs_dense, its summary changed."""
+    folder = write_run(tmp_path / "run", RESULTS, questions=QUESTIONS, experiment="lenet_vs_dense", protocol="reported")
+    monkeypatch.setattr(scoreboard.common, "command", lambda: "")
+    out = tmp_path / "board"
+    scoreboard._write(out, {("lenet_vs_dense", "reported"): change(runs.read_summary(folder))}, [])
+    return [(out / name).read_text() for name in ("scoreboard.md", "summary.json", "report.html")]
+
+
+def test_a_run_of_the_protocol_stands_beside_the_source(tmp_path, monkeypatch):
+    text, summary, page = board(tmp_path, monkeypatch)
+    assert json.loads(summary)["departures"] == [] and "hanged run" not in page
+    assert "| lenet_vs_dense | dense | accuracy | 0.9780 |" in text and "side |" in text
+    assert "reversed" in text and "| 7, 1 diverged |" in text
+
+
+def test_a_changed_run_does_not(tmp_path, monkeypatch):
+    def changed(summary):
+        checked = departures.of_changed_run(claims.check(QUESTIONS, RESULTS), CHANGES)
+        return summary | {"departures": CHANGES, "claims": [item.to_dict() for item in checked]}
+
+    text, summary, page = board(tmp_path, monkeypatch, changed)
+    assert json.loads(summary)["departures"] == ["lenet_vs_dense/reported: learning_rate 0.001 -> 1e-05"]
+    assert "0.9780" not in text and "side |" not in text and "reversed" not in text
+    assert "| 7, 1 diverged | learning_rate 0.001 -> 1e-05 |" in text and "changed run: the opposite holds" in text
+    assert "1 of 1 are changed runs" in page.partition("</h1>")[0]
+
+
+def test_a_run_of_before_departures_were_named_may_have_changed_anything(tmp_path, monkeypatch):
+    text, _, _ = board(tmp_path, monkeypatch, lambda summary: {k: v for k, v in summary.items() if k != "departures"})
+    assert "0.9780" not in text and "side |" not in text and "reversed" not in text and departures.UNKNOWN in text
+
+
+def test_seeds_that_all_diverged_are_on_the_board(tmp_path, monkeypatch):
+    monkeypatch.setitem(RESULTS, "dense", result_of(np.full(8, np.nan), range(8)))
+    text, _, _ = board(tmp_path, monkeypatch)
+    assert "| lenet_vs_dense | dense | accuracy | 0.9780 | – | 0, 8 diverged |" in text
