@@ -130,7 +130,8 @@ def _change(name: str, before: Any, after: Any) -> str:
 
 def _flat(config: TrainConfig) -> dict[str, Any]:
     """Every knob by name, those of nested configs as "optimizer.name"."""
-    values = to_dict(config) | {"model_options": dict(config.model_options)}
+    program = getattr(config.program, "__name__", config.program)
+    values = to_dict(config) | {"model_options": dict(config.model_options), "program": program}
     flat: dict[str, Any] = {}
     for name, value in values.items():
         flat |= {f"{name}.{key}": item for key, item in value.items()} if isinstance(value, dict) else {name: value}
