@@ -6,7 +6,10 @@ from pathlib import Path
 
 import jax
 import pytest
+from absl import flags
 from layouts import synthetic
+
+from experiments import common
 
 ROOT = Path(__file__).parents[1]
 
@@ -26,6 +29,18 @@ def rank_promotion():
 @pytest.fixture(scope="session")
 def dataset():
     return synthetic()
+
+
+@pytest.fixture(scope="module")
+def training_flags():
+    """The names of the flags of a training experiment, which are defined in this process."""
+    before = set(flags.FLAGS)
+    common.define_run_flags()
+    common.define_training_flags()
+    names = sorted(set(flags.FLAGS) - before)
+    yield names
+    for name in names:
+        delattr(flags.FLAGS, name)
 
 
 @pytest.fixture(scope="module")

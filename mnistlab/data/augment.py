@@ -34,7 +34,8 @@ def check(config: AugmentConfig, image_shape: Sequence[int]) -> None:
     Raises:
       UserError: one line that names the first setting that is too large.
     """
-    side = min(image_shape[:2])
+    height, width, _ = image_shape
+    side = min(height, width)
     most = {
         "shift_pixels": side,
         "cutout_pixels": side,
@@ -44,8 +45,7 @@ def check(config: AugmentConfig, image_shape: Sequence[int]) -> None:
     for name, bound in most.items():
         value = getattr(config, name)
         if value > bound:
-            height, width = image_shape[:2]
-            raise UserError(f"{name} is {value:g}; expected at most {bound}, the images have {height} x {width} pixels")
+            raise UserError(f"{name} is {value!r:.80}; expected at most {bound}: images are {height} x {width} pixels")
 
 
 def augment(key: jax.Array, image: jax.Array, config: AugmentConfig, axis_name: str | None = None) -> jax.Array:
