@@ -207,8 +207,8 @@ def check_fields(part: Any, registries: Mapping[str, Collection[str]] | None = N
         choices = (registries or {}).get(about.word, about.choices)
         if choices and not callable(value):
             one_of(about.word, value, choices)
-        if about.is_tuple and not isinstance(value, tuple):
-            raise UserError(f"{about.word} is {value!r:.80}; expected a list")
+        if about.is_tuple and not isinstance(value, tuple | list):
+            raise UserError(f"{about.word} is {value!r:.80}; expected a tuple")
         if about.within is not None and not (value is None and about.may_be_none):
             for number in value if about.is_tuple else (value,):
                 _check_number(about.word, number, about.kind, about.within)

@@ -7,7 +7,10 @@ from pathlib import Path
 
 import jax
 import pytest
+from absl import flags
 from layouts import synthetic
+
+from experiments import common
 
 ROOT = Path(__file__).parents[1]
 
@@ -43,6 +46,18 @@ def dataset():
 def cache(tmp_path_factory):
     """Where the processes of a test's module have their data and programs."""
     return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="module")
+def training_flags():
+    """The names of the flags of a training experiment, which are defined in this process."""
+    before = set(flags.FLAGS)
+    common.define_run_flags()
+    common.define_training_flags()
+    names = sorted(set(flags.FLAGS) - before)
+    yield names
+    for name in names:
+        delattr(flags.FLAGS, name)
 
 
 @pytest.fixture(scope="module")

@@ -170,43 +170,6 @@ def test_debug_nans_ends_a_sweep_in_one_line_that_names_what_diverged(run_main, 
     assert "seed 0, learning_rate 1e+30, epoch 1, step 2; 1 of 2 runs" in done.stderr
 
 
-@pytest.mark.parametrize(
-    ("arguments", "word"),
-    [
-        (["--variants=nonsense"], "nonsense"),
-        (["--learning_rate=-1"], "learning_rate"),
-        (["--seeds=0"], "seeds"),
-        (["--seed=-1"], "seed"),
-        (["--epochs=0"], "epochs"),
-        (["--batch_size=0"], "batch_size"),
-        (["--limit_examples=1"], "limit_examples"),
-        (["--schedule=wavy"], "schedule"),
-        (["--optimizer=magic"], "optimizer"),
-        (["--sweep=learning_rate"], "sweep"),
-        (["--sweep=batch_size=1,2"], "sweep"),
-        (["--seeds=many"], "seeds"),
-        (["--protocol=other"], "protocol"),
-        (["--no_such_flag"], "no_such_flag"),
-        (["stray"], "stray"),
-        (["--population_size=0"], "population_size"),
-        (["--stream_megabytes=0"], "stream_megabytes"),
-        (["--augment=twist=2"], "twist"),
-        (["--augment=shift=far"], "far"),
-        (["--augment=shift=1.5"], "shift_pixels"),
-        (["--devices=0"], "devices"),
-        (["--devices=1000"], "devices"),
-        (["--parallel=quickly"], "parallel"),
-        (["--distributed=off", "--process_id=1"], "process_id"),
-        (["--num_processes=2", "--process_id=0"], "coordinator"),
-    ],
-)
-def test_bad_input_is_one_line_and_status_2(run_main, tmp_path, arguments, word):
-    done = run_main("lenet_vs_dense", *arguments, f"--workdir={tmp_path / 'run'}")
-    assert done.returncode == 2
-    assert len(done.stderr.strip().splitlines()) == 1 and word in done.stderr
-    assert not (tmp_path / "run").exists()
-
-
 def test_an_unwritable_workdir_is_one_line_and_status_2(run_main, tmp_path):
     (tmp_path / "file").write_text("")
     for bad in (f"--workdir={tmp_path / 'file'}", "--workdir=/proc/run", f"--data_dir={tmp_path / 'file'}"):

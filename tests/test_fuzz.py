@@ -25,7 +25,7 @@ from mnistlab.comparison import run, saved, spec, workdirs
 from mnistlab.config import OptimConfig, TrainConfig
 from mnistlab.devices import cluster, mesh
 from mnistlab.errors import UserError
-from mnistlab.training import optim
+from mnistlab.training import checks, optim
 
 quickly = settings(deadline=None, max_examples=150, suppress_health_check=list(HealthCheck), derandomize=True)
 
@@ -74,15 +74,9 @@ FLAGS_OF_NO_USE_HERE = {"workdir", "data_dir", "compile_cache", "preallocate"}
 
 
 @pytest.fixture(scope="module", autouse=True)
-def defined():
-    """The flags of a training experiment, in this process."""
-    before = set(flags.FLAGS)
-    common.define_run_flags()
-    common.define_training_flags()
-    names = sorted(set(flags.FLAGS) - before - FLAGS_OF_NO_USE_HERE)
-    yield names
-    for name in set(flags.FLAGS) - before:
-        delattr(flags.FLAGS, name)
+def defined(training_flags):
+    """The flags that any value may be given to."""
+    return sorted(set(training_flags) - FLAGS_OF_NO_USE_HERE)
 
 
 def outcome(body):
@@ -181,8 +175,8 @@ json_values = st.recursive(
 @given(values=st.dictionaries(st.sampled_from([*fields, "colour"]), json_values, max_size=4), cut=st.integers(0, 400))
 def test_any_config_in_json(values, cut):
     text = json.dumps({"model": "dense", **values})
-    outcome(lambda: config.check(config.from_json(TrainConfig, text)))
-    outcome(lambda: config.check(config.from_json(TrainConfig, text[:cut])))
+    outcome(lambda: checks.check(config.from_json(TrainConfig, text), (28, 28, 1)))
+    outcome(lambda: checks.check(config.from_json(TrainConfig, text[:cut]), (28, 28, 1)))
 
 
 JUNK = [None, True, 0, -1, 10**30, math.inf, math.nan, "", "x", "é\n", [], [1], [None, None], {}, {"a": 1}, [[1]]]

@@ -35,17 +35,12 @@ def check(config: AugmentConfig, image_shape: Sequence[int]) -> None:
       UserError: one line that names the first setting that is too large.
     """
     side = min(image_shape[:2])
-    most = {
-        "shift_pixels": side,
-        "cutout_pixels": side,
-        "elastic_sigma_pixels": side,
-        "elastic_alpha_pixels": 10 * side,
-    }
-    for name, bound in most.items():
-        value = getattr(config, name)
-        if value > bound:
-            height, width = image_shape[:2]
-            raise UserError(f"{name} is {value:g}; expected at most {bound}, the images have {height} x {width} pixels")
+    sides = {"shift_pixels": 1, "cutout_pixels": 1, "elastic_sigma_pixels": 1, "elastic_alpha_pixels": 10}
+    for name, factor in sides.items():
+        value, most = getattr(config, name), factor * side
+        if value > most:
+            size = " x ".join(map(str, image_shape[:2]))
+            raise UserError(f"{name} is {value!r:.80}; expected at most {most}: the images are {size} pixels")
 
 
 def augment(key: jax.Array, image: jax.Array, config: AugmentConfig, axis_name: str | None = None) -> jax.Array:
