@@ -25,9 +25,6 @@ ONLY_IMPORTER = {
 
 
 LONGEST_FILE, LONGEST_FUNCTION, MOST_PARAMETERS = 500, 60, 6
-TOO_LONG = {  # what is to be cut yet; an entry that is no longer needed fails
-    "mnistlab/comparison/outputs.py",
-}
 
 
 def sources(*folders):
@@ -98,12 +95,7 @@ def test_the_library_neither_prints_nor_keeps_globals(path):
         assert not (isinstance(called, ast.Name) and called.id == "print"), f"line {node.lineno}: print"
 
 
-def sized(path):
-    marks = pytest.mark.xfail(strict=True) if short(path) in TOO_LONG else ()
-    return pytest.param(path, id=short(path), marks=marks)
-
-
-@pytest.mark.parametrize("path", [sized(path) for path in ALL])
+@pytest.mark.parametrize("path", ALL, ids=short)
 def test_files_functions_and_signatures_are_short(path):
     text = path.read_text()
     assert len(text.splitlines()) <= LONGEST_FILE

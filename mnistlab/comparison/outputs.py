@@ -179,25 +179,51 @@ def _page(
     extra: Sequence[page.Block],
     draw: Draw,
 ) -> list[page.Block]:
-    experiment, variants, options = session.experiment, session.variants, session.options
-    departed = outcome.departures
+    experiment, options = session.experiment, session.options
+    seconds = [(name, *(f"{value:.1f}" for value in times.values())) for name, times in outcome.seconds.items()]
+    several = any(len(result.runs) > 1 for result in outcome.results.values())
+    return [
+        *_opening(session, outcome, checked),
+        page.Heading("Results"),
+        overview_table(experiment, session.variants, outcome),
+        page.Details("All metrics", [table]),
+        page.Heading("Learning curves"),
+        *_curve_blocks(session.variants, outcome, draw),
+        *(_seed_blocks(experiment, outcome, checked, draw) if several else []),
+        *_rate_blocks(outcome, draw),
+        *_sweep_blocks(tuple(options.sweep), tuple(session.variants), outcome.results, draw),
+        page.Heading("Predictions"),
+        *_prediction_blocks(outcome, draw),
+        *extra,
+        page.Heading("Networks"),
+        *layer_tables(session.variants, outcome.dataset).values(),
+        page.Heading("How to repeat it"),
+        page.Command(options.command or f"python -m experiments.{experiment.name}"),
+        page.Table(("variant", *next(iter(outcome.seconds.values()))), seconds, "Wall time on this machine"),
+    ]
+
+
+def _opening(session: Session, outcome: Outcome, checked: Sequence[Checked]) -> list[page.Block]:
+    """What must be known first, the question, and the claims."""
+    experiment, options, departed = session.experiment, session.options, outcome.departures
     protocol = departures.protocol_words(options.protocol, departed)
     where = f"{outcome.dataset.name}, {protocol}, {_count(options.num_seeds, 'seed')}"
     notices = [departures.notice(departed)] if departed else []
-    blocks: list[page.Block] = [
+    about = f"Protocol `{options.protocol}`. {experiment.quirks} Source: {experiment.source}."
+    return [
         *(page.Text(line, notice=True) for line in (*notices, *sections.diverged_lines(outcome.results))),
         page.Text(experiment.question),
-        page.Text(f"Protocol `{options.protocol}`. {experiment.quirks} Source: {experiment.source}."),
+        page.Text(about),
         page.Heading("Claims"),
         sections.claims_table(checked, departed),
         *sections.quotable(checked, where),
-        page.Heading("Results"),
-        overview_table(experiment, variants, outcome),
-        page.Details("All metrics", [table]),
     ]
-    with_curves = {} if departed else {name: variant.curve for name, variant in variants.items() if variant.curve}
-    curves = {name: reported.curve(curve) for name, curve in with_curves.items()}
-    blocks.append(page.Heading("Learning curves"))
+
+
+def _curve_blocks(variants: Mapping[str, Variant], outcome: Outcome, draw: Draw) -> list[page.Block]:
+    names = {} if outcome.departures else {name: variant.curve for name, variant in variants.items() if variant.curve}
+    curves = {name: reported.curve(curve) for name, curve in names.items()}
+    blocks: list[page.Block] = []
     for name, result in outcome.results.items():
         caption = f"{name}: training (running mean of the epoch) and validation."
         if history.diverged(result).any():
@@ -210,8 +236,12 @@ def _page(
             caption += f" Broken lines: as reported{off}."
         figure = figures.history({name: result.history}, {name: curves[name]} if name in curves else None)
         blocks.append(draw(figure, f"history_{name}", caption, f"loss and accuracy of {name} by epoch"))
-    if any(len(result.runs) > 1 for result in outcome.results.values()):
-        blocks += _seed_blocks(experiment, outcome, checked, draw)
+    return blocks
+
+
+def _rate_blocks(outcome: Outcome, draw: Draw) -> list[page.Block]:
+    """Where a learning rate was chosen: by what."""
+    blocks: list[page.Block] = []
     for name, by_rate in outcome.searched.items():
         rates = sorted(by_rate)
         values = {"validation accuracy": np.stack([by_rate[rate].metrics["val_accuracy"] for rate in rates])}
@@ -219,31 +249,25 @@ def _page(
         chosen = outcome.results[name].runs[0].settings["learning_rate"]
         caption = f"{name}: validation accuracy by learning rate; the best mean was chosen, {chosen:g}."
         blocks.append(draw(figure, f"learning_rate_{name}", caption, caption))
-    if len(options.sweep) == 1:
-        (setting,) = options.sweep
-        blocks += _sweep_blocks(setting, tuple(variants), outcome.results, draw)
-    blocks.append(page.Heading("Predictions"))
-    for name, result in outcome.results.items():
-        figure = predictions_figure(result, outcome.predictions[name], outcome.dataset)
-        caption = (
-            f"{name}: the first nine test images, predicted by the first seed's model as read from its checkpoint"
-            f"{_if_diverged(result)}."
-        )
-        blocks.append(draw(figure, f"predictions_{name}", caption))
-    blocks += extra
-    blocks.append(page.Heading("Networks"))
-    blocks += layer_tables(variants, outcome.dataset).values()
-    seconds = [(name, *(f"{value:.1f}" for value in times.values())) for name, times in outcome.seconds.items()]
-    blocks += [
-        page.Heading("How to repeat it"),
-        page.Command(options.command or f"python -m experiments.{experiment.name}"),
-        page.Table(("variant", *next(iter(outcome.seconds.values()))), seconds, "Wall time on this machine"),
-    ]
     return blocks
 
 
-def _sweep_blocks(setting: str, variants: Sequence[str], results: Mapping[str, Result], draw: Draw) -> list[page.Block]:
-    """How sensitive validation is to a swept setting: what a setting may be chosen by, which test results are not."""
+def _prediction_blocks(outcome: Outcome, draw: Draw) -> list[page.Block]:
+    blocks: list[page.Block] = []
+    for name, result in outcome.results.items():
+        figure = predictions_figure(result, outcome.predictions[name], outcome.dataset)
+        said = "the first nine test images, predicted by the first seed's model as read from its checkpoint"
+        blocks.append(draw(figure, f"predictions_{name}", f"{name}: {said}{_if_diverged(result)}."))
+    return blocks
+
+
+def _sweep_blocks(
+    swept_settings: Sequence[str], variants: Sequence[str], results: Mapping[str, Result], draw: Draw
+) -> list[page.Block]:
+    """How sensitive validation is to one swept setting: what it may be chosen by, which test results are not."""
+    if len(swept_settings) != 1:
+        return []
+    (setting,) = swept_settings
     words = setting.replace("_", " ")
     blocks: list[page.Block] = [
         page.Heading(f"Sensitivity to the {words}"),
