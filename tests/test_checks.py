@@ -5,7 +5,7 @@ import numpy as np
 import optax
 import pytest
 import training
-from mnistlab.training.optimizer import OPTIMIZERS, SCHEDULES, Optimizer
+from mnistlab.training.optim import OPTIMIZERS, SCHEDULES, Optimizer
 
 from mnistlab.config import AugmentConfig, OptimConfig, TrainConfig
 from mnistlab.errors import UserError
