@@ -5,7 +5,6 @@ import numpy as np
 import optax
 import pytest
 import training
-from mnistlab.training.optim import OPTIMIZERS, SCHEDULES, Optimizer
 
 from mnistlab.config import AugmentConfig, OptimConfig, TrainConfig
 from mnistlab.errors import UserError
@@ -13,6 +12,7 @@ from mnistlab.nets.layers import Dense, Flatten
 from mnistlab.nets.models import MODELS
 from mnistlab.training import checks
 from mnistlab.training.losses import LOSSES
+from mnistlab.training.optim import OPTIMIZERS, SCHEDULES, Optimizer
 
 IMAGE_SHAPE = (28, 28, 1)
 
