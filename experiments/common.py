@@ -143,6 +143,6 @@ def _entry_points() -> list[str]:
 def summary_line(name: str) -> str:
     """The first line of an entry point's docstring."""
     folder = Path(__file__).parent
-    path = folder / f"{name}.py" if (folder / f"{name}.py").exists() else folder / name / "__main__.py"
+    path = folder / f"{name}.py" if (folder / f"{name}.py").exists() else folder / name / "__init__.py"
     text = ast.get_docstring(ast.parse(path.read_text())) or ""
     return text.split("\n")[0]

@@ -51,9 +51,8 @@ def run(name: str, arguments: Sequence[str], program: str) -> None:
     known = common.names() + common.tools()
     if name not in known:
         near = common.nearest(name, known)
-        _fail(
-            f"unknown comparison {name!r:.80}; {f'did you mean {near}? ' if near else ''}mnistlab list shows the names"
-        )
+        lists = "mnistlab list" if program.startswith("mnistlab") else "python -m experiments"
+        _fail(f"unknown experiment {name!r:.80}; {f'did you mean {near}? ' if near else ''}{lists} lists them")
     runpy.run_module(f"{PACKAGE}.{name}", run_name="__main__")
 
 
