@@ -25,6 +25,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+sys.path.insert(0, str(Path(__file__).parents[1]))  # for the package experiments, which is not installed
 QUICK = ("--variants=dense", "--epochs=3", "--limit_examples=2000", "--progress=none")
 TWO, THREE = (*QUICK, "--seeds=2"), (*QUICK, "--seeds=3")
 CASES = ("start", "training", "writing", "clearing", "growing")
@@ -177,7 +178,7 @@ def main() -> None:
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).parents[1]))
     os.environ["OPENBLAS_NUM_THREADS"] = "1"  # NumPy would start threads, which a fork does not take along
-    import mnistlab.comparison.experiment  # noqa: F401
+    import mnistlab.comparison.run  # noqa: F401
     import tensorflow_datasets  # noqa: F401
 
     assert len(os.listdir("/proc/self/task")) == 1  # noqa: PTH208

@@ -229,7 +229,7 @@ def board(folder):
     summary = scoreboard._read(folder / "summary.json")
     summaries = {("lenet_vs_dense", protocol): summary for protocol in spec.PROTOCOLS}
     scoreboard._values(summaries)
-    scoreboard._verdicts(summaries)
+    scoreboard._verdicts(summaries, {})
     scoreboard._seconds(summary)
     sorted({summary["device"], "cpu"})
     max(summary["n_seeds"], 1)

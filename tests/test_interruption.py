@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments import common
+from experiments.cli import process
 
 ROOT = Path(__file__).parents[1]
 NUM_EPOCHS = 12
@@ -138,6 +138,6 @@ def test_only_what_closed_loops_say_is_kept_quiet():
     def unraisable(error):
         return types.SimpleNamespace(exc_value=error)
 
-    assert common._is_late_callback(unraisable(RuntimeError("Event loop is closed")))
+    assert process._is_late_callback(unraisable(RuntimeError("Event loop is closed")))
     for other in (RuntimeError("Event loop is open"), ValueError("Event loop is closed"), None):
-        assert not common._is_late_callback(unraisable(other))
+        assert not process._is_late_callback(unraisable(other))

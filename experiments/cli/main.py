@@ -58,7 +58,7 @@ def run(name: str, arguments: Sequence[str], program: str) -> None:
 
 def listing() -> str:
     """The comparisons and the tools, one line each."""
-    groups = (("Comparisons", common.names()), ("Tools", common.tools()))
+    groups = (("Experiments", common.names()), ("Tools", common.tools()))
     return "\n".join(
         f"{heading}\n" + "\n".join(f"  {name:28} {common.summary_line(name)}" for name in names)
         for heading, names in groups
