@@ -8,7 +8,7 @@ page and one table.
 
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -92,16 +92,7 @@ def _write(folder: Path, summaries: Mapping[tuple[str, str], dict[str, Any]], fa
         (name, protocol, summary["n_seeds"], f"{_seconds(summary):.0f}", summary["device"])
         for (name, protocol), summary in summaries.items()
     ]
-    blocks: list[page.Block] = []
-    if departed:
-        blocks.append(
-            page.Text(
-                f"{len(departed)} of {len(summaries)} runs depart from their protocols: they stand in a table of their own and say nothing of the sources.",
-                notice=True,
-            )
-        )
-    if failures:
-        blocks.append(page.Text("Not complete: " + "; ".join(failures) + "."))
+    blocks = _notices(len(summaries), len(departed), failures)
     blocks += [
         page.Text(
             "`inside`: the source's one number lies in the 95 % prediction interval of a single run of ours (Student's t)."
@@ -144,6 +135,16 @@ def _write(folder: Path, summaries: Mapping[tuple[str, str], dict[str, Any]], fa
     print(f"\nreport: {folder / 'report.html'}")
     if failures:
         raise UserError("; ".join(failures))
+
+
+def _notices(num_runs: int, num_departed: int, failures: Sequence[str]) -> list[page.Block]:
+    said = "depart from their protocols: they stand in a table of their own and say nothing of the sources."
+    blocks: list[page.Block] = []
+    if num_departed:
+        blocks.append(page.Text(f"{num_departed} of {num_runs} runs {said}", notice=True))
+    if failures:
+        blocks.append(page.Text("Not complete: " + "; ".join(failures) + "."))
+    return blocks
 
 
 def _values(

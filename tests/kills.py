@@ -178,8 +178,9 @@ def main() -> None:
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).parents[1]))
     os.environ["OPENBLAS_NUM_THREADS"] = "1"  # NumPy would start threads, which a fork does not take along
-    import mnistlab.comparison.run  # noqa: F401
     import tensorflow_datasets  # noqa: F401
+
+    import mnistlab.comparison.run  # noqa: F401
 
     assert len(os.listdir("/proc/self/task")) == 1  # noqa: PTH208
     main()

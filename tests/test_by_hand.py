@@ -34,7 +34,7 @@ def same_keys(monkeypatch):
 def flax_program():
     tx = optim.make_optimizer(CONFIG.optimizer, 1, 100)
     model = models.make_model(CONFIG.model, **dict(CONFIG.model_options))
-    return step.make_step_functions(model, tx, losses.cross_entropy, reduction="sum")
+    return step.make_step_functions(model, tx, losses.cross_entropy, CONFIG)
 
 
 def both_states():

@@ -63,9 +63,10 @@ def test_full_runs_stored_here_and_there_do_not_differ():
     assert set(ours) == {golden_task.name(task) for task in golden_task.FULL}
     found = golden.compare(ours, THEIRS)
     assert min(one.p_holm for one in found) > 0.05, golden.table(found)
+    assert golden.table(found) in (ROOT / "docs" / "golden.md").read_text()  # as measured
     # Few seeds agree with anything: what these would have shown.
     for one in found:
-        assert one.num_theirs >= 4 and one.num_ours >= 8, one
+        assert one.num_theirs >= 7 and one.num_ours >= 8, one
         if one.metric == "test_accuracy":
             assert one.resolvable < 0.02, one
 

@@ -27,6 +27,7 @@ def commands(text):
 
 
 TYPED, MEASURED = map(commands, README.split("## Results"))
+MEASURED = [command for command in MEASURED if command.startswith("python -m ")]
 """What a reader types; and what gave the results, in hours, of which only the flags are resolved."""
 
 NOT_RUN = {

@@ -76,5 +76,5 @@ def test_what_is_no_json_is_one_line(tmp_path, damage):
 
 def test_a_pipe_is_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "x.json")
-    with pytest.raises(UserError, match="it is no file"):
+    with pytest.raises(UserError, match="no regular file"):
         sealed.read(tmp_path / "x.json", "")

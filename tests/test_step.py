@@ -9,7 +9,7 @@ import optax
 import pytest
 from flax import linen as nn
 
-from mnistlab.config import OptimConfig
+from mnistlab.config import OptimConfig, TrainConfig
 from mnistlab.data.batches import Batch
 from mnistlab.errors import UserError
 from mnistlab.nets import models
@@ -205,8 +205,8 @@ def test_settings_reach_the_optimizer():
 
 def test_what_a_model_takes_is_read_off_its_call():
     tx = make_tx()
-    named = step.make_step_functions(models.make_model("dense"), tx, losses.cross_entropy)
-    plain = step.make_step_functions(Plain(), tx, losses.cross_entropy)
+    named = step.make_step_functions(models.make_model("dense"), tx, losses.cross_entropy, TrainConfig("dense"))
+    plain = step.make_step_functions(Plain(), tx, losses.cross_entropy, TrainConfig("plain"))
     assert (named.needs_full_batches, named.splits_batches) == (False, True)
     assert (plain.needs_full_batches, plain.splits_batches) == (True, False)
 

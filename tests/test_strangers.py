@@ -112,7 +112,7 @@ def test_no_data(tmp_path, tool):
     assert "data is no object" in outcome(tmp_path, tool)
 
 
-@pytest.mark.parametrize("experiment", ["scoreboard", "jacobian_eigen", "common", "nonsense"])
+@pytest.mark.parametrize("experiment", ["scoreboard", "backprop_by_hand", "common", "nonsense"])
 def test_runs_of_what_does_not_train_are_not_gathered(tmp_path, experiment):
     two_runs(tmp_path, "gather", experiment=experiment)
     assert "no experiment of this release that trains" in outcome(tmp_path, "gather")
@@ -127,7 +127,7 @@ def test_a_folder_with_too_long_a_name(tmp_path):
             lambda: gather.main(long),
             scoreboard.main,
         ):
-            with pytest.raises(UserError, match="cannot read"):
+            with pytest.raises(UserError, match=r"cannot read|File name too long"):
                 read()
 
 
@@ -141,7 +141,7 @@ def test_pictures_of_two_names_are_two_pictures(tmp_path):
 def test_a_pipe_is_not_waited_for(tmp_path):
     for name, words in (
         ("config.json", "no config.json"),
-        ("history.csv", "no such file"),
+        ("history.csv", "no regular file"),
         ("summary.json", "no summary"),
     ):
         run = two_runs(tmp_path / name, "power")

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from mnistlab.config import TrainConfig
 from mnistlab.data.datasets import Dataset
 
 from .peers import job as jobs
@@ -63,7 +64,9 @@ def write_job(workload: Workload, dataset: Dataset, num_steps: int, scratch: Pat
 
     optim_config = optim.default_config(workload.optimizer)
     model = models.make_model(workload.model)
-    program = step.make_step_functions(model, optim.make_optimizer(optim_config, 1, 1), cross_entropy)
+    program = step.make_step_functions(
+        model, optim.make_optimizer(optim_config, 1, 1), cross_entropy, TrainConfig(workload.model)
+    )
     seed = np.zeros(1, np.uint32)
     # As mnistlab begins a population of one, compiled as quickly.
     init = jax.jit(jax.vmap(lambda seed: program.init(seed, (28, 28, 1), {}))).lower(seed)

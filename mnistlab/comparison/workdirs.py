@@ -189,7 +189,6 @@ def leave(
     title: str,
     blocks: Sequence[page.Block],
     summary: Mapping[str, Any],
-    dataset: Dataset | None = None,
 ) -> dict[str, Any]:
     """Writes config.json, summary.json and report.html: what every experiment leaves, one that trains nothing too.
 
@@ -199,7 +198,7 @@ def leave(
     Raises:
       UserError: the folder cannot be written, or another run holds it.
     """
-    write_config(workdir, identity, command, dataset)
+    write_config(workdir, identity, command, None)
     return write_findings(workdir, title, blocks, summary)
 
 

@@ -207,10 +207,7 @@ def step_functions_of(config: TrainConfig, dataset: Dataset) -> StepFunctions:
         make_model(config.model, config.model_options),
         optim.make_optimizer(config.optimizer, config.num_epochs, steps_per_epoch),
         losses.LOSSES[config.loss] if isinstance(config.loss, str) else config.loss,
-        pixel_scale=1.0 if is_float else config.pixel_scale,
-        reduction=config.loss_reduction,
-        augmentation=config.augment,
-        metrics=config.metrics,
+        config,
         is_float=is_float,
     )
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import optax
 from flax import linen as nn
 
-from mnistlab.config import AugmentConfig
+from mnistlab.config import AugmentConfig, TrainConfig
 from mnistlab.data import arrays
 from mnistlab.data.augment import augment, mixup
 from mnistlab.data.batches import Batch
@@ -73,26 +73,25 @@ def make_step_functions(
     model: nn.Module,
     tx: optax.GradientTransformation,
     loss: Loss,
+    config: TrainConfig,
     *,
-    pixel_scale: float = 1 / 255,
-    reduction: str = "mean",
-    augmentation: AugmentConfig = NO_AUGMENTATION,
-    metrics: Mapping[str, Metric] = MappingProxyType({}),
     is_float: bool = False,
 ) -> StepFunctions:
     """Of a Linen module: image float32 [N, H, W, C] -> logits [N, K].
 
-    Its __call__ may take train=, weight= and axis_name=; each is given where it does. `is_float`: images are float32
-    and not uint8.
+    Its __call__ may take train=, weight= and axis_name=; each is given where it does. `config` gives the pixels' scale,
+    the reduction of the loss, the augmentation and the metrics. `is_float`: images are float32, taken as they
+    are, not uint8.
     """
+    pixel_scale, reduction = 1.0 if is_float else config.pixel_scale, config.loss_reduction
 
     def init(seed: jax.Array, image_shape: tuple[int, ...], settings: Mapping[str, jax.Array], /) -> TrainState:
         return init_state(model, tx, seed, image_shape, settings)
 
     return StepFunctions(
         init,
-        make_train_step(model, tx, loss, pixel_scale=pixel_scale, reduction=reduction, augmentation=augmentation),
-        make_eval_step(model, loss, pixel_scale=pixel_scale, metrics=metrics),
+        make_train_step(model, tx, loss, pixel_scale=pixel_scale, reduction=reduction, augmentation=config.augment),
+        make_eval_step(model, loss, pixel_scale=pixel_scale, metrics=config.metrics),
         make_predict(model, pixel_scale=pixel_scale, is_float=is_float),
         needs_full_batches=not _takes(model, "weight"),
         splits_batches=_takes(model, "axis_name"),
