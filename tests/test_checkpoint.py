@@ -89,6 +89,15 @@ def test_the_last_two_are_kept(open_keeper, tmp_path):
     equal(keeper.restore(make_tree())[1], make_tree(4))
 
 
+def test_what_a_killed_process_did_not_come_to_delete_is_deleted(copied):
+    shutil.copytree(copied / "1", copied / "0")
+    delete(data_files(copied / "0")[0])  # or not all of it
+    keeper = checkpoint.Keeper(copied, RUN)
+    equal(keeper.restore(make_tree())[1], make_tree(2))
+    keeper.close()
+    assert sorted(path.name for path in copied.iterdir()) == ["1", "2"]
+
+
 def test_an_older_epoch_is_refused(open_keeper):
     keeper = open_keeper()
     keeper.save(2, make_tree())

@@ -76,19 +76,21 @@ class Keeper:
 
         The tree has the structure of `template`; where that is None, of nested dictionaries.
 
-        A damaged checkpoint is named in a warning and removed, and the one before it is used.
+        A damaged checkpoint is named in a warning and removed, and the one before it is used. Older ones than are kept
+        are removed: a killed process may not have come to it.
 
         Raises:
           UserError: checkpoints are there, and one is another run's or cannot be read, or every one is damaged.
         """
         self.wait()
         damaged: list[int] = []
-        for epoch in sorted(self.manager.all_steps(), reverse=True):
+        epochs = sorted(self.manager.all_steps(), reverse=True)
+        for number, epoch in enumerate(epochs):
             tree = self._read(epoch, template)
             if tree is not None:
                 with self._writing():
-                    for bad in damaged:
-                        self.manager.delete(bad)
+                    for other in (*damaged, *epochs[number + NUM_KEPT :]):
+                        self.manager.delete(other)
                 return epoch, tree
             damaged.append(epoch)
             warnings.warn(f"the checkpoint {self.folder / str(epoch)} is damaged; trying the one before", stacklevel=2)
