@@ -171,6 +171,9 @@ class TrainConfig:
     metrics: Mapping[str, Callable[..., Any]] = dataclasses.field(default_factory=dict)
 
 
+WORDS = {about.name: about.word for cls in (OptimConfig, TrainConfig) for about in settings_of(cls)}
+"""What messages call a field: the flag that sets it, where it has one."""
+
 T = TypeVar("T")
 C = TypeVar("C", bound=TrainConfig)
 
@@ -256,6 +259,18 @@ def to_dict(config: TrainConfig) -> dict[str, Any]:
             values[name] = getattr(values[name], "__name__", type(values[name]).__name__)
     del values["program"], values["metrics"]
     return values
+
+
+def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """A nested mapping as one, names joined by points.
+
+    >>> flat({"optimizer": {"name": "adam"}, "loss": "sum"})
+    {'optimizer.name': 'adam', 'loss': 'sum'}
+    """
+    leaves: dict[str, Any] = {}
+    for name, value in tree.items():
+        leaves |= flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {prefix + name: value}
+    return leaves
 
 
 def is_named(config: TrainConfig) -> bool:

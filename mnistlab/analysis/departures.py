@@ -9,14 +9,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from mnistlab.analysis.claims import Checked
-from mnistlab.config import TrainConfig, to_dict
+from mnistlab.config import WORDS, TrainConfig, flat, to_dict
 
 CONSEQUENCE = (
     "It departs from its protocol, so it says nothing of what the source reported: no reported number stands beside "
     "it, and its verdicts are on this run alone."
 )
 UNKNOWN = "an older run, which does not say in what it departs"
-NAMES = {"num_epochs": "epochs", "optimizer.name": "optimizer"}  # fields that the flags call otherwise
 ROUNDING_ONLY = "model_options.form"  # how convolutions are computed
 
 
@@ -121,9 +120,8 @@ def _changes(own: Setup, now: Setup) -> list[str]:
 def _change(name: str, before: Any, after: Any) -> str:
     if name == "limit_examples":
         return "trained on all examples" if after is None else f"trained on the first {after:,} examples"
-    shown = NAMES.get(
-        name, name.removeprefix("optimizer.").removeprefix("model_options.").replace("augment.", "augment ")
-    )
+    field = name.removeprefix("optimizer.")
+    shown = WORDS.get(field, field.removeprefix("model_options.").replace("augment.", "augment "))
     none = "the model's" if name == "dropout_rate" else "none"
     return f"{shown} {_word(before, none)} -> {_word(after, none)}"
 
@@ -131,11 +129,7 @@ def _change(name: str, before: Any, after: Any) -> str:
 def _flat(config: TrainConfig) -> dict[str, Any]:
     """Every knob by name, those of nested configs as "optimizer.name"."""
     program = getattr(config.program, "__name__", config.program)
-    values = to_dict(config) | {"model_options": dict(config.model_options), "program": program}
-    flat: dict[str, Any] = {}
-    for name, value in values.items():
-        flat |= {f"{name}.{key}": item for key, item in value.items()} if isinstance(value, dict) else {name: value}
-    return flat
+    return flat(to_dict(config) | {"model_options": dict(config.model_options), "program": program})
 
 
 def _word(value: Any, none: str = "none") -> str:

@@ -8,10 +8,10 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from mnistlab.config import WORDS
 from mnistlab.files import sha256
 
 NUM_NAMED = 5  # differences that are named in a line; the others are counted
-FLAGS = {"num_epochs": "epochs", "name": "optimizer"}  # where a flag has another name than its field
 
 
 def digest(run: Mapping[str, Any], variant: str, part: str) -> str:
@@ -81,7 +81,7 @@ def _of_settings(name: str, before: Any, now: Any) -> list[str]:
         parts = dict.fromkeys((*before, *now))
         return [t for part in parts for t in _of_settings(f"{name}.{part}".strip("."), before.get(part), now.get(part))]
     field = name.rpartition(".")[2]
-    return [f"{FLAGS.get(field, field)} {_short(before)} -> {_short(now)}"]
+    return [f"{WORDS.get(field, field)} {_short(before)} -> {_short(now)}"]
 
 
 def _short(value: Any) -> str:
