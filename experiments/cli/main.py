@@ -4,13 +4,13 @@ import runpy
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
 
 from absl import flags
 
 import mnistlab
 
 from .. import common
+from . import process
 
 flags.disclaim_key_flags()  # those of a comparison are the command's
 PACKAGE = __package__.rpartition(".")[0] if __package__ else ""
@@ -32,14 +32,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(mnistlab.__version__)
     elif command == "run":
         if not rest:
-            _fail("which comparison? expected mnistlab run NAME or FILE.py; mnistlab list shows the names")
+            process.fail("which comparison? expected mnistlab run NAME or FILE.py; mnistlab list shows the names")
         run(rest[0], rest[1:], f"mnistlab run {rest[0]}")
     elif command in common.tools():
         run(command, rest, f"mnistlab {command}")
     else:
         near = common.nearest(command, ["run", "list", *common.tools(), *common.names()])
         advice = f"did you mean {'run ' if near in common.names() else ''}{near}? " if near else ""
-        _fail(f"unknown command {command!r:.80}; {advice}mnistlab --help lists them")
+        process.fail(f"unknown command {command!r:.80}; {advice}mnistlab --help lists them")
 
 
 def run(name: str, arguments: Sequence[str], program: str) -> None:
@@ -52,7 +52,7 @@ def run(name: str, arguments: Sequence[str], program: str) -> None:
     if name not in known:
         near = common.nearest(name, known)
         lists = "mnistlab list" if program.startswith("mnistlab") else "python -m experiments"
-        _fail(f"unknown experiment {name!r:.80}; {f'did you mean {near}? ' if near else ''}{lists} lists them")
+        process.fail(f"unknown experiment {name!r:.80}; {f'did you mean {near}? ' if near else ''}{lists} lists them")
     runpy.run_module(f"{PACKAGE}.{name}", run_name="__main__")
 
 
@@ -67,16 +67,15 @@ def listing() -> str:
 
 def _experiment_of(path: Path) -> mnistlab.Experiment:
     if not path.is_file():
-        _fail(f"there is no file {path}; expected a Python file that defines EXPERIMENT = mnistlab.Experiment(...)")
+        process.fail(
+            f"there is no file {path}; expected a Python file that defines EXPERIMENT = mnistlab.Experiment(...)"
+        )
     found = runpy.run_path(str(path), run_name="mnistlab_comparison").get("EXPERIMENT")
     if not isinstance(found, mnistlab.Experiment):
-        _fail(f"{path} defines no EXPERIMENT; expected EXPERIMENT = mnistlab.Experiment(name=..., controlled={{...}})")
+        process.fail(
+            f"{path} defines no EXPERIMENT; expected EXPERIMENT = mnistlab.Experiment(name=..., controlled={{...}})"
+        )
     return found
-
-
-def _fail(text: str) -> NoReturn:
-    print(f"error: {text}", file=sys.stderr)
-    sys.exit(2)
 
 
 if __name__ == "__main__":
