@@ -68,7 +68,7 @@ def main() -> None:
 def _run(name: str, protocol: str, workdir: Path, extra: tuple[str, ...]) -> list[str]:
     passed = [f"--{flag}={flags.FLAGS[flag].value}" for flag in _FLAGS if flags.FLAGS[flag].present]
     given = {flag.split("=")[0] for flag in passed}
-    command = [sys.executable, "-m", f"experiments.{name}", f"--protocol={protocol}", f"--workdir={workdir}", *passed]
+    command = [sys.executable, "-m", f"{__package__}.{name}", f"--protocol={protocol}", f"--workdir={workdir}", *passed]
     command += [flag for flag in extra if flag.split("=")[0] not in given]
     print(f"\n== {name}, {protocol}: {' '.join(command[1:])}", flush=True)
     status = subprocess.run(command, check=False).returncode

@@ -35,7 +35,7 @@ def main(peer: str, path: str) -> None:
     job = jobs.read(Path(path))
     answers = sys.stdout
     sys.stdout = sys.stderr  # what the framework prints is no answer
-    train = importlib.import_module(f"experiments.bench.peers.{PEERS[peer]}").prepare(job, peer)
+    train = importlib.import_module(f"{__package__}.{PEERS[peer]}").prepare(job, peer)
     order = job.order()
     print(json.dumps({"ready": True}), file=answers, flush=True)
     for _ in sys.stdin:
