@@ -46,6 +46,11 @@ def write_atomic_with(path: Path, write: Callable[[Path], object]) -> None:
                 temporary.unlink(missing_ok=True)
 
 
+def cache_folder() -> Path:
+    """mnistlab in $XDG_CACHE_HOME or else in ~/.cache: what can be made again."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mnistlab"
+
+
 def entries(folder: Path) -> list[Path]:
     """What is in `folder`, sorted; nothing where there is no such folder.
 

@@ -4,10 +4,11 @@ import os
 import signal
 import sys
 import warnings
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from absl import flags, logging
+
+from mnistlab import files
 
 from .flags import usable
 
@@ -32,8 +33,8 @@ def set_up() -> None:
     if FLAGS.matmul_precision != "default":
         jax.config.update("jax_default_matmul_precision", FLAGS.matmul_precision)
     if FLAGS.compile_cache != "off":
-        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mnistlab" / "programs"
-        path = usable("compile_cache", FLAGS.compile_cache) if FLAGS.compile_cache else cache
+        own = files.cache_folder() / "programs"
+        path = usable("compile_cache", FLAGS.compile_cache) if FLAGS.compile_cache else own
         jax.config.update("jax_compilation_cache_dir", str(path))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     if "distributed" in FLAGS:

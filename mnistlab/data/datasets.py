@@ -67,8 +67,7 @@ class Dataset:
 
 def default_data_dir() -> Path:
     """Where datasets live unless told otherwise: mnistlab/datasets in $XDG_CACHE_HOME or else in ~/.cache."""
-    cache = os.environ.get("XDG_CACHE_HOME")
-    return (Path(cache) if cache else Path.home() / ".cache") / "mnistlab" / "datasets"
+    return files.cache_folder() / "datasets"
 
 
 def load(
