@@ -291,7 +291,7 @@ def _summary(options: Options, found: Found, checked: Sequence[Checked]) -> dict
         "experiment": NAME,
         "protocol": options.protocol,
         "data": None,
-        "device": f"{jax.devices()[0].platform}: {jax.devices()[0].device_kind}",
+        "device": workdirs.device_words(),
         "n_seeds": 1,
         "variants": {
             "mlp_2_3_1": {
@@ -411,16 +411,13 @@ def _gradient_table(methods: dict[str, tuple[Any, Weights]]) -> page.Table:
 
 def _digits(value: Any) -> str:
     """All digits that tell `value` from its neighbours in its own precision."""
-    return str(np.asarray(value)[()]).replace("-", "−")
+    return text.minus(str(np.asarray(value)[()]))
 
 
 def _difference_table(found: Found) -> page.Table:
-    def short(value: float) -> str:
-        return f"{value:.1e}".replace("-", "−")
-
     loss_here = float(found.by_hand[0])
     rows = [
-        (name, short(abs(float(value) - loss_here)), short(found.difference(name)))
+        (name, text.format_error(abs(float(value) - loss_here)), text.format_error(found.difference(name)))
         for name, (value, _) in found.methods.items()
         if not name.startswith("by hand")
     ]

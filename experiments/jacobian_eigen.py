@@ -255,10 +255,6 @@ def shared_directions(jacobians: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return values / np.sqrt(len(jacobians)), vectors
 
 
-def _exponent(value: float) -> str:
-    return f"{value:.1e}".replace("-", "−")
-
-
 def _matrix(matrix: np.ndarray) -> str:
     return "[" + ", ".join("[" + ", ".join(f"{value:.6g}" for value in row) + "]" for row in matrix) + "]"
 
@@ -267,9 +263,11 @@ def _jacobian_table(small: _Small) -> page.Table:
     rows = []
     for name, (matrix, error) in small.jacobians.items():
         sums = "[" + ", ".join(f"{value:.6g}" for value in matrix.sum(axis=1)) + "]"
-        rows.append((name, _matrix(matrix), sums, _exponent(error)))
+        rows.append((name, _matrix(matrix), sums, text.format_error(error)))
     source = "[" + ", ".join(f"{value:g}" for value in small.sums) + "]"
-    rows.append(("gradient of the sum, as the source", text.MISSING, source, _exponent(float(_sum_error(small)))))
+    rows.append(
+        ("gradient of the sum, as the source", text.MISSING, source, text.format_error(float(_sum_error(small))))
+    )
     header = ("method", "Jacobian", "row sums", "largest error")
     return page.Table(header, rows, "y = 3x² + 2x + 3 at x = (1, 3); reported: [8, 20]")
 
@@ -281,15 +279,15 @@ def _sum_error(small: _Small) -> np.floating:
 def _eigen_table(small: _Small) -> page.Table:
     rows = []
     for k, (value, vector) in enumerate(zip(small.pairs.values, small.pairs.vectors.T, strict=True)):
-        direction = "(" + ", ".join(f"{component / abs(vector[0]):.6g}".replace("-", "−") for component in vector) + ")"
+        direction = "(" + ", ".join(text.minus(f"{component / abs(vector[0]):.6g}") for component in vector) + ")"
         errors = (small.residuals[k], small.gradient_errors[k], small.difference_errors[k])
-        rows.append((f"{value:.15g}", direction, *map(_exponent, errors)))
+        rows.append((f"{value:.15g}", direction, *map(text.format_error, errors)))
     header = ("eigenvalue", "eigenvector", "|Av − λv|, v of length 1", "dλ/dA − vv′, autodiff", "central differences")
     return page.Table(header, rows, "A = [[3, 2], [2, 3]], float64; reported: 5 with (1, 1) and 1 with (1, −1)")
 
 
 def _network_table(network: _Network) -> page.Table:
-    rows = [(name, _exponent(error)) for name, error in network.errors.items()]
+    rows = [(name, text.format_error(error)) for name, error in network.errors.items()]
     caption = "The network's 10 × 784 Jacobian at one test image against reverse mode in float64"
     return page.Table(("method", "largest difference / largest element"), rows, caption)
 
@@ -323,7 +321,9 @@ def _ink_table(network: _Network) -> page.Table:
 
 def _exact(id: str, what: str, error: float, tolerance: float, *, ours: bool = False) -> Checked:
     claim = Claim(id, what, "largest error", "float64", "about", 0.0, tolerance, ours)
-    return claims.exact(claim, error, f"the largest error is {_exponent(error)}; at most {tolerance:g} was asked.")
+    return claims.exact(
+        claim, error, f"the largest error is {text.format_error(error)}; at most {tolerance:g} was asked."
+    )
 
 
 def _small_claims(small: _Small) -> list[Checked]:

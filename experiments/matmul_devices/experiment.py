@@ -245,7 +245,7 @@ def _precision_table(
             within = "inside" if row.error <= bound else "outside"
             kind = devices[row.device].device_kind
             name = row.device if kind == row.device else f"{row.device} ({kind})"
-            numbers = (f"{row.error:.1e}".replace("-", "−"), f"{bound:.1e}".replace("-", "−"))
+            numbers = map(text.format_error, (row.error, bound))
             cells.append((row.size, name, precision[row.device].name, *numbers, within))
     header = ("size", "device", "operands, as measured", "largest relative error", "bound", "")
     return page.Table(header, cells, f"Products against float64 in NumPy, sizes up to {products.CHECKED_SIZE:,}")

@@ -262,6 +262,12 @@ def provenance() -> dict[str, Any]:
     }
 
 
+def device_words() -> str:
+    """What a summary says of the first device: "cpu: cpu"."""
+    device = jax.devices()[0]
+    return f"{device.platform}: {device.device_kind}"
+
+
 def matmul_precision() -> str:
     """The precision of products that was asked for."""
     return str(jax.config.values["jax_default_matmul_precision"] or "backend's default")

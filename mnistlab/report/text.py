@@ -58,6 +58,15 @@ def format_significant(value: float, digits: int = 3) -> str:
     return minus(_fixed(round(value, digits - 1 - exponent), max(0, digits - 1 - exponent)))
 
 
+def format_error(value: float) -> str:
+    """A number of which the size is all that matters, to two digits.
+
+    >>> format_error(0.000123), format_error(0.0)
+    ('1.2e−04', '0.0e+00')
+    """
+    return minus(f"{value:.1e}")
+
+
 def format_mean_sd(mean: float, sd: float, n: int) -> str:
     """Mean and standard deviation over n seeds; the standard deviation decides the digits.
 
