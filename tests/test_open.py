@@ -161,6 +161,28 @@ def test_a_sweep_of_an_optimiser_of_ones_own(data, tmp_path):
     assert moving["train_loss"]["mean"] < still["train_loss"]["mean"]
 
 
+def test_a_variant_whose_name_has_spaces(data, tmp_path):
+    variants = {"my": NARROW, "my net": dataclasses.replace(WIDE, optimizer=mnistlab.OptimConfig())}
+    mnistlab.compare({"my net": variants["my net"]}, data=data, workdir=tmp_path, sweep={"learning_rate": (0.01, 0.1)})
+    run = mnistlab.read_run(tmp_path)
+    for label, result in run.variants.items():
+        predicted = mnistlab.predict(run, label, data.test.image).argmax(axis=1)
+        assert np.mean(predicted == data.test.label) == pytest.approx(result.metrics["test_accuracy"][0], abs=1e-6)
+    assert (tmp_path / "figures" / "sweep_val_accuracy.svg").exists()
+    mnistlab.compare(variants, data=data, workdir=tmp_path / "both")
+    both = mnistlab.read_run(tmp_path / "both")
+    assert set(both.variants) == set(variants)
+    assert mnistlab.predict(both, "my net", data.test.image).shape == (200, 3)
+
+
+def test_arrays_that_cannot_be_trained_on_leave_nothing(data, tmp_path):
+    bad = data.train._replace(image=data.train.image.astype(np.int64))
+    with pytest.raises(UserError, match="train images are int64"):
+        named = Variant("dense", num_epochs=1, split="own")  # of no program of its own, whose digest looks at the data
+        mnistlab.compare({"a": named}, data=dataclasses.replace(data, train=bad), workdir=tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [".lock"]
+
+
 def test_a_transformation_that_looks_at_the_loss(data, tmp_path):
     tx = optax.chain(optax.sgd(0.01), optax.contrib.reduce_on_plateau(patience=1))
     variant = Variant(Net(4), optimizer=tx, batch_size=50, num_epochs=1, split="own")

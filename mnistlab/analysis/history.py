@@ -4,7 +4,7 @@ import csv
 import io
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -85,6 +85,21 @@ def by_settings(variant: str, runs: Sequence[Run]) -> dict[str, list[int]]:
         words = [variant, *(f"{name}={float(value)!r}" for name, value in run.settings.items())]
         groups.setdefault(" ".join(words), []).append(number)
     return {variant: list(range(len(runs)))} if len(groups) == 1 else groups
+
+
+def variant_of(label: str, names: Iterable[str]) -> str:
+    """The variant of a label, which is its name, in a sweep with settings after it.
+
+    >>> variant_of("my net learning_rate=0.1", ["my", "my net"])
+    'my net'
+
+    Raises:
+      ValueError: it is of none of the variants.
+    """
+    found = [name for name in names if f"{label} ".startswith(f"{name} ")]
+    if not found:
+        raise ValueError(f"config.json has no variant {label!r:.100}")
+    return max(found, key=len)
 
 
 @np.errstate(invalid="ignore")

@@ -1,6 +1,6 @@
 """Trained networks on disk: their weights saved, read back, and asked."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mnistlab import files
+from mnistlab.analysis import history
 from mnistlab.comparison import workdirs
 from mnistlab.comparison.saved import RunFolder, choose_variant
 from mnistlab.config import TrainConfig
@@ -85,20 +86,17 @@ def predict(
     if which not in KINDS:
         raise UserError(f"which is {which!r}; expected one of {', '.join(KINDS)}")
     image = np.asarray(image)
-    folder = run.path / "checkpoints" / label.split(" ")[0]
+    folder = run.path / "checkpoints" / history.variant_of(label, run.config["run"]["variants"])
     kept = checkpoint.restore_once(folder / which, None, _run_of(folder / which))
     number = _number(run, label, seed, kept.pop("runs", None))
     weights = jax.tree.map(lambda leaf: leaf[number], {"model_state": {}, **kept})
     function = _function_of(run, label, folder, weights)
-    starts = range(0, len(image), EVAL_BATCH_SIZE)
-    values = [function(image[start : start + EVAL_BATCH_SIZE]) for start in starts]
-    return np.asarray(jax.nn.softmax(np.concatenate(values), axis=-1))
+    return np.asarray(jax.nn.softmax(_in_batches(function, image), axis=-1))
 
 
 def logits(predict: Predict, state: TrainState, image: np.ndarray) -> np.ndarray:
     """float32 [N, K] of one run's `state` for images [N, H, W, C]."""
-    starts = range(0, len(image), EVAL_BATCH_SIZE)
-    return np.concatenate([predict(state, jnp.asarray(image[start : start + EVAL_BATCH_SIZE])) for start in starts])
+    return _in_batches(lambda part: predict(state, jnp.asarray(part)), image)
 
 
 def predicted_classes(predict: Predict, trained: Trained, dataset: Dataset) -> np.ndarray:
@@ -111,6 +109,11 @@ def test_examples(result: Result, dataset: Dataset) -> tuple[np.ndarray, np.ndar
     """(image, label) of the test examples of the first run."""
     part = batches.split_parts(result.config, dataset, result.runs[0].seed).test - len(dataset.train.label)
     return dataset.test.image[part], dataset.test.label[part]
+
+
+def _in_batches(function: Callable[[np.ndarray], Any], image: np.ndarray) -> np.ndarray:
+    starts = range(0, len(image), EVAL_BATCH_SIZE)
+    return np.concatenate([function(image[start : start + EVAL_BATCH_SIZE]) for start in starts])
 
 
 def _function_of(run: RunFolder, label: str, folder: Path, weights: Mapping[str, Any]) -> Any:

@@ -88,14 +88,13 @@ def summarize(session: Session, outcome: Outcome, checked: Sequence[Checked], fi
         entries[name] = {**parameter_counts(outcome.trained[name].state), "metrics": metrics}
         if name in outcome.searched:
             entries[name]["learning_rate"] = result.runs[0].settings["learning_rate"]
-    device = jax.devices()[0]
     limit = {result.config.limit_examples for result in outcome.results.values()}.pop()
     return {
         "experiment": experiment.name,
         "protocol": options.protocol,
         "departures": list(outcome.departures),
         "data": {"name": outcome.dataset.name, "fingerprint": outcome.dataset.fingerprint, "limit_examples": limit},
-        "device": f"{device.platform}: {device.device_kind}",
+        "device": workdirs.device_words(),
         "n_seeds": options.num_seeds,
         "variants": entries,
         "claims": [item.to_dict() for item in checked],
@@ -277,7 +276,7 @@ def _sweep_blocks(
         name: {
             result.runs[0].settings[setting]: result
             for label, result in results.items()
-            if label.split(" ")[0] == name and setting in result.runs[0].settings
+            if history.variant_of(label, variants) == name and setting in result.runs[0].settings
         }
         for name in variants
     }

@@ -96,6 +96,7 @@ def run(
         if options.resume and all(configs.is_named(variant) for variant in variants.values()):
             workdirs.check(options.workdir, identity)  # refused before data is loaded
         session = begin()
+        arrays.check(session.dataset)
         identity["data"] = session.dataset.fingerprint
         for name, variant in variants.items():
             if not configs.is_named(variant):
@@ -146,7 +147,6 @@ def _program_digest(variant: Variant, dataset: Dataset) -> str:
         return steps.train_step(state, batch), steps.eval_step(state, batch, jax.numpy.int32(0))
 
     seed = jax.ShapeDtypeStruct((), np.uint32)
-    arrays.check(dataset)
     state = jax.eval_shape(lambda seed: steps.init(seed, image_shape, {}), seed)
     checks.check_network(steps, state, dataset, {"loss": variant.loss, **variant.metrics})
     traced = jax.make_jaxpr(all_of_it)(seed, Batch(*shapes))

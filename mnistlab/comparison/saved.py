@@ -6,7 +6,7 @@
 'holds'
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -279,23 +279,13 @@ def differing_settings(a: RunFolder, variant_a: str, b: RunFolder, variant_b: st
 
 
 def _settings(run: RunFolder, variant: str) -> dict[str, Any]:
-    base = _base(variant, run.config["run"]["variants"])
+    base = history.variant_of(variant, run.config["run"]["variants"])
     own = {**run.config["run"]["variants"][base]["config"], **run.variants[variant].runs[0].settings}
     names = ("data", "device", "matmul_precision", "xla_flags", "versions", "git_revision", "code_digest")
     about = {name: run.config.get(name) for name in names}
-    return _flat({"experiment": run.summary.get("experiment"), "protocol": run.summary.get("protocol"), **own, **about})
-
-
-def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """A nested mapping as one, names joined by points.
-
-    >>> _flat({"optimizer": {"name": "adam"}, "loss": "sum"})
-    {'optimizer.name': 'adam', 'loss': 'sum'}
-    """
-    flat: dict[str, Any] = {}
-    for name, value in tree.items():
-        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {prefix + name: value}
-    return flat
+    return config.flat(
+        {"experiment": run.summary.get("experiment"), "protocol": run.summary.get("protocol"), **own, **about}
+    )
 
 
 def _read_json(folder: Path, name: str, missing: str, advice: str) -> dict[str, Any]:
@@ -324,7 +314,7 @@ def _result(
     Raises:
       ValueError: summary, history and seeds are not of one run.
     """
-    base = _base(label, configs)
+    base = history.variant_of(label, configs)
     words = label.removeprefix(base).split()
     settings = {name: float(value) for name, _, value in (word.partition("=") for word in words)}
     metrics = {name: np.array(summary["values"], np.float64) for name, summary in entry["metrics"].items()}
@@ -345,21 +335,6 @@ def _result(
         seconds={},
         epoch_seconds=curves.values["seconds"],
     )
-
-
-def _base(label: str, names: Iterable[str]) -> str:
-    """The variant of a label, which is its name, in a sweep with settings after it.
-
-    >>> _base("my net learning_rate=0.1", ["my", "my net"])
-    'my net'
-
-    Raises:
-      ValueError: it is of none of the variants.
-    """
-    found = [name for name in names if f"{label} ".startswith(f"{name} ")]
-    if not found:
-        raise ValueError(f"config.json has no variant {label!r:.100}")
-    return max(found, key=len)
 
 
 def _at_the_end(curves: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
