@@ -108,14 +108,17 @@ def _compare(claim: Claim, results: Mapping[str, Result]) -> stats.Comparison | 
         right = paired(results[claim.left], results[claim.right], claim.metric)
     else:
         right = np.full(len(left), float(claim.right))
-    if claim.metric not in results[claim.left].metrics and not np.isfinite(left).any():
-        return None  # fewer epochs than the claim speaks of
+    names = [claim.left] + ([claim.right] if isinstance(claim.right, str) else [])
+    for name, values in zip(names, (left, right), strict=False):
+        if not np.isfinite(values).any() and not history.diverged(results[name]).all():
+            return None  # fewer epochs than the claim speaks of
     direction = claim.direction
     if direction == "same":
         direction = ">"
     elif direction == "about":
         # An intersection-union test: the nearer bound decides.
-        below = np.nanmean(left - right) <= 0
+        gap = (left - right)[np.isfinite(left - right)]
+        below = not len(gap) or np.mean(gap) <= 0
         right = right - claim.tolerance if below else right + claim.tolerance
         direction = ">" if below else "<"
     return stats.compare(left, right, direction=direction)
