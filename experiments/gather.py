@@ -69,8 +69,9 @@ def _write(
     protocol = departures.protocol_words(first.summary["protocol"], departed)
     where = f"{first.summary['data']['name']}, {protocol}, {len(seeds)} seeds"
     notices = [departures.notice(departed)] if departed else []
+    notices += [diverged] if (diverged := evidence.diverged(results)) else []
     blocks: list[report.Block] = [
-        *(report.Text(line, notice=True) for line in (*notices, *evidence.diverged_lines(results))),
+        *(report.Text(line, notice=True) for line in notices),
         report.Text(f"{len(found)} runs of {len(seeds)} seeds, joined from `{first.path.parent}`."),
         report.Heading("Claims"),
         evidence.claims_table(checked, departed),

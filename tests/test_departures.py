@@ -76,7 +76,7 @@ def test_verdicts_of_a_changed_run_do_not_judge_the_source():
     assert [item.verdict for item in changed] == [
         "changed run: the opposite holds",
         "changed run: holds",
-        "changed run: the opposite holds (they differ)",
+        "changed run: does not hold (they differ)",
         "not measured",
     ]
     assert all(item.sentence.startswith("Changed run (epochs 20 -> 3): ") for item in changed[:3])

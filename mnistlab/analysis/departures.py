@@ -85,8 +85,8 @@ def of_changed_run(checked: Sequence[Checked], departures: Sequence[str]) -> lis
         return list(checked)
     return [
         item._replace(
-            verdict=f"changed run: {_neutral(item.verdict)}",
-            sentence=f"Changed run ({'; '.join(departures)}): {_neutral(item.sentence)}",
+            verdict=f"changed run: {_neutral(item.verdict, item.claim.direction)}",
+            sentence=f"Changed run ({'; '.join(departures)}): {_neutral(item.sentence, item.claim.direction)}",
         )
         if item.verdict != "not measured"
         else item
@@ -94,9 +94,9 @@ def of_changed_run(checked: Sequence[Checked], departures: Sequence[str]) -> lis
     ]
 
 
-def _neutral(text: str) -> str:
+def _neutral(text: str, direction: str) -> str:
     """A verdict, or a sentence with one, without the word that is about a source."""
-    return text.replace("reversed", "the opposite holds", 1)
+    return text.replace("reversed", "the opposite holds" if direction in (">", "<") else "does not hold", 1)
 
 
 def _changes(own: Setup, now: Setup) -> list[str]:

@@ -454,8 +454,8 @@ def _leave(
     table = result_table(experiment, outcome)
     display.line("\n" + table.caption)
     display.line(report.text_table(table.header, table.rows))
-    for line in evidence.diverged_lines(outcome.results):
-        display.line(line)
+    if diverged := evidence.diverged(outcome.results):
+        display.line(f"\n{diverged}")
     display.line("\nClaims")
     for item in checked:
         display.line(f"({item.claim.id}) {item.claim.text}\n    {item.sentence}")
@@ -574,8 +574,9 @@ def _page(
     protocol = departures.protocol_words(options.protocol, departed)
     where = f"{outcome.dataset.name}, {protocol}, {_count(options.num_seeds, 'seed')}"
     notices = [departures.notice(departed)] if departed else []
+    notices += [diverged] if (diverged := evidence.diverged(outcome.results)) else []
     blocks: list[report.Block] = [
-        *(report.Text(line, notice=True) for line in (*notices, *evidence.diverged_lines(outcome.results))),
+        *(report.Text(line, notice=True) for line in notices),
         report.Text(experiment.question),
         report.Text(f"Protocol `{options.protocol}`. {experiment.quirks} Source: {experiment.source}."),
         report.Heading("Claims"),
