@@ -80,7 +80,7 @@ def _read(path: Path) -> dict[str, Any] | None:
 def _write(folder: Path, summaries: Mapping[tuple[str, str], dict[str, Any]], failures: list[str]) -> None:
     departed = {key: found for key, summary in summaries.items() if (found := departures.of_summary(summary))}
     tables, forest = _values({key: summary for key, summary in summaries.items() if key not in departed})
-    tables += _changed_table({key: summaries[key] for key in departed}, departed)
+    changed = _changed_table({key: summaries[key] for key in departed}, departed)
     verdicts = _verdicts(summaries, departed)
     seconds = [
         (name, protocol, summary["n_seeds"], f"{_seconds(summary):.0f}", summary["device"])
@@ -96,24 +96,25 @@ def _write(folder: Path, summaries: Mapping[tuple[str, str], dict[str, Any]], fa
         )
     if failures:
         blocks.append(report.Text("Not complete: " + "; ".join(failures) + "."))
+    pictures = []
+    for metric, rows in forest.items():
+        if rows:
+            label = metric.replace("_", " ")
+            svg, _ = report.save_figure(report.figure_forest(rows, label), folder / "figures", f"forest_{metric}")
+            pictures.append(report.Picture(svg, f"Reported and ours: {label}.", f"{label}, reported and ours"))
+    if tables:
+        inside = "`inside`: the source's one number lies in the 95 % prediction interval of a single run of ours (Student's t)."
+        blocks += [report.Text(inside), report.Heading("Reported and ours"), *tables, *pictures]
+    if changed:
+        blocks += [report.Heading("Changed runs"), *changed]
     blocks += [
-        report.Text(
-            "`inside`: the source's one number lies in the 95 % prediction interval of a single run of ours (Student's t)."
-        ),
-        report.Heading("Reported and ours"),
-        *tables,
         report.Heading("Claims"),
         verdicts,
         report.Heading("Time"),
         report.Table(("experiment", "protocol", "seeds", "wall time, s", "device"), seconds, "What each run took"),
     ]
-    for metric, rows in forest.items():
-        if rows:
-            label = metric.replace("_", " ")
-            svg, _ = report.save_figure(report.figure_forest(rows, label), folder / "figures", f"forest_{metric}")
-            blocks.insert(-4, report.Picture(svg, f"Reported and ours: {label}.", f"{label}, reported and ours"))
     markdown = []
-    for table in (*tables, verdicts):
+    for table in (*tables, *changed, verdicts):
         print(f"\n{table.caption}\n{report.text_table(table.header, table.rows)}")
         markdown.append(f"{table.caption}\n\n{report.markdown_table(table.header, table.rows)}\n")
     files.write_atomic(folder / "scoreboard.md", "\n".join(markdown))
