@@ -11,6 +11,7 @@ from mnistlab.analysis.claims import Claim
 from mnistlab.analysis.departures import Setup
 from mnistlab.comparison import experiment
 from mnistlab.config import AugmentConfig, OptimConfig, TrainConfig
+from mnistlab.errors import UserError
 
 OWN = TrainConfig("mlp512", optim=OptimConfig("adam", 1e-3), num_epochs=20)
 SEEDS = range(8)
@@ -87,3 +88,6 @@ def test_a_summary_of_before_departures_were_named_is_not_taken_for_the_protocol
     assert departures.of_summary({"departures": []}) == ()
     assert departures.of_summary({"departures": ["epochs 20 -> 3"]}) == ("epochs 20 -> 3",)
     assert departures.of_summary({}) == (departures.UNKNOWN,)
+    for junk in ("epochs", None, [1]):
+        with pytest.raises(UserError, match="departures is"):
+            departures.of_summary({"departures": junk})

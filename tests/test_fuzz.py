@@ -15,6 +15,7 @@ from run_folders import result_of, write_run
 
 from experiments import common, lenet_vs_dense, power, scoreboard
 from mnistlab import config
+from mnistlab.analysis import departures
 from mnistlab.analysis.claims import Claim
 from mnistlab.comparison import experiment, runs, workdirs
 from mnistlab.config import OptimConfig, TrainConfig
@@ -229,8 +230,10 @@ def read(folder):
 def board(folder):
     summary = scoreboard._read(folder / "summary.json")
     summaries = {("lenet_vs_dense", protocol): summary for protocol in experiment.PROTOCOLS}
+    departed = {key: departures.of_summary(summary) for key in summaries}
     scoreboard._values(summaries)
-    scoreboard._verdicts(summaries)
+    scoreboard._changed_table(summaries, departed)
+    scoreboard._verdicts(summaries, departed)
     scoreboard._seconds(summary)
     sorted({summary["device"], "cpu"})
     max(summary["n_seeds"], 1)
