@@ -1,7 +1,12 @@
-"""`python -m experiments` lists the entry points, one line each: the experiments, then the tools."""
+"""`python -m experiments` lists the entry points; `python -m experiments NAME --flag=value ...` runs one."""
 
-from experiments import common
+import sys
+
+from .cli import main as cli
 
 if __name__ == "__main__":
-    for heading, names in (("Experiments", common.names()), ("Tools", common.tools())):
-        print(f"{heading}\n" + "\n".join(f"  {name:28} {common.summary_line(name)}" for name in names))
+    name, *rest = sys.argv[1:] or ["--help"]
+    if name in ("--help", "-h"):
+        print(cli.listing())
+    else:
+        cli.run(name, rest, f"python -m experiments.{name}")

@@ -8,7 +8,7 @@ is compared only when both are the source's. The two protocols do the same.
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -17,15 +17,16 @@ import numpy as np
 from absl import flags
 from jax.flatten_util import ravel_pytree
 
-from experiments import common
 from mnistlab import config
-from mnistlab.analysis import departures, history, reported
+from mnistlab.analysis import claims, departures, history, reported
 from mnistlab.analysis.claims import Checked, Claim
-from mnistlab.comparison import experiment as engine
 from mnistlab.comparison import workdirs
-from mnistlab.comparison.experiment import Options
+from mnistlab.comparison.run import Log, silent
+from mnistlab.comparison.spec import Options
 from mnistlab.errors import UserError
-from mnistlab.report import report
+from mnistlab.report import figures, page, sections, text
+
+from . import common
 
 FLAGS = flags.FLAGS
 NAME = "backprop_by_hand"
@@ -174,7 +175,7 @@ def reproduces(value: Any, gradient: Weights) -> bool:
     return bool(full) and all(np.array_equal(np.round(ours, PRINTED_DECIMALS), theirs) for ours, theirs in arrays)
 
 
-def run(options: Options, learning_rate: float = LEARNING_RATE, display: engine.Display = engine.SILENT) -> dict:
+def run(options: Options, learning_rate: float = LEARNING_RATE, log: Log = silent) -> dict:
     """Runs the experiment in options.workdir and returns what summary.json holds.
 
     Raises:
@@ -195,8 +196,29 @@ def run(options: Options, learning_rate: float = LEARNING_RATE, display: engine.
     with workdirs.locked(options.workdir):
         workdirs.prepare(options.workdir, identity, options.resume)
         weights, points, targets = draw(options.first_seed)
-        points, targets = points[:num_points], targets[:num_points]
-        return _measure(options, identity, weights, points, targets, display)
+        drawn = weights, points[:num_points], targets[:num_points]
+        other_points, other_training = _departures(options.first_seed, identity)
+        departed = (*other_points, *other_training)
+        found = _measure(drawn, learning_rate, num_steps, not other_points)
+        checked = _claims(found, num_steps, other_points, departed)
+        tables = [
+            _gradient_table(found.methods),
+            _difference_table(found),
+            sections.measured_table(checked, "Claims, each one exact comparison"),
+        ]
+        for table in tables:
+            log(f"\n{table.caption}\n{text.text_table(table.header, table.rows)}")
+        summary = _summary(options, found, checked) | {"departures": list(departed)}
+        summary = workdirs.leave(
+            options.workdir,
+            identity=identity,
+            command=options.command,
+            title=departures.title(TITLE, departed),
+            blocks=[*_notice(departed), *_page(options, identity, found, tables)],
+            summary=summary,
+        )
+        log(f"\nreport: {options.workdir / 'report.html'}")
+        return summary
 
 
 def _check(num_steps: int, num_points: int, learning_rate: float) -> None:
@@ -208,182 +230,183 @@ def _check(num_steps: int, num_points: int, learning_rate: float) -> None:
         raise UserError(f"learning_rate is {learning_rate}; expected a number of more than 0")
 
 
+class Found(NamedTuple):
+    """What was measured."""
+
+    methods: dict[str, tuple[Any, Weights]]  # method -> loss and gradient
+    curves: dict[str, np.ndarray]  # "by hand" and "jax" -> float64 [steps + 1]
+    seconds: dict[str, float]
+    of_source: bool  # on the source's own points, so that its numbers can be compared
+
+    @property
+    def by_hand(self) -> tuple[Any, Weights]:
+        """Loss and gradient by hand."""
+        return self.methods["by hand, float64"]
+
+    def difference(self, method: str) -> float:
+        """Of a method's gradient to the one by hand."""
+        return largest_difference(self.methods[method][1], self.by_hand[1])
+
+    @property
+    def curve_difference(self) -> float:
+        """Of the two training curves, at most."""
+        return float(np.max(np.abs(self.curves["by hand"] - self.curves["jax"])))
+
+
 def _measure(
-    options: Options,
-    identity: dict[str, Any],
-    weights: Weights,
-    points: np.ndarray,
-    targets: np.ndarray,
-    display: engine.Display,
-) -> dict[str, Any]:
-    num_steps, learning_rate = identity["num_steps"], identity["learning_rate"]
-    other_points, other_training = _departures(options.first_seed, identity)
-    departed = (*other_points, *other_training)
+    drawn: tuple[Weights, np.ndarray, np.ndarray], learning_rate: float, num_steps: int, of_source: bool
+) -> Found:
+    weights, points, targets = drawn
     start = time.perf_counter()
-    by_hand = loss_by_hand(weights, points, targets), backward(weights, points, targets)
-    methods: dict[str, tuple[Any, Weights]] = {"by hand, float64": by_hand}
-    if not other_points:
+    loss_here = loss_by_hand(*drawn)
+    methods: dict[str, tuple[Any, Weights]] = {"by hand, float64": (loss_here, backward(*drawn))}
+    if of_source:
         methods["reported"] = (reported.results(NAME)["mlp_2_3_1"]["loss"], REPORTED)
     methods |= {
-        "jax.grad, float64": by_jax(weights, points, targets, jnp.float64),
-        "jax.grad, float32": by_jax(weights, points, targets, jnp.float32),
+        "jax.grad, float64": by_jax(*drawn, jnp.float64),
+        "jax.grad, float32": by_jax(*drawn, jnp.float32),
         "central differences, float64": (
-            by_hand[0],
+            loss_here,
             by_central_differences(lambda w: loss_by_hand(w, points, targets), weights),
         ),
     }
-    grad_seconds = time.perf_counter() - start
-
-    curves, seconds = {}, {"gradients": grad_seconds}
+    curves, seconds = {}, {"gradients": time.perf_counter() - start}
     for name, train in (("by hand", train_by_hand), ("jax", train_by_jax)):
         start = time.perf_counter()
-        curves[name] = train(weights, points, targets, learning_rate, num_steps)
+        curves[name] = train(*drawn, learning_rate, num_steps)
         seconds[f"{name.replace(' ', '_')}_training"] = time.perf_counter() - start
+    return Found(methods, curves, seconds, of_source)
 
-    difference = {name: largest_difference(gradient, by_hand[1]) for name, (_, gradient) in methods.items()}
-    curve_difference = float(np.max(np.abs(curves["by hand"] - curves["jax"])))
-    checked = _claims(by_hand, difference["jax.grad, float64"], curve_difference, num_steps, other_points, departed)
-    tables = [_gradient_table(methods), _difference_table(methods, difference)]
-    for table in (*tables, _claim_table(checked)):
-        display.line(f"\n{table.caption}\n{report.text_table(table.header, table.rows)}")
 
-    names = {"by hand": "by hand, NumPy", "jax": "jax.grad in lax.scan"}
-    lines = {names[name]: (curve[1:],) * 3 for name, curve in curves.items()}
-    figure = report.figure_lines(np.arange(1, num_steps + 1), lines, "gradient steps", "loss L", log_x=True)
-    svg, _ = report.save_figure(figure, options.workdir / "figures", "training")
-    first, last = curves["by hand"][0], curves["by hand"][-1]
-    blocks: list[report.Block] = [
-        report.Text(
-            "Do derivatives worked out by hand with the chain rule, written in NumPy alone, give the numbers of "
-            "automatic differentiation? A network 2-3-1 with sigmoids at its hidden units and its output, "
-            f"{len(points):,} points, L = 1/(2N) Σ (y − t)². Source: homework 4 of a computer vision course (document "
-            "004), part 1. Both protocols do the same here."
-        ),
-        report.Heading("Claims"),
-        _claim_table(checked),
-        report.Heading("Gradients"),
-        report.Text(
-            "Below L stand its derivatives; indices are those of the weights: `W1[unit,input]`. The source prints the gradient "
-            f"by W1 transposed, inputs first. Arrays are printed to {PRINTED_DECIMALS} decimals there, the loss and the gradient by b2 in full."
-        ),
-        *tables,
-        report.Text(
-            "float32 keeps 24 bits of a number, about 7 digits. Central differences lose a third of float64's 16 digits: a "
-            "smaller step would trade truncation for rounding. They share the loss with the derivation by hand and "
-            "none of its derivatives, so they check what a mistake in both others would not show."
-        ),
-        report.Heading("Training"),
-        report.Text(
-            f"Gradient descent from the same weights, every step over all points, learning rate {learning_rate:g}: the "
-            f"loss goes from {first:.6f} to {last:.6f} in {num_steps:,} steps. The targets are coin tosses, so there is little to "
-            f"learn: L = 1/8 is what the constant output 1/2 costs. The two curves differ by {curve_difference:.1e} at "
-            f"most. By hand it took {seconds['by_hand_training']:.2f} s; by JAX {seconds['jax_training']:.2f} s, "
-            "compilation included."
-        ),
-        report.Picture(
-            svg, "The loss by step, by hand and by JAX: one curve.", "two falling curves that lie on each other"
-        ),
-        report.Heading("How to repeat it"),
-        report.Command(options.command or f"python -m experiments.{NAME}"),
-    ]
+def _summary(options: Options, found: Found, checked: Sequence[Checked]) -> dict[str, Any]:
     metrics = {
-        "loss": by_hand[0],
-        "gradient_difference_float64": difference["jax.grad, float64"],
-        "gradient_difference_float32": difference["jax.grad, float32"],
-        "gradient_difference_central": difference["central differences, float64"],
-        "curve_difference": curve_difference,
-        "final_train_loss": last,
+        "loss": found.by_hand[0],
+        "gradient_difference_float64": found.difference("jax.grad, float64"),
+        "gradient_difference_float32": found.difference("jax.grad, float32"),
+        "gradient_difference_central": found.difference("central differences, float64"),
+        "curve_difference": found.curve_difference,
+        "final_train_loss": found.curves["by hand"][-1],
     }
-    summary = {
+    return {
         "experiment": NAME,
         "protocol": options.protocol,
-        "departures": list(departed),
         "data": None,
         "device": f"{jax.devices()[0].platform}: {jax.devices()[0].device_kind}",
         "n_seeds": 1,
         "variants": {
             "mlp_2_3_1": {
-                "params": sum(np.size(array) for array in weights),
+                "params": sum(np.size(array) for array in found.by_hand[1]),
                 "metrics": {name: history.summarize(np.array([value])) for name, value in metrics.items()},
             }
         },
-        "claims": checked,
-        "seconds": seconds,
+        "claims": [item.to_dict() for item in checked],
+        "seconds": found.seconds,
     }
-    if departed:
-        consequence = (
-            "The reported gradient is of the source's points alone, so nothing reported stands beside other points."
-        )
-        blocks.insert(0, report.Text(departures.notice(departed, consequence), notice=True))
-    title = departures.title(TITLE, departed)
-    workdirs.leave(
-        options.workdir, identity=identity, command=options.command, title=title, blocks=blocks, summary=summary
-    )
-    display.line(f"\nreport: {options.workdir / 'report.html'}")
-    return summary
 
 
-def _departures(seed: int, identity: dict[str, Any]) -> tuple[list[str], list[str]]:
+def _page(
+    options: Options, identity: Mapping[str, Any], found: Found, tables: Sequence[page.Table]
+) -> list[page.Block]:
+    gradient_table, difference_table, claim_table = tables
+    return [
+        page.Text(
+            "Do derivatives worked out by hand with the chain rule, written in NumPy alone, give the numbers of "
+            "automatic differentiation? A network 2-3-1 with sigmoids at its hidden units and its output, "
+            f"{identity['num_points']:,} points, L = 1/(2N) Σ (y − t)². Source: homework 4 of a computer vision course (document "
+            "004), part 1. Both protocols do the same here."
+        ),
+        page.Heading("Claims"),
+        claim_table,
+        page.Heading("Gradients"),
+        page.Text(
+            "Below L stand its derivatives; indices are those of the weights: `W1[unit,input]`. The source prints the gradient "
+            f"by W1 transposed, inputs first. Arrays are printed to {PRINTED_DECIMALS} decimals there, the loss and the gradient by b2 in full."
+        ),
+        gradient_table,
+        difference_table,
+        page.Text(
+            "float32 keeps 24 bits of a number, about 7 digits. Central differences lose a third of float64's 16 digits: a "
+            "smaller step would trade truncation for rounding. They share the loss with the derivation by hand and "
+            "none of its derivatives, so they check what a mistake in both others would not show."
+        ),
+        *_training(options, identity, found),
+        page.Heading("How to repeat it"),
+        page.Command(options.command or f"python -m experiments.{NAME}"),
+    ]
+
+
+def _training(options: Options, identity: Mapping[str, Any], found: Found) -> list[page.Block]:
+    num_steps, curve = identity["num_steps"], found.curves["by hand"]
+    names = {"by hand": "by hand, NumPy", "jax": "jax.grad in lax.scan"}
+    lines = {names[name]: (losses[1:],) * 3 for name, losses in found.curves.items()}
+    return [
+        page.Heading("Training"),
+        page.Text(
+            f"Gradient descent from the same weights, every step over all points, learning rate {identity['learning_rate']:g}: the "
+            f"loss goes from {curve[0]:.6f} to {curve[-1]:.6f} in {num_steps:,} steps. The targets are coin tosses, so there is little to "
+            f"learn: L = 1/8 is what the constant output 1/2 costs. The two curves differ by {found.curve_difference:.1e} at "
+            f"most. By hand it took {found.seconds['by_hand_training']:.2f} s; by JAX {found.seconds['jax_training']:.2f} s, "
+            "compilation included."
+        ),
+        page.draw_into(options.workdir / "figures")(
+            figures.lines(np.arange(1, num_steps + 1), lines, "gradient steps", "loss L", log="x"),
+            "training",
+            "The loss by step, by hand and by JAX: one curve.",
+            "two falling curves that lie on each other",
+        ),
+    ]
+
+
+def _departures(seed: int, identity: Mapping[str, Any]) -> tuple[list[str], list[str]]:
     """In what a run departs from the source's points, and in what from its steps and learning rate."""
     points = [f"seed 0 -> {seed}"] if seed else []
-    if identity["num_points"] != NUM_POINTS:
+    if identity["num_points"] < NUM_POINTS:
         points.append(f"the first {identity['num_points']:,} points")
     own = {"num_steps": NUM_STEPS, "learning_rate": LEARNING_RATE}
     return points, [f"{name} {own[name]:g} -> {identity[name]:g}" for name in own if identity[name] != own[name]]
 
 
-def _claims(
-    by_hand: tuple[Any, Weights],
-    gradient_difference: float,
-    curve_difference: float,
-    num_steps: int,
-    other_points: Sequence[str],
-    departed: Sequence[str],
-) -> list[dict[str, Any]]:
-    """The claims for summary.json; each is one deterministic comparison, so none has an interval."""
+def _notice(departed: Sequence[str]) -> list[page.Block]:
+    said = "The reported gradient is of the source's points alone, so nothing reported stands beside other points."
+    return [page.Text(departures.notice(departed, said), notice=True)] if departed else []
+
+
+def _claims(found: Found, num_steps: int, other_points: Sequence[str], departed: Sequence[str]) -> list[Checked]:
+    """Each claim is one exact comparison."""
+    claim = Claim("a", "float64 by hand reproduces every printed digit", "loss", "by hand", "same", "reported")
+    if not found.of_source:
+        checked = [Checked(claim, None, "not measured", "Not measured: other points than the source's.")]
+    else:
+        largest = f"{found.difference('reported'):.1e}"
+        if reproduces(*found.by_hand):
+            verdict, measured = (
+                "holds",
+                f"the arrays, printed to 1e-8, differ by {largest} at most; L and the gradient by b2 by 0.",
+            )
+        else:
+            verdict, measured = "reversed", f"the largest difference of a gradient is {largest}."
+        of_loss = float(found.by_hand[0]) - found.methods["reported"][0]
+        checked = [Checked(claim, None, verdict, f"{verdict}: {measured}", of_loss)]
     agrees = "by hand and jax.grad agree within 1e-12 in float64"
     same = f"trained for {num_steps:,} steps, both give the same curve within 1e-12"
-    checked = []
-    if not other_points:
-        printed = float(by_hand[0]) - reported.results(NAME)["mlp_2_3_1"]["loss"]
-        verdict = "holds" if reproduces(*by_hand) else "reversed"
-        largest = f"{largest_difference(by_hand[1], REPORTED):.1e}"
-        sentence = (
-            f"{verdict}: the arrays, printed to 1e-8, differ by {largest} at most; L and the gradient by b2 by 0."
-        )
-        if verdict == "reversed":
-            sentence = f"{verdict}: the largest difference of a gradient is {largest}."
-    else:
-        printed, verdict = None, "not measured"
-        sentence = "Not measured: other points than the source's."
-    claim = Claim("a", "float64 by hand reproduces every printed digit", "loss", "by hand", "same", "reported")
-    checked.append(Checked(claim, None, verdict, sentence).to_dict() | {"delta": printed, "n": 1})
-    asked = (("b", agrees, gradient_difference, other_points), ("c", same, curve_difference, departed))
-    for id, text, delta, changes in asked:
-        claim = Claim(id, text, "largest difference", "by hand", "about", "jax", TOLERANCE, ours=True)
-        verdict = "holds" if delta <= TOLERANCE else "reversed"
-        sentence = f"{verdict}: the largest difference is {delta:.1e}."
-        (item,) = departures.of_changed_run([Checked(claim, None, verdict, sentence)], changes)
-        checked.append(item.to_dict() | {"delta": delta, "n": 1})
+    for id, asked, error, changes in (
+        ("b", agrees, found.difference("jax.grad, float64"), other_points),
+        ("c", same, found.curve_difference, departed),
+    ):
+        claim = Claim(id, asked, "largest difference", "by hand", "about", "jax", TOLERANCE, ours=True)
+        item = claims.exact(claim, error, f"the largest difference is {error:.1e}.")
+        checked += departures.of_changed_run([item], changes)
     return checked
 
 
-def _claim_table(checked: list[dict[str, Any]]) -> report.Table:
-    rows = [
-        (c["id"], c["text"], "ours" if c["ours"] else "source", c["verdict"], c["sentence"].rpartition(": ")[2])
-        for c in checked
-    ]
-    return report.Table(("", "claim", "whose", "verdict", "measured"), rows, "Claims, each one exact comparison")
-
-
-def _gradient_table(methods: dict[str, tuple[Any, Weights]]) -> report.Table:
+def _gradient_table(methods: dict[str, tuple[Any, Weights]]) -> page.Table:
     rows: list[tuple[str, ...]] = [("L", *(_digits(value) for value, _ in methods.values()))]
     for field in Weights._fields:
         arrays = [np.asarray(getattr(gradient, field)) for _, gradient in methods.values()]
         for index in np.ndindex(arrays[0].shape):
             label = field + (f"[{','.join(map(str, index))}]" if index else "")
             rows.append((label, *(_digits(array[index]) for array in arrays)))
-    return report.Table(("quantity", *methods), rows, "The loss and its gradient, by method")
+    return page.Table(("quantity", *methods), rows, "The loss and its gradient, by method")
 
 
 def _digits(value: Any) -> str:
@@ -391,24 +414,23 @@ def _digits(value: Any) -> str:
     return str(np.asarray(value)[()]).replace("-", "−")
 
 
-def _difference_table(methods: dict[str, tuple[Any, Weights]], difference: dict[str, float]) -> report.Table:
-    by_hand = methods["by hand, float64"][0]
+def _difference_table(found: Found) -> page.Table:
+    def short(value: float) -> str:
+        return f"{value:.1e}".replace("-", "−")
+
+    loss_here = float(found.by_hand[0])
     rows = [
-        (
-            name,
-            f"{abs(float(value) - float(by_hand)):.1e}".replace("-", "−"),
-            f"{difference[name]:.1e}".replace("-", "−"),
-        )
-        for name, (value, _) in methods.items()
+        (name, short(abs(float(value) - loss_here)), short(found.difference(name)))
+        for name, (value, _) in found.methods.items()
         if not name.startswith("by hand")
     ]
-    return report.Table(("method", "of the loss", "of the gradient"), rows, "Largest absolute difference to by hand")
+    return page.Table(("method", "of the loss", "of the gradient"), rows, "Largest absolute difference to by hand")
 
 
 def _main() -> None:
     options = common.options(NAME)
     learning_rate = LEARNING_RATE if FLAGS.learning_rate is None else FLAGS.learning_rate
-    run(options, learning_rate, common.display(FLAGS.progress))
+    run(options, learning_rate, common.log)
 
 
 if __name__ == "__main__":

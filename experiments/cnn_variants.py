@@ -4,24 +4,25 @@ python -m experiments.cnn_variants [--seeds=8] [--variants=A,D] [--protocol=cont
 """
 
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 
-from experiments import common
 from mnistlab.analysis import history, stats
 from mnistlab.analysis.claims import Claim
-from mnistlab.comparison.experiment import Experiment, Outcome, Variant, reported_beside
-from mnistlab.config import OptimConfig, TrainConfig
-from mnistlab.report import report
-from mnistlab.report.report import Draw
+from mnistlab.comparison.outputs import reported_beside
+from mnistlab.comparison.spec import Experiment, Findings, Outcome, Variant
+from mnistlab.config import OptimConfig
+from mnistlab.report import page, text
+from mnistlab.report.page import Draw
 
-A = TrainConfig(
-    model="cnn_a",
+from . import common
+
+A = Variant(
+    "cnn_a",
     dataset="mnist",
     order="file",
     split="test_halves_swapped",  # the first 5,000 test images validate, the last 5,000 test
-    optim=OptimConfig("rmsprop", 1e-3),
+    optimizer=OptimConfig("rmsprop", 1e-3),
     batch_size=32,
     num_epochs=100,
     patience_epochs=10,
@@ -35,10 +36,8 @@ DESCRIPTIONS = {
     "E": "D with inception blocks (the network around them is ours)",
 }
 
-REPORTED = {name: Variant(replace(A, model=f"cnn_{name.lower()}"), text) for name, text in DESCRIPTIONS.items()}
-CONTROLLED = {
-    name: replace(variant, config=replace(variant.config, pixel_scale=1 / 255)) for name, variant in REPORTED.items()
-}
+REPORTED = {name: replace(A, model=f"cnn_{name.lower()}", description=text) for name, text in DESCRIPTIONS.items()}
+CONTROLLED = {name: replace(variant, pixel_scale=1 / 255) for name, variant in REPORTED.items()}
 
 CLAIMS = (
     Claim("a", "more layers help: D > A", "test_accuracy", "D", ">", "A"),
@@ -50,7 +49,7 @@ CLAIMS = (
 )
 
 
-def source_table(outcome: Outcome, draw: Draw) -> tuple[list[report.Block], dict[str, Any]]:
+def source_table(outcome: Outcome, draw: Draw) -> Findings:
     """The source's table (model, description, loss, accuracy) with ours beside it, and the two halves of the test set."""
     del draw
     theirs = reported_beside("cnn_variants", outcome)
@@ -64,10 +63,10 @@ def source_table(outcome: Outcome, draw: Draw) -> tuple[list[report.Block], dict
             (
                 name,
                 DESCRIPTIONS.get(name, name),
-                report.format_value("loss", number.get("test_loss")),
-                report.format_value("loss", loss["mean"]),
-                report.format_value("accuracy", number.get("test_accuracy")),
-                report.format_value("accuracy", accuracy["mean"]),
+                text.format_value("loss", number.get("test_loss")),
+                text.format_value("loss", loss["mean"]),
+                text.format_value("accuracy", number.get("test_accuracy")),
+                text.format_value("accuracy", accuracy["mean"]),
             )
         )
         gap = history.metric(result, "test_accuracy - val_accuracy")
@@ -77,30 +76,29 @@ def source_table(outcome: Outcome, draw: Draw) -> tuple[list[report.Block], dict
         halves.append(
             (
                 name,
-                report.format_value("accuracy", first["mean"]),
-                report.format_value("accuracy", accuracy["mean"]),
-                report.format_interval(mean, *interval, signed=True),
+                text.format_value("accuracy", first["mean"]),
+                text.format_value("accuracy", accuracy["mean"]),
+                text.format_interval(mean, *interval, signed=True),
             )
         )
         summary[name] = {"mean": history.plain(mean), "ci95": [history.plain(bound) for bound in interval]}
     header = ("model", "description", "loss, reported", "loss, ours", "accuracy, reported", "accuracy, ours")
     caption = "Test loss and accuracy as the source prints them, and ours (mean over seeds)"
-    beside: list[report.Block] = (
-        [report.Heading("The source's table"), report.Table(header, rows, caption)] if theirs else []
-    )
-    return [
+    beside: list[page.Block] = [page.Heading("The source's table"), page.Table(header, rows, caption)] if theirs else []
+    blocks: list[page.Block] = [
         *beside,
-        report.Heading("The two halves of the test set"),
-        report.Text(
+        page.Heading("The two halves of the test set"),
+        page.Text(
             "The test images stand in their original order. The first 5,000 come from other writers than the last 5,000, "
             "and the source validates on the former and tests on the latter: the difference below is one of data, not of networks."
         ),
-        report.Table(
+        page.Table(
             ("model", "accuracy, first 5,000", "accuracy, last 5,000", "difference [95 %]"),
             halves,
             "One network, two halves",
         ),
-    ], {"test_halves": summary}
+    ]
+    return Findings(blocks, {"test_halves": summary})
 
 
 EXPERIMENT = Experiment(

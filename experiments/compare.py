@@ -12,14 +12,15 @@ from pathlib import Path
 import numpy as np
 from absl import flags
 
-from experiments import common
 from mnistlab.analysis import claims, departures, history
 from mnistlab.analysis.claims import Checked, Claim
-from mnistlab.comparison import runs, workdirs
-from mnistlab.comparison.runs import RunFolder
+from mnistlab.comparison import saved, workdirs
+from mnistlab.comparison.saved import RunFolder
 from mnistlab.errors import UserError
-from mnistlab.report import evidence, report
-from mnistlab.training.train import Result
+from mnistlab.report import figures, page, sections, text
+from mnistlab.training.result import Result
+
+from . import common
 
 NAME = "compare"
 FLAGS = flags.FLAGS
@@ -27,22 +28,22 @@ FLAGS = flags.FLAGS
 
 def main(run_a: str, run_b: str) -> None:
     """Reads both runs, compares them, and only then writes."""
-    a, b = runs.read_run(Path(run_a)), runs.read_run(Path(run_b))
-    pairs = runs.pair_variants(a, b, FLAGS.variant_a, FLAGS.variant_b)
+    a, b = saved.read_run(Path(run_a)), saved.read_run(Path(run_b))
+    pairs = saved.pair_variants(a, b, FLAGS.variant_a, FLAGS.variant_b)
     results: dict[str, Result] = {}
     questions = []
     for number, (variant_a, variant_b) in enumerate(pairs, start=1):
         left, right = _labels(a, variant_a, b, variant_b)
         results |= {left: a.variants[variant_a], right: b.variants[variant_b]}
         for result in (results[left], results[right]):
-            runs.check_metric(result, FLAGS.metric)
-        text = f"{left} {FLAGS.direction} {right}"
-        questions.append(Claim(str(number), text, FLAGS.metric, left, FLAGS.direction, right, ours=True))
+            saved.check_metric(result, FLAGS.metric)
+        asked = f"{left} {FLAGS.direction} {right}"
+        questions.append(Claim(str(number), asked, FLAGS.metric, left, FLAGS.direction, right, ours=True))
     checked = claims.check(questions, results)
     print(f"A: {_about(a)}\nB: {_about(b)}")
     for item in checked:
-        table = evidence.evidence_table([item])
-        print(f"\n{report.text_table(table.header, table.rows)}\n\n{item.sentence}")
+        table = sections.evidence_table([item])
+        print(f"\n{text.text_table(table.header, table.rows)}\n\n{item.sentence}")
     folder = common.workdir(NAME)
     with workdirs.made_anew(folder, NAME):
         _write(folder, a, b, pairs, results, checked)
@@ -69,30 +70,30 @@ def _write(
     results: Mapping[str, Result],
     checked: list[Checked],
 ) -> None:
-    picture = report.draw_into(folder / "figures")
+    picture = page.draw_into(folder / "figures")
     metric = FLAGS.metric.replace("_", " ")
     where = " and ".join(dict.fromkeys(_about(run) for run in (a, b)))
-    blocks: list[report.Block] = [
-        report.Text(f"A: `{a.path}`, {_about(a)}. B: `{b.path}`, {_about(b)}."),
-        report.Text(f"Compared by {metric}, paired by seed: {len(a.seeds)} seeds."),
-        report.Heading("Claims"),
-        evidence.claims_table(checked),
-        *evidence.quotable(checked, where),
-        report.Heading("What differs"),
+    blocks: list[page.Block] = [
+        page.Text(f"A: `{a.path}`, {_about(a)}. B: `{b.path}`, {_about(b)}."),
+        page.Text(f"Compared by {metric}, paired by seed: {len(a.seeds)} seeds."),
+        page.Heading("Claims"),
+        sections.claims_table(checked),
+        *sections.quotable(checked, where),
+        page.Heading("What differs"),
         *_differing(a, b, pairs, checked),
-        report.Heading("Seeds"),
-        evidence.seeds_picture(FLAGS.metric, results, picture),
-        *evidence.difference_pictures(checked, results, picture),
-        report.Heading("Learning curves"),
+        page.Heading("Seeds"),
+        sections.seeds_picture(FLAGS.metric, results, picture),
+        *sections.difference_pictures(checked, results, picture),
+        page.Heading("Learning curves"),
     ]
     for item in checked:
         sides = {item.claim.left: results[item.claim.left], str(item.claim.right): results[str(item.claim.right)]}
         for quantity in ("accuracy", "loss"):
             blocks.append(picture(*_curves(sides, f"val_{quantity}", item.claim.id)))
-        both = report.figure_history({name: result.history for name, result in sides.items()})
+        both = figures.history({name: result.history for name, result in sides.items()})
         caption = f"({item.claim.id}) Training (running mean of the epoch) and validation of both."
-        blocks.append(report.Details("Training curves", [picture(both, f"history_{item.claim.id}", caption)]))
-    blocks += [report.Heading("How to repeat it"), report.Command(common.command())]
+        blocks.append(page.Details("Training curves", [picture(both, f"history_{item.claim.id}", caption)]))
+    blocks += [page.Heading("How to repeat it"), page.Command(common.command())]
     identity = {"experiment": NAME, "runs": [str(a.path), str(b.path)], "seeds": list(a.seeds), "variants": pairs}
     identity |= {"metric": FLAGS.metric, "direction": FLAGS.direction}
     summary = {
@@ -122,17 +123,17 @@ def _both(left: object, right: object) -> object:
     return left if left == right else [left, right]
 
 
-def _differing(a: RunFolder, b: RunFolder, pairs: list[tuple[str, str]], checked: list[Checked]) -> list[report.Block]:
+def _differing(a: RunFolder, b: RunFolder, pairs: list[tuple[str, str]], checked: list[Checked]) -> list[page.Block]:
     """What a difference may be owed to: a table a pair."""
-    blocks: list[report.Block] = []
+    blocks: list[page.Block] = []
     for item, (variant_a, variant_b) in zip(checked, pairs, strict=True):
         rows = [
-            (name, *(report.MISSING if value is None else str(value) for value in values))
-            for name, *values in runs.differing_settings(a, variant_a, b, variant_b)
+            (name, *(text.MISSING if value is None else str(value) for value in values))
+            for name, *values in saved.differing_settings(a, variant_a, b, variant_b)
         ]
         caption = f"({item.claim.id}) What differs between {item.claim.left} and {item.claim.right}"
-        empty = report.Text(f"({item.claim.id}) Nothing differs: the two should be equal.")
-        blocks.append(report.Table(("setting", "A", "B"), rows, caption) if rows else empty)
+        empty = page.Text(f"({item.claim.id}) Nothing differs: the two should be equal.")
+        blocks.append(page.Table(("setting", "A", "B"), rows, caption) if rows else empty)
     return blocks
 
 
@@ -146,7 +147,7 @@ def _curves(sides: Mapping[str, Result], metric: str, number: str) -> tuple[obje
         for name, result in sides.items()
     }
     label = metric.replace("val_", "validation ")
-    figure = report.figure_sweep(np.arange(1, num_epochs + 1), curves, "epoch", label, log_x=False)
+    figure = figures.sweep(np.arange(1, num_epochs + 1), curves, "epoch", label, log_x=False)
     return figure, f"{metric}_{number}", f"({number}) {label.capitalize()} by epoch, mean over the seeds."
 
 

@@ -4,40 +4,56 @@ python -m experiments.fashion_lenet_regularizers [--seeds=8] [--protocol=control
 """
 
 from dataclasses import replace
-from typing import Any
 
-from experiments import common
 from mnistlab.analysis.claims import Claim
-from mnistlab.comparison.experiment import Experiment, Outcome, Variant, class_pictures
-from mnistlab.config import OptimConfig, TrainConfig
-from mnistlab.report import report
-from mnistlab.report.report import Draw
+from mnistlab.comparison.outputs import class_pictures
+from mnistlab.comparison.spec import Experiment, Findings, Outcome, Variant
+from mnistlab.config import OptimConfig
+from mnistlab.report import images, page
+from mnistlab.report.page import Draw
+
+from . import common
 
 LEARNING_RATES = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
 
-BASELINE = TrainConfig(
-    model="lenet5_relu",
+BASELINE = Variant(
+    "lenet5_relu",
     dataset="fashion_mnist",
     order="file",
     split="random_80_20",
     loss="categorical",
-    optim=OptimConfig("adam", 1e-2),
+    optimizer=OptimConfig("adam", 1e-2),
     batch_size=128,
     num_epochs=10,
+    description="Adam at 1e-2, 10 epochs",
+    curve="fashion_lenet5_relu",
 )
-DROPOUT = replace(BASELINE, model="lenet5_relu_dropout", optim=OptimConfig("adam", 1e-3), num_epochs=15)
-BATCHNORM = replace(BASELINE, model="lenet5_relu_batchnorm", num_epochs=15)
 
 REPORTED = {
-    "baseline": Variant(BASELINE, "Adam at 1e-2, 10 epochs", "fashion_lenet5_relu"),
-    "dropout": Variant(
-        DROPOUT, "dropout 0.5 after every hidden layer; Adam at 1e-3, 15 epochs", "fashion_lenet5_dropout"
+    "baseline": BASELINE,
+    "dropout": replace(
+        BASELINE,
+        model="lenet5_relu_dropout",
+        optimizer=OptimConfig("adam", 1e-3),
+        num_epochs=15,
+        description="dropout 0.5 after every hidden layer; Adam at 1e-3, 15 epochs",
+        curve="fashion_lenet5_dropout",
     ),
-    "batchnorm": Variant(BATCHNORM, "batch normalisation there; Adam at 1e-2, 15 epochs", "fashion_lenet5_batchnorm"),
+    "batchnorm": replace(
+        BASELINE,
+        model="lenet5_relu_batchnorm",
+        num_epochs=15,
+        description="batch normalisation there; Adam at 1e-2, 15 epochs",
+        curve="fashion_lenet5_batchnorm",
+    ),
 }
 CONTROLLED = {
-    name: Variant(
-        replace(variant.config, num_epochs=15), "15 epochs, rate chosen on validation", None, None, LEARNING_RATES
+    name: replace(
+        variant,
+        num_epochs=15,
+        description="15 epochs, rate chosen on validation",
+        curve=None,
+        learning_rates=LEARNING_RATES,
     )
     for name, variant in REPORTED.items()
 }
@@ -51,14 +67,14 @@ CLAIMS = (
 )
 
 
-def mistakes(outcome: Outcome, draw: Draw) -> tuple[list[report.Block], dict[str, Any]]:
+def mistakes(outcome: Outcome, draw: Draw) -> Findings:
     """Images, confusion matrices and predictions."""
     train = outcome.dataset.train
-    figure = report.figure_predictions(train.image[:25], train.label[:25], None, outcome.dataset.class_names, 5, 5)
-    blocks: list[report.Block] = [draw(figure, "first_images", "The first 25 development images with their labels.")]
+    figure = images.predictions(train.image[:25], train.label[:25], None, outcome.dataset.class_names, 5, 5)
+    blocks: list[page.Block] = [draw(figure, "first_images", "The first 25 development images with their labels.")]
     for name in outcome.results:
         blocks += class_pictures(name, outcome, draw)
-    return [report.Heading("Images and mistakes"), *blocks], {}
+    return Findings([page.Heading("Images and mistakes"), *blocks])
 
 
 EXPERIMENT = Experiment(

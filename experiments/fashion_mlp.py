@@ -3,38 +3,44 @@
 python -m experiments.fashion_mlp [--seeds=8] [--protocol=controlled]
 """
 
-from typing import Any
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import common
 from mnistlab import timing
 from mnistlab.analysis.claims import Claim
-from mnistlab.comparison.experiment import Experiment, Outcome, Variant, class_pictures
-from mnistlab.config import OptimConfig, TrainConfig
-from mnistlab.nets import models
-from mnistlab.report import report
-from mnistlab.report.report import Draw
+from mnistlab.comparison.outputs import class_pictures
+from mnistlab.comparison.spec import Experiment, Findings, Outcome, Variant
+from mnistlab.config import OptimConfig
+from mnistlab.report import images, page
+from mnistlab.report.page import Draw
+from mnistlab.training import loop
+
+from . import common
 
 LEARNING_RATES = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
 
-MLP = TrainConfig(
-    model="mlp_128_64",
+MLP = Variant(
+    "mlp_128_64",
     dataset="fashion_mnist",
     order="file",
     split="random_80_20",
     loss="categorical",  # one-hot targets; the integer form gives the same numbers
-    optim=OptimConfig("adam", 1e-2),
+    optimizer=OptimConfig("adam", 1e-2),
     batch_size=128,
     num_epochs=20,
+    description="Adam at 1e-2",
+    curve="fashion_mlp_128_64",
 )
 
-REPORTED = {"mlp_128_64": Variant(MLP, "Adam at 1e-2", "fashion_mlp_128_64")}
+REPORTED = {"mlp_128_64": MLP}
 CONTROLLED = {
-    "mlp_128_64": Variant(MLP, "learning rate chosen on validation", learning_rates=LEARNING_RATES),
-    "rate_1e-2": Variant(MLP, "the source's learning rate", "fashion_mlp_128_64"),
+    "mlp_128_64": replace(
+        MLP, description="learning rate chosen on validation", curve=None, learning_rates=LEARNING_RATES
+    ),
+    "rate_1e-2": replace(MLP, description="the source's learning rate"),
 }
 
 CLAIMS = (
@@ -43,7 +49,7 @@ CLAIMS = (
 )
 
 
-def exercises(outcome: Outcome, draw: Draw) -> tuple[list[report.Block], dict[str, Any]]:
+def exercises(outcome: Outcome, draw: Draw) -> Findings:
     """What the homework asks for beside the training."""
     dataset = outcome.dataset
     names = dataset.class_names
@@ -60,31 +66,31 @@ def exercises(outcome: Outcome, draw: Draw) -> tuple[list[report.Block], dict[st
         ("copying each image", f"{1e3 * np.median(copying.finished_seconds):.3f}"),
         ("viewing them all by reshape", f"{1e3 * np.median(viewing.finished_seconds):.4f}"),
     ]
-    network = models.make_model(MLP.model)
+    network = loop.make_model(MLP.model)
     first = jnp.asarray(image[:1], jnp.float32) / 255
     logits = jax.jit(lambda key: network.apply(network.init(key, first), first))(jax.random.key(0))
     output = np.asarray(jax.nn.softmax(logits)[0])
     untrained = [(name, f"{value:.4f}") for name, value in zip(names, output, strict=True)]
-    blocks: list[report.Block] = [
-        report.Heading("The data"),
-        report.Table(("array", "shape", "type"), shapes, "Shapes of all arrays"),
-        report.Table(("class", "images"), per_class, "Development images of each class"),
+    blocks: list[page.Block] = [
+        page.Heading("The data"),
+        page.Table(("array", "shape", "type"), shapes, "Shapes of all arrays"),
+        page.Table(("class", "images"), per_class, "Development images of each class"),
     ]
     for title, split in (("development", dataset.train), ("test", dataset.test)):
-        figure = report.figure_predictions(split.image[:25], split.label[:25], None, names, 5, 5)
+        figure = images.predictions(split.image[:25], split.label[:25], None, names, 5, 5)
         blocks.append(draw(figure, f"first_{title}_images", f"The first 25 {title} images with their labels."))
     blocks += [
-        report.Table(("flattening 28x28 to 784", "milliseconds"), flattening, "Copying against viewing, median of 3"),
-        report.Table(
+        page.Table(("flattening 28x28 to 784", "milliseconds"), flattening, "Copying against viewing, median of 3"),
+        page.Table(
             ("class", "probability"),
             [*untrained, ("sum", f"{output.sum():.4f}")],
             "The untrained network on the first image",
         ),
-        report.Heading("Mistakes"),
+        page.Heading("Mistakes"),
     ]
     for name in outcome.results:
         blocks += class_pictures(name, outcome, draw)
-    return blocks, {"untrained_output_sum": float(output.sum())}
+    return Findings(blocks, {"untrained_output_sum": float(output.sum())})
 
 
 EXPERIMENT = Experiment(

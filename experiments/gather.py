@@ -9,35 +9,40 @@ import importlib
 from pathlib import Path
 from typing import Any
 
-from experiments import common
 from mnistlab import files
 from mnistlab.analysis import claims, departures, history
 from mnistlab.analysis.claims import Checked
-from mnistlab.comparison import runs, workdirs
-from mnistlab.comparison.runs import RunFolder
+from mnistlab.comparison import saved, workdirs
+from mnistlab.comparison.saved import RunFolder
 from mnistlab.errors import UserError
-from mnistlab.report import evidence, report
-from mnistlab.training.train import Result
+from mnistlab.report import figures, page, sections, text
+from mnistlab.training.result import Result
+
+from . import common
 
 NAME = "gather"
 
 
 def main(folder: str) -> None:
     """Reads all runs, joins them, and only then writes."""
-    paths = sorted(path.parent for path in Path(folder).glob("*/config.json"))
+    try:
+        paths = sorted(path.parent for path in Path(folder).glob("*/config.json"))
+    except OSError as error:
+        raise UserError(f"cannot read {folder}: {error.strerror}; expected what launch/sweep.sh left") from error
     if not paths:
         raise UserError(f"{folder} holds no folders of runs; expected what launch/sweep.sh left")
-    found = [runs.read_run(path) for path in paths]
-    results = runs.join_runs(found)
+    found = [saved.read_run(path) for path in paths]
+    results = saved.join_runs(found)
     name = found[0].summary["experiment"]
-    if name not in common.names():
-        raise UserError(f"{paths[0]} is of {name!r}, which is no experiment of this release")
-    experiment = importlib.import_module(f"experiments.{name}").EXPERIMENT
+    module = importlib.import_module(f"{__package__}.{name}") if name in common.names() else None
+    experiment = getattr(module, "EXPERIMENT", None)
+    if experiment is None:
+        raise UserError(f"{paths[0]} is of {name!r}, which is no experiment of this release that trains")
     departed = departures.of_summary(found[0].summary)  # of all: they differ in their seeds alone
     checked = departures.of_changed_run(claims.check(experiment.claims, results), departed)
-    table = evidence.claims_table(checked, departed)
+    table = sections.claims_table(checked, departed)
     seeds = sorted(seed for run in found for seed in run.seeds)
-    print(f"{name}: {len(found)} runs, {len(seeds)} seeds\n\n{report.text_table(table.header, table.rows)}")
+    print(f"{name}: {len(found)} runs, {len(seeds)} seeds\n\n{text.text_table(table.header, table.rows)}")
     target = common.workdir(f"{name}_gathered")
     with workdirs.made_anew(target, NAME):
         _write(target, departures.title(experiment.title, departed), found, seeds, results, checked)
@@ -52,7 +57,7 @@ def _write(
     results: dict[str, Result],
     checked: list[Checked],
 ) -> None:
-    draw = report.draw_into(target / "figures")
+    draw = page.draw_into(target / "figures")
     first = found[0]
     departed = departures.of_summary(first.summary)
     variants: dict[str, Any] = {}
@@ -69,22 +74,22 @@ def _write(
     protocol = departures.protocol_words(first.summary["protocol"], departed)
     where = f"{first.summary['data']['name']}, {protocol}, {len(seeds)} seeds"
     notices = [departures.notice(departed)] if departed else []
-    notices += [diverged] if (diverged := evidence.diverged(results)) else []
-    blocks: list[report.Block] = [
-        *(report.Text(line, notice=True) for line in notices),
-        report.Text(f"{len(found)} runs of {len(seeds)} seeds, joined from `{first.path.parent}`."),
-        report.Heading("Claims"),
-        evidence.claims_table(checked, departed),
-        *evidence.quotable(checked, where),
-        report.Heading("Seeds"),
-        evidence.seeds_picture("test_accuracy", results, draw),
-        *evidence.difference_pictures(checked, results, draw),
-        report.Heading("Learning curves"),
+    notices += [diverged] if (diverged := sections.diverged(results)) else []
+    blocks: list[page.Block] = [
+        *(page.Text(line, notice=True) for line in notices),
+        page.Text(f"{len(found)} runs of {len(seeds)} seeds, joined from `{first.path.parent}`."),
+        page.Heading("Claims"),
+        sections.claims_table(checked, departed),
+        *sections.quotable(checked, where),
+        page.Heading("Seeds"),
+        sections.seeds_picture("test_accuracy", results, draw),
+        *sections.difference_pictures(checked, results, draw),
+        page.Heading("Learning curves"),
     ]
     for name, result in results.items():
         caption = f"{name}: training (running mean of the epoch) and validation."
-        blocks.append(draw(report.figure_history({name: result.history}), f"history_{name}", caption))
-    blocks += [report.Heading("How to repeat it"), report.Command(common.command())]
+        blocks.append(draw(figures.history({name: result.history}), f"history_{name}", caption))
+    blocks += [page.Heading("How to repeat it"), page.Command(common.command())]
     files.write_atomic(target / "history.csv", history.to_csv(results))
     identity = first.config["run"] | {"tool": NAME, "seeds": seeds, "gathered": [str(run.path) for run in found]}
     workdirs.leave(target, identity=identity, command=common.command(), title=title, blocks=blocks, summary=summary)

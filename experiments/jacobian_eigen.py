@@ -8,37 +8,31 @@ MNIST (for each of --seeds), with its singular vectors. The two protocols do the
 """
 
 import itertools
-import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from absl import flags
 
-from experiments import common
-from mnistlab import config
-from mnistlab.analysis import departures, history
+from mnistlab.analysis import claims, departures, history
 from mnistlab.analysis.claims import Checked, Claim
-from mnistlab.analysis.departures import Setup
-from mnistlab.comparison import experiment as engine
-from mnistlab.comparison import workdirs
-from mnistlab.comparison.experiment import Options
-from mnistlab.config import OptimConfig, TrainConfig
-from mnistlab.data import datasets
-from mnistlab.data.datasets import Dataset
+from mnistlab.comparison import nets
+from mnistlab.comparison.spec import Experiment, Findings, Outcome, Variant
+from mnistlab.config import OptimConfig
 from mnistlab.errors import UserError
 from mnistlab.nets import models
-from mnistlab.report import report
-from mnistlab.training import train
+from mnistlab.report import figures, images, page, text
+from mnistlab.report.page import Draw
+from mnistlab.training.trained import Trained
 
-FLAGS = flags.FLAGS
-NAME = "jacobian_eigen"
-TITLE = "Jacobians and eigenvectors, four ways"
+from . import common
+
 POINT = np.array([1.0, 3.0])
 MATRIX = np.array([[3.0, 2.0], [2.0, 3.0]])
-DENSE = TrainConfig("dense", optim=OptimConfig("adam", 1e-3), batch_size=256, num_epochs=5)
+DENSE = Variant(
+    "dense", optimizer=OptimConfig("adam", 1e-3), batch_size=256, num_epochs=5, description="dense 128 relu, dense 10"
+)
 NUM_SINGULAR_IMAGES = 5
 TOLERANCE = 1e-12  # float64, automatic differentiation and eigenpairs
 DIFFERENCE_TOLERANCE = 1e-8  # float64, finite differences
@@ -151,85 +145,41 @@ def first_of_each_class(label: np.ndarray) -> np.ndarray:
 # The experiment
 
 
-def run(options: Options, display: engine.Display = engine.SILENT) -> dict[str, Any]:
-    """Runs the experiment in options.workdir and returns what summary.json holds.
-
-    Raises:
-      UserError: an impossible option, a workdir that holds another run.
-    """
-    train_config = config.check(engine.override(DENSE, options.overrides))
-    seeds = config.check_seeds(options.first_seed, options.num_seeds)
-    departed = departures.between({"dense": Setup(DENSE)}, {"dense": Setup(train_config)}, {})
-    identity = {
-        "experiment": NAME,
-        "protocol": options.protocol,
-        "seeds": list(seeds),
-        "config": config.to_json(train_config),
-    }
-    with workdirs.locked(options.workdir):
-        workdirs.prepare(options.workdir, identity, options.resume)
-        dataset = datasets.load(train_config.dataset, data_dir=options.data_dir)
-        start = time.perf_counter()
-        small = _small_checks()
-        display.begin("dense", train_config.num_epochs)
-        result = train.run(train_config, dataset, seeds, on_epoch=lambda epoch: display.epoch("dense", epoch))
-        display.end()
-        if (diverged := history.diverged(result)).any():
-            seed = result.runs[int(np.argmax(diverged))].seed
+def derivatives(outcome: Outcome, draw: Draw) -> Findings:
+    """Parts 3 and 4 of the source, and the Jacobian of the network that was trained."""
+    small = _small_checks()
+    checks = _small_claims(small)
+    blocks: list[page.Block] = [
+        page.Heading("Jacobian of a polynomial"),
+        _jacobian_table(small),
+        page.Text(
+            "The source asks for the gradient of y, which is the gradient of the sum of y: the column sums of the Jacobian. They "
+            "are its row sums, and hold all there is to know, only because this Jacobian is diagonal."
+        ),
+        page.Heading("Eigenvalues and eigenvectors"),
+        _eigen_table(small),
+        page.Text(
+            "An eigenvalue of a symmetric matrix moves as dλ = v′ dA v, so dλ/dA = vv′: here [[½, ½], [½, ½]] and "
+            "[[½, −½], [−½, ½]]. Central differences go through NumPy's solver for general matrices."
+        ),
+    ]
+    metrics = {}
+    for name, trained in outcome.trained.items():
+        if (diverged := history.diverged(trained.result)).any():
+            seed = trained.result.runs[int(np.argmax(diverged))].seed
             raise UserError(f"seed {seed} diverged, so that its Jacobian is not finite; take a smaller learning_rate")
-        network = _network(result, dataset)
-        tables = [_jacobian_table(small), _eigen_table(small), _network_table(network), _spectrum_table(network)]
-        checked = _claims(small, network, departed)
-        for table in (*tables, _claim_table(checked)):
-            display.line(f"\n{table.caption}\n{report.text_table(table.header, table.rows)}")
-        metrics = {
-            "test_accuracy": result.metrics["test_accuracy"],
+        network = _network(trained, outcome)
+        blocks += _network_blocks(name, network, draw)
+        checks += departures.of_changed_run(_network_claims(network), outcome.departures)
+        metrics[name] = {
             "leading_singular_value": network.singular_values[:, :, 0].mean(axis=1),
             "last_singular_value": network.singular_values[:, :, -1].mean(axis=1),
         }
-        errors = {name.replace(", ", "_").replace(" ", "_"): [row.error] for name, row in small.jacobians.items()}
-        device = jax.devices()[0]
-        summary = {
-            "experiment": NAME,
-            "protocol": options.protocol,
-            "departures": list(departed),
-            "data": {
-                "name": dataset.name,
-                "fingerprint": dataset.fingerprint,
-                "limit_examples": train_config.limit_examples,
-            },
-            "device": f"{device.platform}: {device.device_kind}",
-            "n_seeds": len(seeds),
-            "variants": {
-                "polynomial": {"params": 0, "metrics": _summaries(errors)},
-                "eigenpairs": {"params": 0, "metrics": _summaries({"residual": small.residuals})},
-                "dense": {"params": models.count_parameters(network.params), "metrics": _summaries(metrics)},
-            },
-            "claims": checked,
-            "seconds": {"total": time.perf_counter() - start, **result.seconds},
-        }
-        workdirs.leave(
-            options.workdir,
-            identity=identity,
-            command=options.command,
-            title=departures.title(TITLE, departed),
-            blocks=[
-                *(
-                    [report.Text(departures.notice(departed, "That is of the trained network alone."), notice=True)]
-                    if departed
-                    else []
-                ),
-                *_page(options, train_config, result, network, tables, checked),
-            ],
-            summary=summary,
-            dataset=dataset,
-        )
-        display.line(f"\nreport: {options.workdir / 'report.html'}")
-    return summary
+    return Findings(blocks, {"polynomial_errors": _errors(small)}, checks, metrics)
 
 
-def _summaries(metrics: dict[str, Any]) -> dict[str, Any]:
-    return {name: history.summarize(np.asarray(values, np.float64)) for name, values in metrics.items()}
+def _errors(small: "_Small") -> dict[str, float]:
+    return {name.replace(", ", "_").replace(" ", "_"): row.error for name, row in small.jacobians.items()}
 
 
 class _Jacobian(NamedTuple):
@@ -283,21 +233,19 @@ class _Network(NamedTuple):
     jacobians: np.ndarray  # float32 [10, 10, 784]: image, logit, pixel; of the first seed
     singular_values: np.ndarray  # float64 [S, 10, 10]: seed, image, from large to small
     errors: dict[str, float]
-    accuracy: np.ndarray  # float64 [S], test
     ink: np.ndarray  # float64 [784]: share of the training images in which the pixel is not black
 
 
-def _network(result: train.Result, dataset: Dataset) -> _Network:
-    image, label = engine.test_examples(result, dataset)
+def _network(trained: Trained, outcome: Outcome) -> _Network:
+    image, label = nets.test_examples(trained.result, outcome.dataset)
     chosen = first_of_each_class(label)
     pixels = image[chosen].reshape(len(chosen), -1).astype(np.float32) / 255
-    params = [jax.tree.map(lambda leaf, k=k: leaf[k], result.state.params) for k in range(len(result.runs))]
+    params = [jax.tree.map(lambda leaf, k=k: leaf[k], trained.state.params) for k in range(len(trained.result.runs))]
     jacobians = [network_jacobians(one, pixels) for one in params]
     values = np.linalg.svd(np.stack(jacobians).astype(np.float64), compute_uv=False)
     errors = network_errors(params[0], pixels[0])
-    accuracy = result.metrics["test_accuracy"]
-    ink = np.mean(dataset.train.image.reshape(-1, pixels.shape[1]) > 0, axis=0)
-    return _Network(params[0], pixels, label[chosen], jacobians[0], values, errors, accuracy, ink)
+    ink = np.mean(outcome.dataset.train.image.reshape(-1, pixels.shape[1]) > 0, axis=0)
+    return _Network(params[0], pixels, label[chosen], jacobians[0], values, errors, ink)
 
 
 def shared_directions(jacobians: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -315,53 +263,51 @@ def _matrix(matrix: np.ndarray) -> str:
     return "[" + ", ".join("[" + ", ".join(f"{value:.6g}" for value in row) + "]" for row in matrix) + "]"
 
 
-def _jacobian_table(small: _Small) -> report.Table:
+def _jacobian_table(small: _Small) -> page.Table:
     rows = []
     for name, (matrix, error) in small.jacobians.items():
         sums = "[" + ", ".join(f"{value:.6g}" for value in matrix.sum(axis=1)) + "]"
         rows.append((name, _matrix(matrix), sums, _exponent(error)))
     source = "[" + ", ".join(f"{value:g}" for value in small.sums) + "]"
-    rows.append(("gradient of the sum, as the source", report.MISSING, source, _exponent(float(_sum_error(small)))))
+    rows.append(("gradient of the sum, as the source", text.MISSING, source, _exponent(float(_sum_error(small)))))
     header = ("method", "Jacobian", "row sums", "largest error")
-    return report.Table(header, rows, "y = 3x² + 2x + 3 at x = (1, 3); reported: [8, 20]")
+    return page.Table(header, rows, "y = 3x² + 2x + 3 at x = (1, 3); reported: [8, 20]")
 
 
 def _sum_error(small: _Small) -> np.floating:
     return np.abs(small.sums - polynomial_jacobian(POINT).sum(axis=1)).max()
 
 
-def _eigen_table(small: _Small) -> report.Table:
+def _eigen_table(small: _Small) -> page.Table:
     rows = []
     for k, (value, vector) in enumerate(zip(small.pairs.values, small.pairs.vectors.T, strict=True)):
         direction = "(" + ", ".join(f"{component / abs(vector[0]):.6g}".replace("-", "−") for component in vector) + ")"
         errors = (small.residuals[k], small.gradient_errors[k], small.difference_errors[k])
         rows.append((f"{value:.15g}", direction, *map(_exponent, errors)))
     header = ("eigenvalue", "eigenvector", "|Av − λv|, v of length 1", "dλ/dA − vv′, autodiff", "central differences")
-    return report.Table(header, rows, "A = [[3, 2], [2, 3]], float64; reported: 5 with (1, 1) and 1 with (1, −1)")
+    return page.Table(header, rows, "A = [[3, 2], [2, 3]], float64; reported: 5 with (1, 1) and 1 with (1, −1)")
 
 
-def _network_table(network: _Network) -> report.Table:
+def _network_table(network: _Network) -> page.Table:
     rows = [(name, _exponent(error)) for name, error in network.errors.items()]
     caption = "The network's 10 × 784 Jacobian at one test image against reverse mode in float64"
-    return report.Table(("method", "largest difference / largest element"), rows, caption)
+    return page.Table(("method", "largest difference / largest element"), rows, caption)
 
 
-def _spectrum_table(network: _Network) -> report.Table:
+def _spectrum_table(network: _Network) -> page.Table:
     left, values, _ = np.linalg.svd(network.jacobians.astype(np.float64), full_matrices=False)
     rows = []
     for k, digit in enumerate(network.label):
         u = left[k, :, 0]
         pair = sorted((int(u.argmax()), int(u.argmin())))
-        numbers = [report.format_significant(value) for value in values[k, [0, 1, 8, 9]]]
+        numbers = [text.format_significant(value) for value in values[k, [0, 1, 8, 9]]]
         share = f"{100 * values[k, 0] ** 2 / (values[k] ** 2).sum():.0f} %"
         rows.append((str(digit), *numbers, share, f"{pair[0]} against {pair[1]}"))
     header = ("digit", "σ₁", "σ₂", "σ₉", "σ₁₀", "σ₁² of all", "what σ₁ moves most")
-    return report.Table(
-        header, rows, "Singular values of the Jacobian at the first test image of each digit, first seed"
-    )
+    return page.Table(header, rows, "Singular values of the Jacobian at the first test image of each digit, first seed")
 
 
-def _ink_table(network: _Network) -> report.Table:
+def _ink_table(network: _Network) -> page.Table:
     _, shared = shared_directions(network.jacobians)
     weight = np.mean(shared[:NUM_SINGULAR_IMAGES] ** 2, axis=0)
     bounds = [-1.0, 0.0, 0.003, 0.03, 0.1, 0.3, 1.0]
@@ -372,145 +318,107 @@ def _ink_table(network: _Network) -> report.Table:
         share = weight[within].mean() / weight.mean() if within.any() else np.nan
         rows.append((label, int(within.sum()), f"{share:.2f}"))
     header = ("training images that ink the pixel", "pixels", "squared weight / mean over all pixels")
-    return report.Table(header, rows, f"Where the {NUM_SINGULAR_IMAGES} leading shared directions lie")
+    return page.Table(header, rows, f"Where the {NUM_SINGULAR_IMAGES} leading shared directions lie")
 
 
-def _claims(small: _Small, network: _Network, departed: Sequence[str]) -> list[dict[str, Any]]:
-    """The claims for summary.json; each is one exact comparison, so none has an interval."""
+def _exact(id: str, what: str, error: float, tolerance: float, *, ours: bool = False) -> Checked:
+    claim = Claim(id, what, "largest error", "float64", "about", 0.0, tolerance, ours)
+    return claims.exact(claim, error, f"the largest error is {_exponent(error)}; at most {tolerance:g} was asked.")
+
+
+def _small_claims(small: _Small) -> list[Checked]:
     jacobian = max(row.error for name, row in small.jacobians.items() if "central" not in name)
     eigenvalues = float(np.abs(small.pairs.values - [5.0, 1.0]).max())
+    gradients = float(small.gradient_errors.max())
+    return [
+        _exact("a", "the Jacobian of y at (1, 3) is diag(8, 20)", jacobian, TOLERANCE),
+        _exact("b", "the eigenvalues of A are 5 and 1", eigenvalues, TOLERANCE),
+        _exact("c", "Av = λv", float(small.residuals.max()), TOLERANCE),
+        _exact("d", "dλ/dA by autodiff equals vv′", gradients, TOLERANCE, ours=True),
+    ]
+
+
+def _network_claims(network: _Network) -> list[Checked]:
     modes = network.errors["forward mode, float64"]
     differences = next(error for name, error in network.errors.items() if name.startswith("central"))
-    asked = [
-        ("a", "the Jacobian of y at (1, 3) is diag(8, 20)", jacobian, TOLERANCE, False),
-        ("b", "the eigenvalues of A are 5 and 1", eigenvalues, TOLERANCE, False),
-        ("c", "Av = λv", float(small.residuals.max()), TOLERANCE, False),
-        ("d", "dλ/dA by autodiff equals vv′", float(small.gradient_errors.max()), TOLERANCE, True),
-        ("e", "forward and reverse mode agree on the network's Jacobian", modes, TOLERANCE, True),
-        ("f", "finite differences agree with it", differences, DIFFERENCE_TOLERANCE, True),
+    return [
+        _exact("e", "forward and reverse mode agree on the network's Jacobian", modes, TOLERANCE, ours=True),
+        _exact("f", "finite differences agree with it", differences, DIFFERENCE_TOLERANCE, ours=True),
     ]
-    checked = []
-    for id, text, error, tolerance, ours in asked:
-        verdict = "holds" if error <= tolerance else "reversed"
-        sentence = f"{verdict}: the largest error is {_exponent(error)}, under {tolerance:g} is asked."
-        claim = Claim(id, text, "largest error", "float64", "about", 0.0, tolerance, ours)
-        of_network = id in ("e", "f")
-        (item,) = departures.of_changed_run([Checked(claim, None, verdict, sentence)], departed if of_network else ())
-        checked.append(item.to_dict() | {"delta": error, "n": 1})
-    return checked
 
 
-def _claim_table(checked: list[dict[str, Any]]) -> report.Table:
-    rows = [
-        (c["id"], c["text"], "ours" if c["ours"] else "source", c["verdict"], _exponent(c["delta"])) for c in checked
-    ]
-    header = ("", "claim", "whose", "verdict", "largest error")
-    return report.Table(header, rows, "Claims, each one exact comparison in float64")
-
-
-def _page(
-    options: Options,
-    train_config: TrainConfig,
-    result: train.Result,
-    network: _Network,
-    tables: Sequence[report.Table],
-    checked: list[dict[str, Any]],
-) -> list[report.Block]:
-    folder = options.workdir / "figures"
-    jacobian_table, eigen_table, network_table, spectrum_table = tables
-
-    def picture(figure: Any, name: str, caption: str, alt: str) -> report.Picture:
-        return report.Picture(report.save_figure(figure, folder, name)[0], caption, alt)
-
+def _network_blocks(name: str, network: _Network, draw: Draw) -> list[page.Block]:
     values = network.singular_values
     by_image = values.mean(axis=0)  # over the seeds
     lines = {"mean over the ten images": (by_image.mean(axis=0), by_image.min(axis=0), by_image.max(axis=0))}
-    spectrum = report.figure_lines(
-        np.arange(1, 11), lines, "index k", "singular value σₖ", band="lowest to highest image"
-    )
+    spectrum = figures.lines(np.arange(1, 11), lines, "index k", "singular value σₖ", band="lowest to highest image")
     one = int(network.label[0])
     _, single_values, single = np.linalg.svd(network.jacobians[0].astype(np.float64), full_matrices=False)
     all_values, shared = shared_directions(network.jacobians)
 
-    def images(vectors: np.ndarray, sizes: np.ndarray) -> Any:
-        titles = [f"σ{'₁₂₃₄₅'[k]} = {report.format_significant(sizes[k])}" for k in range(NUM_SINGULAR_IMAGES)]
-        return report.figure_singular_images(vectors[:NUM_SINGULAR_IMAGES].reshape(-1, 28, 28), titles)
+    def directions(vectors: np.ndarray, sizes: np.ndarray) -> Any:
+        titles = [f"σ{'₁₂₃₄₅'[k]} = {text.format_significant(sizes[k])}" for k in range(NUM_SINGULAR_IMAGES)]
+        return images.signed(vectors[:NUM_SINGULAR_IMAGES].reshape(-1, 28, 28), titles)
 
-    accuracy = ", ".join(f"{value:.4f}" for value in network.accuracy)
     return [
-        report.Text(
-            "Do closed form, forward mode, reverse mode and finite differences give the same derivatives, and does Av = λv "
-            "hold for the eigenvectors found by hand? Beyond the source: the derivative of an eigenvalue, and the Jacobian "
-            "of a trained network. Source: document 001, parts 3 and 4. Both protocols do the same here."
+        page.Heading(f"Jacobian of the trained network {name}"),
+        page.Text(
+            "Row i, column j of its Jacobian is what logit i gains for each unit of brightness (0 to 1) of pixel j, at one image. "
+            "Reverse mode needs one pass per logit (10), forward mode one per pixel (784)."
         ),
-        report.Heading("Claims"),
-        _claim_table(checked),
-        report.Heading("Jacobian of a polynomial"),
-        jacobian_table,
-        report.Text(
-            "The source asks for the gradient of y, which is the gradient of the sum of y: the column sums of the Jacobian. They "
-            "are its row sums, and hold all there is to know, only because this Jacobian is diagonal."
-        ),
-        report.Heading("Eigenvalues and eigenvectors"),
-        eigen_table,
-        report.Text(
-            "An eigenvalue of a symmetric matrix moves as dλ = v′ dA v, so dλ/dA = vv′: here [[½, ½], [½, ½]] and "
-            "[[½, −½], [−½, ½]]. Central differences go through NumPy's solver for general matrices."
-        ),
-        report.Heading("Jacobian of a trained network"),
-        report.Text(
-            f"A dense net 784-128-10 with relu, trained for {train_config.num_epochs} epoch(s) of "
-            f"{train_config.optim.name} on MNIST; test accuracy {accuracy}. Row i, column j of its Jacobian is what logit i gains for each unit of brightness (0 to 1) of pixel j, at "
-            "one image. Reverse mode needs one pass a logit (10), forward mode one a pixel (784)."
-        ),
-        network_table,
-        report.Text(
+        _network_table(network),
+        page.Text(
             "The net is linear between the kinks of its relus, so central differences are exact but for rounding unless a step "
             "crosses one."
         ),
-        spectrum_table,
-        picture(
+        _spectrum_table(network),
+        draw(
             spectrum,
             "singular_values",
-            f"Singular values at ten test images, one of each digit (mean over {len(result.runs)} seed(s)).",
+            f"Singular values at ten test images, one of each digit (mean over {len(values)} seed(s)).",
             "singular values falling from the first to the tenth",
         ),
-        report.Text(
+        page.Text(
             "A right singular vector is a direction in the space of images, its singular value how fast the logits move along "
             "it: σ₁ is the most that a step of length 1 can change them. The last column of the table names the two logits that "
             "the first direction pulls apart most."
         ),
-        picture(
-            images(single, single_values),
+        draw(
+            directions(single, single_values),
             "singular_vectors_image",
             f"Leading right singular vectors at one test image, a {one}, first seed: red pixels push the logits one way, blue "
             "the other (the sign of all together is arbitrary).",
             "five 28 by 28 pictures of signed weights",
         ),
-        picture(
-            images(shared, all_values),
+        draw(
+            directions(shared, all_values),
             "singular_vectors_shared",
             "The same of all ten images' Jacobians stacked: directions that matter on average (σ is the root mean square).",
             "five 28 by 28 pictures of signed weights",
         ),
         _ink_table(network),
-        report.Text(
+        page.Text(
             "Strokes show faintly in the middle; the heaviest weights sit on the rim, on pixels that few images ink. Adam "
             "divides a gradient by its own size, so a weight that is rarely moved is moved as far as any other: trained with "
             "`--optimizer=sgd --learning_rate=0.3` to nearly the same accuracy, the seldom inked pixels (0.3 to 3 %) fell from 1.8 "
             "to 0.4 and the often inked ones rose from 0.7 to 1.8. Pixels that are never inked keep their random start."
         ),
-        report.Heading("How to repeat it"),
-        report.Command(options.command or f"python -m experiments.{NAME}"),
     ]
 
 
-def _main() -> None:
-    options = common.options(NAME)
-    run(options, common.display(FLAGS.progress))
-
+EXPERIMENT = Experiment(
+    name="jacobian_eigen",
+    title="Jacobians and eigenvectors, four ways",
+    source="assignment 1 of a deep learning course, parts 3 and 4 (document 001)",
+    question=(
+        "Do closed form, forward mode, reverse mode and finite differences give the same derivatives, and does Av = λv hold for "
+        "the eigenvectors found by hand? Beyond the source: the derivative of an eigenvalue, and the Jacobian of a trained network."
+    ),
+    quirks="Both protocols do the same here.",
+    reported={"dense": DENSE},
+    controlled={"dense": DENSE},
+    extra=derivatives,
+)
 
 if __name__ == "__main__":
-    common.define_run_flags()
-    common.define_training_flags()
-    common.enter(_main)
+    common.main(EXPERIMENT)

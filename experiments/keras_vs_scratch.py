@@ -4,43 +4,55 @@ python -m experiments.keras_vs_scratch [--seeds=8] [--protocol=controlled] [--te
 """
 
 from dataclasses import replace
-from typing import Any
 
-from experiments import common
 from mnistlab.analysis import history
 from mnistlab.analysis.claims import Claim
-from mnistlab.comparison.experiment import Experiment, Outcome, Variant, reported_beside
-from mnistlab.config import OptimConfig, TrainConfig
-from mnistlab.report import report
-from mnistlab.report.report import Draw
-from mnistlab.training import scratch
+from mnistlab.comparison.outputs import reported_beside
+from mnistlab.comparison.spec import Experiment, Findings, Outcome, Variant
+from mnistlab.config import OptimConfig
+from mnistlab.report import page, text
+from mnistlab.report.page import Draw
+from mnistlab.training import by_hand
 
-KERAS = TrainConfig(
-    model="mlp512",
+from . import common
+
+KERAS = Variant(
+    "mlp512",
     dataset="fashion_mnist",
     order="file",
     split="test_is_validation",
-    optim=OptimConfig("adam", 1e-3),
+    optimizer=OptimConfig("adam", 1e-3),
     batch_size=32,
     num_epochs=70,
+    description="dense 512 relu, dropout 0.2, dense 10",
+    curve="fashion_mlp512_keras",
 )
 WITHOUT_BIASES = (("use_bias", False),)
 DROPOUT_AT_EVALUATION = (("dropout_at_evaluation", True),)
-SCRATCH = replace(KERAS, batch_size=64, loss_reduction="sum", model_options=(*WITHOUT_BIASES, *DROPOUT_AT_EVALUATION))
+SCRATCH = replace(
+    KERAS,
+    batch_size=64,
+    loss_reduction="sum",
+    model_options=(*WITHOUT_BIASES, *DROPOUT_AT_EVALUATION),
+    program=by_hand.make_step_functions,
+    description="the same by hand",
+    curve="fashion_mlp512_scratch",
+)
+FAIR = replace(KERAS, curve=None)
 
 REPORTED = {
-    "keras": Variant(KERAS, "dense 512 relu, dropout 0.2, dense 10", "fashion_mlp512_keras"),
-    "scratch": Variant(SCRATCH, "the same by hand", "fashion_mlp512_scratch", scratch.make_program),
+    "keras": KERAS,
+    "scratch": SCRATCH,
 }
 CONTROLLED = {
-    "keras": Variant(KERAS, "the framework's"),
-    "batch_64": Variant(replace(KERAS, batch_size=64), "batch 64 instead of 32"),
-    "without_biases": Variant(replace(KERAS, model_options=WITHOUT_BIASES), "no biases"),
-    "dropout_at_evaluation": Variant(
-        replace(KERAS, model_options=DROPOUT_AT_EVALUATION), "dropout stays on in evaluation"
+    "keras": replace(FAIR, description="the framework's"),
+    "batch_64": replace(FAIR, batch_size=64, description="batch 64 instead of 32"),
+    "without_biases": replace(FAIR, model_options=WITHOUT_BIASES, description="no biases"),
+    "dropout_at_evaluation": replace(
+        FAIR, model_options=DROPOUT_AT_EVALUATION, description="dropout stays on in evaluation"
     ),
-    "summed_loss": Variant(replace(KERAS, loss_reduction="sum"), "gradient of the summed loss"),
-    "scratch": Variant(SCRATCH, "all four", None, scratch.make_program),
+    "summed_loss": replace(FAIR, loss_reduction="sum", description="gradient of the summed loss"),
+    "scratch": replace(SCRATCH, description="all four", curve=None),
 }
 
 CLAIMS = (
@@ -62,25 +74,25 @@ CLAIMS = (
 )
 
 
-def source_table(outcome: Outcome, draw: Draw) -> tuple[list[report.Block], dict[str, Any]]:
+def source_table(outcome: Outcome, draw: Draw) -> Findings:
     """The source's own comparison with ours beside it, and what each difference costs."""
     del draw
     theirs = reported_beside("keras_vs_scratch", outcome)
     if not theirs:
-        return _ablation(outcome), {}
+        return Findings(_ablation(outcome))
     num_examples = len(outcome.dataset.train.label)
 
     def ours(name: str, metric: str, factor: float = 1.0) -> str:
         if name not in outcome.results:
-            return report.MISSING
+            return text.MISSING
         mean = history.summarize(history.metric(outcome.results[name], metric))["mean"]
-        return report.MISSING if mean is None else report.format_significant(factor * mean, 4)
+        return text.MISSING if mean is None else text.format_significant(factor * mean, 4)
 
     def row(title: str, metric: str, factor: float, scratch_says: str, keras_says: str) -> tuple[str, ...]:
         return (title, scratch_says, ours("scratch", metric, factor), keras_says, ours("keras", metric, factor))
 
     def percent(name: str, metric: str) -> str:
-        return report.format_significant(100 * theirs[name][metric], 4)
+        return text.format_significant(100 * theirs[name][metric], 4)
 
     rows = [
         row(
@@ -112,14 +124,14 @@ def source_table(outcome: Outcome, draw: Draw) -> tuple[list[report.Block], dict
         ),
     ]
     header = ("metric", "without Keras, reported", "without Keras, ours", "Keras, reported", "Keras, ours")
-    blocks: list[report.Block] = [
-        report.Heading("The source's table"),
-        report.Table(header, rows, "The source's comparison; ours beside it (mean over seeds)"),
+    blocks: list[page.Block] = [
+        page.Heading("The source's table"),
+        page.Table(header, rows, "The source's comparison; ours beside it (mean over seeds)"),
     ]
-    return blocks + _ablation(outcome), {}
+    return Findings(blocks + _ablation(outcome))
 
 
-def _ablation(outcome: Outcome) -> list[report.Block]:
+def _ablation(outcome: Outcome) -> list[page.Block]:
     steps = [name for name in CONTROLLED if name in outcome.results and name not in ("keras",)]
     if len(steps) < 2 or "keras" not in outcome.results:
         return []
@@ -130,14 +142,12 @@ def _ablation(outcome: Outcome) -> list[report.Block]:
             gap = history.metric(outcome.results[name], metric) - history.metric(outcome.results["keras"], metric)
             summary = history.summarize(gap)
             numbers = (float("nan") if value is None else value for value in (summary["mean"], *summary["ci95"]))
-            cells.append(report.format_interval(*numbers, signed=True))
+            cells.append(text.format_interval(*numbers, signed=True))
         rows.append(tuple(cells))
     header = ("difference from keras", "test accuracy [95 %]", "test loss [95 %]")
     return [
-        report.Heading("One difference at a time"),
-        report.Table(
-            header, rows, "What each difference alone changes, and all four together (scratch); paired by seed"
-        ),
+        page.Heading("One difference at a time"),
+        page.Table(header, rows, "What each difference alone changes, and all four together (scratch); paired by seed"),
     ]
 
 

@@ -6,33 +6,37 @@ python -m experiments.lenet5_adadelta [--seeds=8] [--protocol=controlled]
 import platform
 from dataclasses import replace
 from importlib.metadata import version
-from typing import Any
 
 import jax
 import numpy as np
 
-from experiments import common
 from mnistlab.analysis.claims import Claim
-from mnistlab.comparison.experiment import Experiment, Outcome, Variant
-from mnistlab.config import OptimConfig, TrainConfig
-from mnistlab.report import report
-from mnistlab.report.report import Draw
+from mnistlab.comparison.spec import Experiment, Findings, Outcome, Variant
+from mnistlab.config import OptimConfig
+from mnistlab.report import page
+from mnistlab.report.page import Draw
 
-LENET5 = TrainConfig(
-    model="lenet5_adadelta",
+from . import common
+
+LENET5 = Variant(
+    "lenet5_adadelta",
     dataset="mnist",
     split="test_is_validation",
-    optim=OptimConfig("adadelta", 1.0),
+    optimizer=OptimConfig("adadelta", 1.0),
     batch_size=128,
     num_epochs=12,
+    description="dropout 0.25 and 0.5, Adadelta at 1.0",
+    curve="mnist_lenet5_adadelta",
 )
-FAIR = replace(LENET5, split="random_55_5")  # validation images are taken from the training set, not from the test set
+FAIR = replace(
+    LENET5, split="random_55_5", curve=None
+)  # validation images are taken from the training set, not from the test set
 
-REPORTED = {"lenet5_dropout": Variant(LENET5, "dropout 0.25 and 0.5, Adadelta at 1.0", "mnist_lenet5_adadelta")}
+REPORTED = {"lenet5_dropout": LENET5}
 CONTROLLED = {
-    "lenet5_dropout": Variant(FAIR, "dropout 0.25 and 0.5, Adadelta at 1.0"),
-    "without_dropout": Variant(replace(FAIR, dropout_rate=0.0), "no dropout"),
-    "adam": Variant(replace(FAIR, optim=OptimConfig("adam", 1e-3)), "Adam at 1e-3"),
+    "lenet5_dropout": FAIR,
+    "without_dropout": replace(FAIR, dropout_rate=0.0, description="no dropout"),
+    "adam": replace(FAIR, optimizer=OptimConfig("adam", 1e-3), description="Adam at 1e-3"),
 }
 
 CLAIMS = (
@@ -42,12 +46,12 @@ CLAIMS = (
 )
 
 
-def source_table(outcome: Outcome, draw: Draw) -> tuple[list[report.Block], dict[str, Any]]:
+def source_table(outcome: Outcome, draw: Draw) -> Findings:
     """The source's one-row table with our row under it."""
     del draw
     result = outcome.results.get("lenet5_dropout")
     if result is None:
-        return [], {}
+        return Findings()
     header = ("#", "framework", "Python", "hardware", "training time, s", "test loss", "test accuracy")
     seconds = np.nansum(result.epoch_seconds, axis=1).mean()
     ours = (
@@ -60,7 +64,7 @@ def source_table(outcome: Outcome, draw: Draw) -> tuple[list[report.Block], dict
         f"{result.metrics['test_accuracy'].mean():.4f}",
     )
     theirs = ("source", "Keras 2.1.6, TensorFlow 1.11.0", "3.6.5", "GeForce MX250", "99.07", "0.0299", "0.9905")
-    return [report.Heading("The source's table"), report.Table(header, [theirs, ours], "As the source prints it")], {}
+    return Findings([page.Heading("The source's table"), page.Table(header, [theirs, ours], "As the source prints it")])
 
 
 EXPERIMENT = Experiment(

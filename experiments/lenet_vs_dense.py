@@ -5,36 +5,49 @@ python -m experiments.lenet_vs_dense [--seeds=8] [--protocol=controlled] [--vari
 
 from dataclasses import replace
 
-from experiments import common
 from mnistlab.analysis.claims import Claim
-from mnistlab.comparison.experiment import Experiment, Variant
-from mnistlab.config import OptimConfig, TrainConfig
+from mnistlab.comparison.spec import Experiment, Variant
+from mnistlab.config import OptimConfig
 
-LENET5 = TrainConfig(
-    model="lenet5",
+from . import common
+
+LENET5 = Variant(
+    "lenet5",
     dataset="mnist",
     split="test_halves",
     loss="double_softmax",
-    optim=OptimConfig("adam", 1e-3),
+    optimizer=OptimConfig("adam", 1e-3),
     batch_size=256,
     num_epochs=20,
+    description="conv 6, conv 16, dense 120, 84, 10 with tanh; softmax twice",
+    curve="mnist_lenet5_tanh",
 )
-DENSE = replace(LENET5, model="dense", loss="cross_entropy")
-LENET5_LOGITS = replace(LENET5, loss="cross_entropy")
-SLOW = OptimConfig("adam", 1e-4)
+LENET5_LOGITS = replace(LENET5, loss="cross_entropy", description="LeNet-5 on true logits", curve=None)
+DENSE = replace(LENET5_LOGITS, model="dense", description="dense 128 relu, dense 10", curve="mnist_dense128")
+
+
+def slow(variant: Variant) -> Variant:
+    """The variant at a tenth of its learning rate."""
+    return replace(variant, optimizer=OptimConfig("adam", 1e-4), description="a tenth of the learning rate", curve=None)
+
+
+def whole_batch(variant: Variant) -> Variant:
+    """The variant with one step per epoch."""
+    return replace(variant, batch_size=60_000, description="one step per epoch", curve=None)
+
 
 REPORTED = {
-    "lenet5": Variant(LENET5, "conv 6, conv 16, dense 120, 84, 10 with tanh; softmax twice", "mnist_lenet5_tanh"),
-    "dense": Variant(DENSE, "dense 128 relu, dense 10", "mnist_dense128"),
-    "lenet5_rate_1e-4": Variant(replace(LENET5, optim=SLOW), "a tenth of the learning rate", beside=True),
-    "lenet5_batch_60000": Variant(replace(LENET5, batch_size=60_000), "one step an epoch", beside=True),
+    "lenet5": LENET5,
+    "dense": DENSE,
+    "lenet5_rate_1e-4": replace(slow(LENET5), by_default=False),
+    "lenet5_batch_60000": replace(whole_batch(LENET5), by_default=False),
 }
 CONTROLLED = {
-    "lenet5": Variant(LENET5_LOGITS, "LeNet-5 on true logits"),
-    "dense": Variant(DENSE, "dense 128 relu, dense 10"),
-    "lenet5_double_softmax": Variant(LENET5, "the source's loss", "mnist_lenet5_tanh"),
-    "lenet5_rate_1e-4": Variant(replace(LENET5_LOGITS, optim=SLOW), "a tenth of the learning rate"),
-    "lenet5_batch_60000": Variant(replace(LENET5_LOGITS, batch_size=60_000), "one step an epoch"),
+    "lenet5": LENET5_LOGITS,
+    "dense": replace(DENSE, curve=None),
+    "lenet5_double_softmax": replace(LENET5, description="the source's loss"),
+    "lenet5_rate_1e-4": slow(LENET5_LOGITS),
+    "lenet5_batch_60000": whole_batch(LENET5_LOGITS),
 }
 
 CLAIMS = (

@@ -14,12 +14,14 @@ from typing import NamedTuple
 import numpy as np
 from absl import flags
 
-from experiments import common
 from mnistlab.analysis import claims, departures, history, stats
-from mnistlab.comparison import runs, workdirs
-from mnistlab.comparison.runs import RunFolder
+from mnistlab.analysis.power import num_pairs_needed, smallest_resolvable_difference, standardised
+from mnistlab.comparison import saved, workdirs
+from mnistlab.comparison.saved import RunFolder
 from mnistlab.errors import UserError
-from mnistlab.report import report
+from mnistlab.report import figures, page, text
+
+from . import common
 
 NAME = "power"
 POWER = 0.8
@@ -56,7 +58,9 @@ def need(differences: np.ndarray, difference: float | None = None, num_claims: i
     low, high = stats.sd_interval(differences)
 
     def pairs(sd: float, alpha: float) -> int | None:
-        return max(stats.num_pairs_needed(sd, wanted, alpha, POWER), stats.fewest_pairs(alpha)) if wanted else None
+        if not standardised(wanted, sd):
+            return None
+        return max(num_pairs_needed(sd, wanted, alpha, POWER), stats.fewest_pairs(alpha))
 
     ours, fewest, most = (pairs(value, stats.ALPHA) for value in (sd, low, high))
     return Need(wanted, difference is None, ours, fewest, most, pairs(sd, stats.ALPHA / num_claims))
@@ -71,8 +75,8 @@ def pilots(run: RunFolder, claim: str | None, variant_a: str | None, variant_b: 
     if claim is not None and (variant_a or variant_b):
         raise UserError("both --claim and variants are given; expected one of them")
     if variant_a or variant_b:
-        name_a, name_b = runs.choose_variant(run, variant_a), runs.choose_variant(run, variant_b)
-        runs.check_metric(run.variants[name_a], metric)
+        name_a, name_b = saved.choose_variant(run, variant_a), saved.choose_variant(run, variant_b)
+        saved.check_metric(run.variants[name_a], metric)
         found = [_pilot(f"{name_a} − {name_b}", run, name_a, name_b, metric)]
     else:
         known = {item["id"]: item for item in run.summary["claims"] if item.get("comparison")}
@@ -86,7 +90,8 @@ def pilots(run: RunFolder, claim: str | None, variant_a: str | None, variant_b: 
         for id_ in known if claim is None else [claim]:
             item = known[id_]
             # "About" a number is asked of the nearer bound, which is what A was compared with.
-            right = item["right"] if isinstance(item["right"], str) else item["comparison"].get("mean_b", item["right"])
+            mean_b = item["comparison"].get("mean_b")
+            right = mean_b if isinstance(mean_b, float) and not isinstance(item["right"], str) else item["right"]
             words = right if isinstance(right, str) else f"{right:g}"
             found.append(_pilot(f"({id_}) {item['left']} − {words}", run, item["left"], right, item["metric"]))
     usable = [pilot for pilot in found if len(pilot.differences) > 1]
@@ -97,7 +102,7 @@ def pilots(run: RunFolder, claim: str | None, variant_a: str | None, variant_b: 
 
 def _pilot(label: str, run: RunFolder, left: str, right: str | float, metric: str) -> Pilot:
     for name in (left, right) if isinstance(right, str) else (left,):
-        runs.check_metric(run.variants[runs.choose_variant(run, name)], metric)
+        saved.check_metric(run.variants[saved.choose_variant(run, name)], metric)
     values = history.metric(run.variants[left], metric)
     other = claims.paired(run.variants[left], run.variants[right], metric) if isinstance(right, str) else right
     differences = values - other
@@ -105,14 +110,14 @@ def _pilot(label: str, run: RunFolder, left: str, right: str | float, metric: st
     return Pilot(label, metric, differences[finite], int((~finite).sum()))
 
 
-def needs_table(asked: Sequence[Pilot], needs: Sequence[Sequence[Need]], num_claims: int) -> report.Table:
+def needs_table(asked: Sequence[Pilot], needs: Sequence[Sequence[Need]], num_claims: int) -> page.Table:
     """A row for each pilot and difference."""
     rows: list[tuple[str, ...]] = []
     for pilot, its_needs in zip(asked, needs, strict=True):
         sd, n = float(np.std(pilot.differences, ddof=1)), len(pilot.differences)
         low, high = stats.sd_interval(pilot.differences)
         spread = f"{_short(sd)} [{_short(low)}, {_short(high)}]"
-        resolvable = _short(stats.smallest_resolvable_difference(pilot.differences))
+        resolvable = _short(smallest_resolvable_difference(pilot.differences))
         for item in its_needs:
             wanted = f"{_short(item.difference)}{', observed' if item.observed else ''}"
             span = f"{_pairs(item.fewest)} to {_pairs(item.most)}"
@@ -134,7 +139,7 @@ def needs_table(asked: Sequence[Pilot], needs: Sequence[Sequence[Need]], num_cla
     caption = (
         "Pairs (seeds) that find a true difference four times in five, at alpha 0.05; between: over the sd's interval"
     )
-    return report.Table((*header, holm), rows, caption)
+    return page.Table((*header, holm), rows, caption)
 
 
 def remark(asked: Sequence[Pilot]) -> str:
@@ -151,7 +156,7 @@ def remark(asked: Sequence[Pilot]) -> str:
 
 
 def _short(value: float) -> str:
-    return report.format_significant(value, 2)
+    return text.format_significant(value, 2)
 
 
 def _pairs(pairs: int | None) -> str:
@@ -163,7 +168,7 @@ def _pairs(pairs: int | None) -> str:
 def curve(pilot: Pilot, num_pairs: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The smallest difference that n pairs resolve, each float [len(num_pairs)]: at the pilot's sd, its low and high."""
     sd = float(np.std(pilot.differences, ddof=1))
-    unit = np.array([stats.smallest_resolvable_difference(_of_unit_sd(int(n)), power=POWER) for n in num_pairs])
+    unit = np.array([smallest_resolvable_difference(_of_unit_sd(int(n)), power=POWER) for n in num_pairs])
     low, high = stats.sd_interval(pilot.differences)
     return unit * sd, unit * low, unit * high
 
@@ -175,13 +180,13 @@ def _of_unit_sd(n: int) -> np.ndarray:
 
 def main(folder: str) -> None:
     """Reads the run, says how many pairs it takes, and only then writes."""
-    run = runs.read_run(Path(folder))
+    run = saved.read_run(Path(folder))
     wanted = _wanted()
     asked = pilots(run, FLAGS.claim, FLAGS.variant_a, FLAGS.variant_b, FLAGS.metric)
     num_claims = max(1, sum(bool(item.get("comparison")) for item in run.summary["claims"]))
     needs = [[need(pilot.differences, item, num_claims) for item in (*wanted, None)] for pilot in asked]
     table = needs_table(asked, needs, num_claims)
-    print(f"{table.caption}\n{report.text_table(table.header, table.rows)}\n\n{remark(asked)}")
+    print(f"{table.caption}\n{text.text_table(table.header, table.rows)}\n\n{remark(asked)}")
     workdir = common.workdir(NAME)
     with workdirs.made_anew(workdir, NAME):
         _write(workdir, run, asked, needs, table, wanted)
@@ -190,7 +195,7 @@ def main(folder: str) -> None:
 
 def _wanted() -> list[float]:
     try:
-        wanted = [float(text) for text in FLAGS.difference]
+        wanted = [float(number) for number in FLAGS.difference]
     except ValueError as error:
         raise UserError(
             f"difference is {','.join(FLAGS.difference)!r}; expected numbers such as 0.001,0.002"
@@ -205,17 +210,17 @@ def _write(
     run: RunFolder,
     asked: Sequence[Pilot],
     needs: Sequence[Sequence[Need]],
-    table: report.Table,
+    table: page.Table,
     wanted: Sequence[float],
 ) -> None:
-    picture = report.draw_into(workdir / "figures")
+    picture = page.draw_into(workdir / "figures")
     protocol = departures.protocol_words(run.summary["protocol"], departures.of_summary(run.summary))
-    blocks: list[report.Block] = [
-        report.Text(f"From the run in `{run.path}`, {protocol}, {len(run.seeds)} seeds."),
-        report.Heading("Pairs needed"),
+    blocks: list[page.Block] = [
+        page.Text(f"From the run in `{run.path}`, {protocol}, {len(run.seeds)} seeds."),
+        page.Heading("Pairs needed"),
         table,
-        report.Text(remark(asked)),
-        report.Heading("Power curves"),
+        page.Text(remark(asked)),
+        page.Heading("Power curves"),
     ]
     most = max([item.pairs or 0 for its_needs in needs for item in its_needs])
     num_pairs = np.unique(np.geomspace(stats.fewest_pairs(), min(max(64, 2 * most), 1024), 25).astype(int))
@@ -223,18 +228,17 @@ def _write(
         lines = {pilot.label: curve(pilot, num_pairs)}
         lines |= {f"difference {abs(value):g}": (np.full(len(num_pairs), abs(value)),) * 3 for value in wanted}
         words = pilot.metric.replace("_", " ")
-        figure = report.figure_lines(
+        figure = figures.lines(
             num_pairs,
             lines,
             "pairs (seeds)",
             f"smallest difference in {words}",
-            log_x=True,
-            log_y=True,
+            log="xy" if any((values > 0).any() for triple in lines.values() for values in triple) else "x",
             band="95 % of the pilot's sd",
         )
         caption = f"{pilot.label}, {words}: the smallest true difference that so many pairs find four times in five."
         blocks.append(picture(figure, f"power_{number}", caption, caption))
-    blocks += [report.Heading("How to repeat it"), report.Command(common.command())]
+    blocks += [page.Heading("How to repeat it"), page.Command(common.command())]
     rows = [
         {"label": pilot.label, "metric": pilot.metric, "n": len(pilot.differences), "num_failed": pilot.num_failed}
         | {"sd": float(np.std(pilot.differences, ddof=1)), "sd_ci95": list(stats.sd_interval(pilot.differences))}

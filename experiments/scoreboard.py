@@ -8,20 +8,21 @@ page and one table.
 
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from absl import flags
 
-from experiments import common
 from mnistlab import files
 from mnistlab.analysis import departures, reported, stats
-from mnistlab.comparison import experiment as engine
-from mnistlab.comparison import runs, workdirs
+from mnistlab.comparison import saved, spec, workdirs
 from mnistlab.errors import UserError
-from mnistlab.report import report
+from mnistlab.report import canvas, figures, page, text
+
+from . import common
+from .cli.flags import usable
 
 EXPERIMENTS = {
     "lenet_vs_dense": ("--variants=all",),
@@ -45,15 +46,16 @@ def main() -> None:
     """Runs what is missing, then writes the board."""
     quick = flags.FLAGS.quick
     folder = common.workdir("quick/scoreboard" if quick else "scoreboard")
-    runs_folder = Path(flags.FLAGS.runs or folder.parent)
+    runs_folder = usable("runs", flags.FLAGS.runs) if flags.FLAGS.runs else folder.parent
     with workdirs.locked(folder):
         summaries, failures = {}, []
         for name, own in EXPERIMENTS.items():
-            for protocol in engine.PROTOCOLS:
+            for protocol in spec.PROTOCOLS:
                 workdir = runs_folder / (name if protocol == "reported" else f"{name}_{protocol}")
-                if not (workdir / "summary.json").exists() and flags.FLAGS.run:
-                    failures += _run(name, protocol, workdir, (*own, *(QUICK if quick else ())))
                 summary = _read(workdir / "summary.json")
+                if summary is None and flags.FLAGS.run:
+                    failures += _run(name, protocol, workdir, (*own, *(QUICK if quick else ())))
+                    summary = _read(workdir / "summary.json")
                 if summary is not None:
                     summaries[name, protocol] = summary
         if not summaries:
@@ -74,7 +76,11 @@ def _run(name: str, protocol: str, workdir: Path, extra: tuple[str, ...]) -> lis
 
 
 def _read(path: Path) -> dict[str, Any] | None:
-    return runs.read_summary(path.parent) if path.exists() else None
+    try:
+        there = path.exists()
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}; point --runs at the folder of runs") from error
+    return saved.read_summary(path.parent) if there else None
 
 
 def _write(folder: Path, summaries: Mapping[tuple[str, str], dict[str, Any]], failures: list[str]) -> None:
@@ -86,37 +92,19 @@ def _write(folder: Path, summaries: Mapping[tuple[str, str], dict[str, Any]], fa
         (name, protocol, summary["n_seeds"], f"{_seconds(summary):.0f}", summary["device"])
         for (name, protocol), summary in summaries.items()
     ]
-    blocks: list[report.Block] = []
-    if departed:
-        blocks.append(
-            report.Text(
-                f"{len(departed)} of {len(summaries)} runs depart from their protocols: they stand in a table of their own and say nothing of the sources.",
-                notice=True,
-            )
-        )
-    if failures:
-        blocks.append(report.Text("Not complete: " + "; ".join(failures) + "."))
-    pictures = []
-    for metric, rows in forest.items():
-        if rows:
-            label = metric.replace("_", " ")
-            svg, _ = report.save_figure(report.figure_forest(rows, label), folder / "figures", f"forest_{metric}")
-            pictures.append(report.Picture(svg, f"Reported and ours: {label}.", f"{label}, reported and ours"))
-    if tables:
-        inside = "`inside`: the source's one number lies in the 95 % prediction interval of a single run of ours (Student's t)."
-        blocks += [report.Text(inside), report.Heading("Reported and ours"), *tables, *pictures]
-    if changed:
-        blocks += [report.Heading("Changed runs"), *changed]
+    blocks = _notices(len(summaries), len(departed), failures)
+    blocks += _beside_reported(folder, tables, forest) if tables else []
+    blocks += [page.Heading("Changed runs"), *changed] if changed else []
     blocks += [
-        report.Heading("Claims"),
+        page.Heading("Claims"),
         verdicts,
-        report.Heading("Time"),
-        report.Table(("experiment", "protocol", "seeds", "wall time, s", "device"), seconds, "What each run took"),
+        page.Heading("Time"),
+        page.Table(("experiment", "protocol", "seeds", "wall time, s", "device"), seconds, "What each run took"),
     ]
     markdown = []
     for table in (*tables, *changed, verdicts):
-        print(f"\n{table.caption}\n{report.text_table(table.header, table.rows)}")
-        markdown.append(f"{table.caption}\n\n{report.markdown_table(table.header, table.rows)}\n")
+        print(f"\n{table.caption}\n{text.text_table(table.header, table.rows)}")
+        markdown.append(f"{table.caption}\n\n{text.markdown_table(table.header, table.rows)}\n")
     files.write_atomic(folder / "scoreboard.md", "\n".join(markdown))
     summary = {
         "experiment": "scoreboard",
@@ -141,12 +129,38 @@ def _write(folder: Path, summaries: Mapping[tuple[str, str], dict[str, Any]], fa
         raise UserError("; ".join(failures))
 
 
+def _beside_reported(
+    folder: Path, tables: Sequence[page.Table], forest: Mapping[str, Sequence[figures.ForestRow]]
+) -> list[page.Block]:
+    """Tables and figures of the runs that were made as the sources' were."""
+    inside = (
+        "`inside`: the source's one number lies in the 95 % prediction interval of a single run of ours (Student's t)."
+    )
+    blocks: list[page.Block] = [page.Text(inside), page.Heading("Reported and ours"), *tables]
+    for metric, rows in forest.items():
+        if rows:
+            label = metric.replace("_", " ")
+            svg, _ = canvas.save_figure(figures.forest(rows, label), folder / "figures", f"forest_{metric}")
+            blocks.append(page.Picture(svg, f"Reported and ours: {label}.", f"{label}, reported and ours"))
+    return blocks
+
+
+def _notices(num_runs: int, num_departed: int, failures: Sequence[str]) -> list[page.Block]:
+    said = "depart from their protocols: they stand in a table of their own and say nothing of the sources."
+    blocks: list[page.Block] = []
+    if num_departed:
+        blocks.append(page.Text(f"{num_departed} of {num_runs} runs {said}", notice=True))
+    if failures:
+        blocks.append(page.Text("Not complete: " + "; ".join(failures) + "."))
+    return blocks
+
+
 def _values(
     summaries: Mapping[tuple[str, str], dict[str, Any]],
-) -> tuple[list[report.Table], dict[str, list[report.ForestRow]]]:
+) -> tuple[list[page.Table], dict[str, list[figures.ForestRow]]]:
     """A table for each protocol, and the rows of the figures."""
-    rows: dict[str, list[tuple[object, ...]]] = {protocol: [] for protocol in engine.PROTOCOLS}
-    forest: dict[str, list[report.ForestRow]] = {metric: [] for metric in METRICS}
+    rows: dict[str, list[tuple[object, ...]]] = {protocol: [] for protocol in spec.PROTOCOLS}
+    forest: dict[str, list[figures.ForestRow]] = {metric: [] for metric in METRICS}
     for (name, protocol), summary in summaries.items():
         theirs = reported.results(name) if protocol == "reported" else {}
         for variant, entry in summary["variants"].items():
@@ -163,11 +177,11 @@ def _values(
                 values = np.array([np.nan if value is None else value for value in ours["values"]])
                 finite = values[np.isfinite(values)]
                 inside = None if number is None else stats.inside(finite, number)
-                where = {True: "inside", False: "outside", None: report.MISSING}[inside]
-                rows[protocol].append((*label, report.format_value(metric, number), *cells, where))
+                where = {True: "inside", False: "outside", None: text.MISSING}[inside]
+                rows[protocol].append((*label, text.format_value(metric, number), *cells, where))
                 if number is not None and len(finite):
                     low, high = _interval(ours)
-                    row = report.ForestRow(
+                    row = figures.ForestRow(
                         f"{name}: {variant}", ours["mean"], (low, high), stats.prediction_interval(finite), number
                     )
                     forest[metric].append(row)
@@ -176,13 +190,13 @@ def _values(
         "reported": (*common_header, "reported", "ours: mean [95 %]", "n", "reported is"),
         "controlled": (*common_header, "ours: mean [95 %]", "n"),
     }
-    tables = [report.Table(headers[name], rows[name], f"Protocol {name}") for name in rows if rows[name]]
+    tables = [page.Table(headers[name], rows[name], f"Protocol {name}") for name in rows if rows[name]]
     return tables, forest
 
 
 def _changed_table(
     summaries: Mapping[tuple[str, str], dict[str, Any]], departed: Mapping[tuple[str, str], tuple[str, ...]]
-) -> list[report.Table]:
+) -> list[page.Table]:
     """What changed runs measured, with what they changed and without what was reported."""
     rows = [
         (name, protocol, variant, metric.removeprefix("test_"), *_cells(entry["metrics"][metric]), changed)
@@ -193,14 +207,14 @@ def _changed_table(
         if metric in entry["metrics"]
     ]
     header = ("experiment", "protocol", "variant", "test", "ours: mean [95 %]", "n", "changed run")
-    return [report.Table(header, rows, "Changed runs, which cannot be compared with the sources")] if rows else []
+    return [page.Table(header, rows, "Changed runs, which cannot be compared with the sources")] if rows else []
 
 
 def _cells(ours: Mapping[str, Any]) -> tuple[str, str]:
     """Mean with its interval, and how many seeds; those that diverged are named."""
     lost = f", {ours['num_failed']} diverged" if ours.get("num_failed") else ""
     mean = np.nan if ours["mean"] is None else ours["mean"]
-    return report.format_interval(mean, *_interval(ours)), f"{ours['n']}{lost}"
+    return text.format_interval(mean, *_interval(ours)), f"{ours['n']}{lost}"
 
 
 def _interval(ours: Mapping[str, Any]) -> tuple[float, float]:
@@ -210,7 +224,7 @@ def _interval(ours: Mapping[str, Any]) -> tuple[float, float]:
 
 def _verdicts(
     summaries: Mapping[tuple[str, str], dict[str, Any]], departed: Mapping[tuple[str, str], tuple[str, ...]]
-) -> report.Table:
+) -> page.Table:
     rows: dict[tuple[str, str], dict[str, Any]] = {}
     for (name, protocol), summary in summaries.items():
         for claim in summary["claims"]:
@@ -221,19 +235,19 @@ def _verdicts(
             if departed.get((name, protocol)) == (departures.UNKNOWN,):  # its verdict may judge the source
                 verdict = f"{departures.UNKNOWN}: no verdict"
             row[protocol] = verdict, difference
-    missing = (report.MISSING, report.MISSING)
+    missing = (text.MISSING, text.MISSING)
     lines = [
         (name, id_, row["text"], *row.get("reported", missing), *row.get("controlled", missing))
         for (name, id_), row in rows.items()
     ]
     header = ("experiment", "", "claim", "reported", "difference [95 %]", "controlled", "difference [95 %]")
-    return report.Table(header, lines, "Claims and their verdicts under both protocols")
+    return page.Table(header, lines, "Claims and their verdicts under both protocols")
 
 
 def _verdict_cells(claim: Mapping[str, Any]) -> tuple[str, str]:
     if claim.get("delta") is None or not claim.get("ci95") or None in claim["ci95"]:
-        return claim["verdict"], report.MISSING
-    return claim["verdict"], report.format_interval(claim["delta"], *claim["ci95"], signed=True)
+        return claim["verdict"], text.MISSING
+    return claim["verdict"], text.format_interval(claim["delta"], *claim["ci95"], signed=True)
 
 
 def _seconds(summary: Mapping[str, Any]) -> float:

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Runs one experiment on this machine; installs what it needs into .venv first.
-#   launch/local.sh EXPERIMENT [--flag=value ...]      launch/local.sh lenet_vs_dense --seeds=8
+#   launch/local.sh [EXPERIMENT [--flag=value ...]]    launch/local.sh lenet_vs_dense --seeds=8
 # EXTRAS names accelerators: EXTRAS=cuda12 launch/local.sh ...
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -8,9 +8,4 @@ cd "$(dirname "$0")/.."
 . launch/setup.sh
 # shellcheck disable=SC2086  # EXTRAS is a list of words
 setup ${EXTRAS:-}
-if [ $# -eq 0 ]; then
-  exec .venv/bin/python -m experiments
-fi
-experiment=$1
-shift
-exec .venv/bin/python -m "experiments.$experiment" "$@"
+exec .venv/bin/python -m experiments "$@"

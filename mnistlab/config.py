@@ -1,179 +1,232 @@
-"""Every knob of a training run: frozen, typed, with the unit in the name, to and from JSON."""
+"""Every setting of a training run: frozen, typed, with the unit in the name, to and from JSON.
+
+A field says of itself what the command line and `check` need: its help, its bounds or choices, its flag.
+"""
 
 import dataclasses
 import json
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any, TypeVar
+import types
+import typing
+from collections.abc import Callable, Collection, Mapping
+from typing import Any, NamedTuple, TypeVar
 
 from mnistlab.errors import UserError
 
-OPTIMIZERS = ("adam", "adamw", "sgd", "rmsprop", "adadelta")
-SCHEDULES = ("constant", "warmup_cosine", "exponential", "piecewise", "one_cycle")
-SPLITS = ("test_halves", "test_halves_swapped", "test_is_validation", "random_80_20", "random_55_5")
+SPLITS = ("own", "test_halves", "test_halves_swapped", "test_is_validation", "random_80_20", "random_55_5")
 ORDERS = ("tfds", "file")
-LOSSES = ("cross_entropy", "double_softmax", "categorical")
 SWEEPABLE = ("learning_rate", "momentum", "weight_decay", "dropout_rate", "initial_scale")
 """Settings that change numbers but not the program: they can be a vmapped axis."""
 
 MAX_SEED = 2**32 - 1  # jax.random.key(2**32 + s) silently equals key(s)
-# More is a slip of the hand, which would end as a lack of memory.
-MAX_SEEDS = MAX_EPOCHS = MAX_BATCH_SIZE = 1_000_000
 MAX_FLOAT32 = 3.4028234663852886e38
+
+
+@dataclasses.dataclass(frozen=True)
+class Interval:
+    """The numbers from `low` to `high`, which belong to it unless they are open.
+
+    >>> RATE, 1.0 in RATE
+    (at least 0 and less than 1, False)
+    """
+
+    low: float
+    high: float = MAX_FLOAT32
+    low_is_open: bool = False
+    high_is_open: bool = False
+
+    def __contains__(self, number: float) -> bool:
+        above = number > self.low if self.low_is_open else number >= self.low
+        return above and (number < self.high if self.high_is_open else number <= self.high)
+
+    def __repr__(self) -> str:
+        low, high = (f"{end:,}" if isinstance(end, int) else f"{end:g}" for end in (self.low, self.high))
+        bound = f"{'more than' if self.low_is_open else 'at least'} {low}"
+        return (
+            bound if self.high == math.inf else f"{bound} and {'less than' if self.high_is_open else 'at most'} {high}"
+        )
+
+
+POSITIVE = Interval(0, low_is_open=True)
+NOT_NEGATIVE = Interval(0)
+RATE = Interval(0, 1, high_is_open=True)
+COUNT = Interval(1, 1_000_000)  # more is a slip of the hand, which would end as a lack of memory
+
+
+class Setting(NamedTuple):
+    """What a field of a settings dataclass says of itself."""
+
+    name: str
+    kind: type  # of its value, or where it is a tuple of each of its values
+    is_tuple: bool
+    may_be_none: bool
+    default: Any
+    help: str
+    within: Interval | None
+    choices: tuple[str, ...]  # empty: any, or what a registry holds
+    flag: str | None  # its name on the command line and in messages; None: it has no flag
+
+    @property
+    def word(self) -> str:
+        """What messages call it."""
+        return self.flag or self.name
+
+
+def setting(
+    default: Any, help: str, *, within: Interval | None = None, choices: tuple[str, ...] = (), flag: str | None = None
+) -> Any:
+    """A dataclass field with what `Setting` holds as its metadata."""
+    about = {"help": help, "within": within, "choices": choices, "flag": flag}
+    return dataclasses.field(default=default, metadata=about)
+
+
+def settings_of(cls: type) -> list[Setting]:
+    """The fields of a dataclass that were made with `setting`.
+
+    >>> [(each.name, each.kind, each.flag) for each in settings_of(TrainConfig)][-1]
+    ('limit_examples', <class 'int'>, 'limit_examples')
+    """
+    found = []
+    for field in dataclasses.fields(cls):
+        if field.metadata:
+            kinds = typing.get_args(field.type) or (field.type,)
+            is_tuple = typing.get_origin(field.type) is tuple
+            may_be_none = types.NoneType in kinds
+            found.append(Setting(field.name, kinds[0], is_tuple, may_be_none, field.default, **field.metadata))
+    return found
 
 
 @dataclasses.dataclass(frozen=True)
 class OptimConfig:
     """An optimiser and its learning-rate schedule; times are in epochs."""
 
-    name: str = "adam"
-    learning_rate: float = 1e-3  # the peak of the schedule
-    momentum: float = 0.0  # sgd only
-    weight_decay: float = 0.0  # adamw only, decoupled
-    schedule: str = "constant"
-    warmup_epochs: float = 0.0  # warmup_cosine, one_cycle: length of the linear rise
-    decay_factor: float = 0.1  # exponential, piecewise: what the rate is multiplied by
-    decay_epochs: tuple[float, ...] = ()  # exponential: one number, the length of a decay; piecewise: when it drops
+    name: str = setting("adam", "Optimiser, with its own defaults.", flag="optimizer")
+    learning_rate: float = setting(1e-3, "Learning rate: the schedule's peak.", within=POSITIVE, flag="learning_rate")
+    momentum: float = setting(0.0, "Momentum of sgd.", within=RATE, flag="momentum")
+    weight_decay: float = setting(0.0, "Decoupled weight decay of adamw.", within=NOT_NEGATIVE, flag="weight_decay")
+    schedule: str = setting("constant", "Schedule of the learning rate.", flag="schedule")
+    warmup_epochs: float = setting(
+        0.0, "warmup_cosine, one_cycle: epochs of linear rise.", within=Interval(0, 1_000_000), flag="warmup_epochs"
+    )
+    decay_factor: float = setting(
+        0.1, "exponential, piecewise: what the rate is multiplied by.", within=POSITIVE, flag="decay_factor"
+    )
+    decay_epochs: tuple[float, ...] = setting(
+        (),
+        "exponential: epochs of one decay; piecewise: epochs at which the rate drops.",
+        within=Interval(0, 1_000_000, low_is_open=True),
+        flag="decay_epochs",
+    )
 
 
 @dataclasses.dataclass(frozen=True)
 class AugmentConfig:
-    """What is drawn anew for every training example at every step; 0 is off, and all off is no augmentation."""
+    """What is drawn anew for every training example at every step; 0 is off, and all off is no augmentation.
 
-    shift_pixels: int = 0  # at most so far along each axis, by whole pixels
-    rotate_degrees: float = 0.0  # at most, either way
-    scale_fraction: float = 0.0  # a factor from [1 - f, 1 + f]
-    elastic_alpha_pixels: float = 0.0  # elastic distortion: what the smoothed noise is multiplied by
-    elastic_sigma_pixels: float = 0.0  # how far it is smoothed
-    cutout_pixels: int = 0  # side of a square set to 0
-    mixup_alpha: float = 0.0  # mixed with another example at a share ~ Beta(alpha, alpha)
+    The image bounds what is in pixels further: data.augment.check.
+    """
 
-
-OPTIM_DEFAULTS = {
-    "adam": OptimConfig("adam", 1e-3),
-    "adamw": OptimConfig("adamw", 1e-3, weight_decay=0.004),
-    "sgd": OptimConfig("sgd", 1e-2),
-    "rmsprop": OptimConfig("rmsprop", 1e-3),
-    "adadelta": OptimConfig("adadelta", 1.0),  # as Keras 2.1 had it; later releases say 1e-3
-}
-"""Keras' defaults by name."""
+    shift_pixels: int = setting(0, "at most so far along each axis, by whole pixels", within=Interval(0, math.inf))
+    rotate_degrees: float = setting(0.0, "at most, either way", within=Interval(0, 180))
+    scale_fraction: float = setting(0.0, "a factor from [1 - f, 1 + f]", within=RATE)
+    elastic_alpha_pixels: float = setting(0.0, "what smoothed noise is multiplied by", within=NOT_NEGATIVE)
+    elastic_sigma_pixels: float = setting(0.0, "how far that noise is smoothed", within=NOT_NEGATIVE)
+    cutout_pixels: int = setting(0, "side of a square set to 0", within=Interval(0, math.inf))
+    mixup_alpha: float = setting(0.0, "mixed with another example at a share ~ Beta(alpha, alpha)", within=NOT_NEGATIVE)
 
 
 @dataclasses.dataclass(frozen=True)
 class TrainConfig:
     """One variant of an experiment: data, model, loss, optimiser and budget."""
 
-    model: str  # a name in models.MODELS
+    model: Any  # a name in nets.models.MODELS, or any Linen module: image float32 [N, H, W, C] -> logits [N, K]
     dataset: str = "mnist"
-    order: str = "tfds"  # order of the examples before splitting: as TFDS wrote them, or as in the original file
-    split: str = "test_halves"
+    order: str = setting(
+        "tfds", "Of the examples before splitting: as TFDS or the original file has them.", choices=ORDERS
+    )
+    split: str = setting("test_halves", "What is trained, validated and tested on.", choices=SPLITS)
     model_options: tuple[tuple[str, Any], ...] = ()
-    loss: str = "cross_entropy"
-    loss_reduction: str = "mean"  # over the batch: mean, or sum
-    optim: OptimConfig = OptimConfig()
-    batch_size: int = 128  # examples a step, over all devices
-    num_epochs: int = 20
-    patience_epochs: int | None = None  # early stopping on validation loss; the best weights are restored
-    pixel_scale: float = 1 / 255  # images enter the model as float32(image) * pixel_scale
-    dropout_rate: float | None = None  # None keeps the model's own rates
-    initial_scale: float = 1.0  # multiplies every initial kernel
+    loss: Any = setting("cross_entropy", "Loss of one example.")  # noqa: RUF009 - or (logits, label) -> float32 [N]
+    loss_reduction: str = setting("mean", "Over the batch.", choices=("mean", "sum"))
+    optimizer: Any = OptimConfig()  # or any optax transformation, which then decides its own learning rate
+    batch_size: int = setting(128, "Examples a step, over all devices.", within=COUNT, flag="batch_size")
+    num_epochs: int = setting(20, "Epochs.", within=COUNT, flag="epochs")
+    patience_epochs: int | None = setting(
+        None, "Early stopping on validation loss; the best weights are restored.", within=COUNT, flag="patience_epochs"
+    )
+    pixel_scale: float = setting(1 / 255, "Images enter the model as float32(image) * pixel_scale.", within=POSITIVE)
+    dropout_rate: float | None = setting(
+        None, "In place of every dropout rate of the model.", within=RATE, flag="dropout_rate"
+    )
+    initial_scale: float = setting(1.0, "Multiplies every initial kernel.", within=NOT_NEGATIVE, flag="initial_scale")
     augment: AugmentConfig = AugmentConfig()
-    limit_examples: int | None = None  # first N training examples
+    limit_examples: int | None = setting(
+        None,
+        "Train on the first N training images, for a quick look.",
+        within=Interval(2, math.inf),
+        flag="limit_examples",
+    )
+    program: Callable[["TrainConfig"], Any] | None = None  # -> StepFunctions, in place of model, loss and optimiser
+    # A user's own: name -> (logits float32 [N, K], label int32 [N]) -> float32 [N], measured on the final weights.
+    metrics: Mapping[str, Callable[..., Any]] = dataclasses.field(default_factory=dict)
 
 
-def optim_default(name: str) -> OptimConfig:
-    """Keras' defaults for the optimiser `name`.
-
-    Raises:
-      UserError: no such optimiser.
-    """
-    _one_of("optimizer", name, OPTIMIZERS)
-    return OPTIM_DEFAULTS[name]
+T = TypeVar("T")
+C = TypeVar("C", bound=TrainConfig)
 
 
-def check(config: TrainConfig) -> TrainConfig:
+def check(config: C, registries: Mapping[str, Collection[str]] | None = None) -> C:
     """Returns `config` where every value is possible.
+
+    Args:
+      registries: what a setting may name, by its flag: training.checks knows them.
 
     Raises:
       UserError: one line that names the first impossible value.
     """
-    optim = config.optim
-    _one_of("optimizer", optim.name, OPTIMIZERS)
-    _one_of("schedule", optim.schedule, SCHEDULES)
-    _one_of("split", config.split, SPLITS)
-    _one_of("order", config.order, ORDERS)
-    _one_of("loss", config.loss, LOSSES)
-    _one_of("loss_reduction", config.loss_reduction, ("mean", "sum"))
-    _number("learning_rate", optim.learning_rate, low=0.0, low_is_open=True)
-    _number("momentum", optim.momentum, low=0.0, high=1.0)
-    _number("weight_decay", optim.weight_decay, low=0.0)
-    _number("warmup_epochs", optim.warmup_epochs, low=0.0, high=MAX_EPOCHS)
-    _number("decay_factor", optim.decay_factor, low=0.0, low_is_open=True)
-    for epochs in optim.decay_epochs:
-        _number("decay_epochs", epochs, low=0.0, high=MAX_EPOCHS, low_is_open=True)
-    if list(optim.decay_epochs) != sorted(set(optim.decay_epochs)):
-        raise UserError(f"decay_epochs is {optim.decay_epochs!r:.80}; expected increasing numbers of epochs")
-    if optim.schedule == "exponential" and len(optim.decay_epochs) != 1:
-        raise UserError(
-            "schedule exponential needs one number in decay_epochs: the epochs in which the rate decays once"
-        )
-    if optim.schedule == "piecewise" and not optim.decay_epochs:
-        raise UserError("schedule piecewise needs decay_epochs: the epochs at which the rate drops")
-    _integer("batch_size", config.batch_size, low=1, high=MAX_BATCH_SIZE)
-    _integer("epochs", config.num_epochs, low=1, high=MAX_EPOCHS)
-    if config.patience_epochs is not None:
-        _integer("patience_epochs", config.patience_epochs, low=1, high=MAX_EPOCHS)
-    if config.limit_examples is not None:
-        _integer("limit_examples", config.limit_examples, low=2)
-    _number("pixel_scale", config.pixel_scale, low=0.0, low_is_open=True)
-    _number("initial_scale", config.initial_scale, low=0.0)
-    if config.dropout_rate is not None:
-        _number("dropout_rate", config.dropout_rate, low=0.0, high=1.0)
-    _check_augment(config.augment)
-    if optim.momentum and optim.name != "sgd":
-        raise UserError(f"momentum is set, but {optim.name} has none; use the optimizer sgd")
-    if optim.weight_decay and optim.name != "adamw":
-        raise UserError(f"weight_decay is set, but {optim.name} has none; use the optimizer adamw")
+    for part in (config.optimizer, config, config.augment):
+        if dataclasses.is_dataclass(part):
+            check_fields(part, registries)
+    augment = config.augment
+    decay_epochs = config.optimizer.decay_epochs if isinstance(config.optimizer, OptimConfig) else ()
+    if list(decay_epochs) != sorted(set(decay_epochs)):
+        raise UserError(f"decay_epochs is {decay_epochs!r:.80}; expected increasing numbers of epochs")
+    if bool(augment.elastic_alpha_pixels) != bool(augment.elastic_sigma_pixels):
+        raise UserError("elastic distortion needs both elastic_alpha_pixels and elastic_sigma_pixels, e.g. 34 and 4")
     return config
 
 
-def _check_augment(augment: AugmentConfig) -> None:
-    _integer("shift_pixels", augment.shift_pixels, low=0)
-    _number("rotate_degrees", augment.rotate_degrees, low=0.0)
-    _number("scale_fraction", augment.scale_fraction, low=0.0, high=1.0)
-    _number("elastic_alpha_pixels", augment.elastic_alpha_pixels, low=0.0)
-    _number("elastic_sigma_pixels", augment.elastic_sigma_pixels, low=0.0)
-    _integer("cutout_pixels", augment.cutout_pixels, low=0)
-    _number("mixup_alpha", augment.mixup_alpha, low=0.0)
-    if bool(augment.elastic_alpha_pixels) != bool(augment.elastic_sigma_pixels):
-        raise UserError("elastic distortion needs both elastic_alpha_pixels and elastic_sigma_pixels, e.g. 34 and 4")
-
-
-def check_sweep(sweep: Mapping[str, Sequence[float]], config: TrainConfig) -> None:
-    """Checks every swept value as if it stood in `config`.
+def check_fields(part: Any, registries: Mapping[str, Collection[str]] | None = None) -> None:
+    """Checks every field of a settings dataclass against what it says of itself.
 
     Raises:
-      UserError: an unknown setting, or an impossible value.
+      UserError: one line that names the first impossible value.
     """
-    for name, values in sweep.items():
-        _one_of("sweep", name, SWEEPABLE)
-        if not values:
-            raise UserError(f"sweep of {name} has no values; expected e.g. {name}=0.1,0.2")
-        if len(set(values)) < len(values):
-            raise UserError(f"sweep of {name} names a value twice: {','.join(map(str, values))}")
-        for value in values:
-            check(with_setting(config, name, value))
+    for about in settings_of(type(part)):
+        value = getattr(part, about.name)
+        choices = (registries or {}).get(about.word, about.choices)
+        if choices and not callable(value):
+            one_of(about.word, value, choices)
+        if about.is_tuple and not isinstance(value, tuple | list):
+            raise UserError(f"{about.word} is {value!r:.80}; expected a tuple")
+        if about.within is not None and not (value is None and about.may_be_none):
+            for number in value if about.is_tuple else (value,):
+                _check_number(about.word, number, about.kind, about.within)
 
 
-def with_setting(config: TrainConfig, name: str, value: Any) -> TrainConfig:
+def with_setting(config: C, name: str, value: Any) -> C:
     """`config` with one field of it or of its optimiser replaced.
 
-    >>> with_setting(TrainConfig("dense"), "learning_rate", 0.1).optim.learning_rate
+    >>> with_setting(TrainConfig("dense"), "learning_rate", 0.1).optimizer.learning_rate
     0.1
     """
     change: dict[str, Any] = {name: value}
     if name in {field.name for field in dataclasses.fields(OptimConfig)}:
-        return dataclasses.replace(config, optim=dataclasses.replace(config.optim, **change))
+        if not isinstance(config.optimizer, OptimConfig):
+            raise UserError(
+                f"{name} cannot be set: the optimizer is an optax transformation; set it where that is made"
+            )
+        return dataclasses.replace(config, optimizer=dataclasses.replace(config.optimizer, **change))
     return dataclasses.replace(config, **change)
 
 
@@ -183,14 +236,33 @@ def check_seeds(first: int, count: int) -> tuple[int, ...]:
     Raises:
       UserError: no seeds, or a seed outside [0, 2**32).
     """
-    _integer("seeds", count, low=1, high=MAX_SEEDS)
-    _integer("seed", first, low=0)
+    _check_number("seeds", count, int, COUNT)
+    _check_number("seed", first, int, Interval(0, math.inf))
     if first + count - 1 > MAX_SEED:
         raise UserError(f"seed {first + count - 1} is too large; expected at most {MAX_SEED}")
     return tuple(range(first, first + count))
 
 
-T = TypeVar("T")
+def to_dict(config: TrainConfig) -> dict[str, Any]:
+    """A config as JSON can hold it; of what is no named choice the name of its type or function."""
+    values = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
+    values["augment"] = dataclasses.asdict(config.augment)
+    if isinstance(config.optimizer, OptimConfig):
+        values["optimizer"] = dataclasses.asdict(config.optimizer)
+    else:
+        values["optimizer"] = "an optax transformation"
+    for name in ("model", "loss"):
+        if not isinstance(values[name], str):
+            values[name] = getattr(values[name], "__name__", type(values[name]).__name__)
+    del values["program"], values["metrics"]
+    return values
+
+
+def is_named(config: TrainConfig) -> bool:
+    """Whether names and numbers say all of `config`, so that JSON holds all of it."""
+    parts = (config.model, config.loss)
+    named = all(isinstance(part, str) for part in parts) and isinstance(config.optimizer, OptimConfig)
+    return named and config.program is None
 
 
 def to_json(config: Any) -> str:
@@ -201,7 +273,7 @@ def to_json(config: Any) -> str:
 def from_json(cls: type[T], text: str) -> T:
     """The config that `to_json` wrote.
 
-    >>> config = TrainConfig("dense", optim=OptimConfig("sgd", momentum=0.9))
+    >>> config = TrainConfig("dense", optimizer=OptimConfig("sgd", momentum=0.9))
     >>> from_json(TrainConfig, to_json(config)) == config
     True
 
@@ -220,6 +292,7 @@ def from_dict(cls: type[T], values: Mapping[str, Any]) -> T:
     if not isinstance(values, Mapping):
         raise UserError(f"config is {values!r:.80}; expected a JSON object with fields of {cls.__name__}")
     fields = {field.name: field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    values = {("optimizer" if name == "optim" and name not in fields else name): v for name, v in values.items()}
     unknown = sorted(set(values) - set(fields))
     if unknown:
         raise UserError(f"config has the unknown field {unknown[0]!r}; expected some of {', '.join(fields)}")
@@ -231,7 +304,7 @@ def from_dict(cls: type[T], values: Mapping[str, Any]) -> T:
 
 
 def _field_value(name: str, value: Any) -> Any:
-    if name == "optim":
+    if name == "optimizer" and not isinstance(value, str):
         return from_dict(OptimConfig, value)
     if name == "augment":
         return from_dict(AugmentConfig, value)
@@ -242,21 +315,14 @@ def _tuples(value: Any) -> Any:
     return tuple(_tuples(item) for item in value) if isinstance(value, list) else value
 
 
-def _one_of(what: str, value: str, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
+def one_of(what: str, value: Any, allowed: Collection[str]) -> None:
+    """Raises UserError where `value` is none of `allowed`."""
+    if value not in tuple(allowed):
         raise UserError(f"{what} is {value!r:.80}; expected one of {', '.join(allowed)}")
 
 
-def _integer(what: str, value: int, *, low: int, high: int | None = None) -> None:
-    good = isinstance(value, int) and not isinstance(value, bool)
-    if not good or value < low or (high is not None and value > high):
-        bound = "" if high is None else f" and at most {high:,}"
-        raise UserError(f"{what} is {value!r:.80}; expected a whole number of at least {low}{bound}")
-
-
-def _number(what: str, value: float, *, low: float, high: float = math.inf, low_is_open: bool = False) -> None:
-    good = isinstance(value, int | float) and (value > low if low_is_open else value >= low)
-    if not good or not value < high or value > MAX_FLOAT32:
-        bound = f"more than {low:g}" if low_is_open else f"at least {low:g}"
-        bound += f" and less than {min(high, MAX_FLOAT32):g}"
-        raise UserError(f"{what} is {value!r:.80}; expected a number of {bound}")
+def _check_number(what: str, value: Any, kind: type, within: Interval) -> None:
+    whole = kind is int
+    good = isinstance(value, int if whole else int | float) and not isinstance(value, bool)
+    if not good or value not in within:
+        raise UserError(f"{what} is {value!r:.80}; expected a {'whole ' if whole else ''}number of {within}")

@@ -3,17 +3,19 @@
 Needs eight devices: XLA_FLAGS=--xla_force_host_platform_device_count=8 makes them of a CPU.
 """
 
+import dataclasses
 import json
 import sys
 
 import jax
 import numpy as np
+import training
 
 from mnistlab.config import AugmentConfig, OptimConfig, TrainConfig
 from mnistlab.data import datasets
-from mnistlab.devices import parallel
+from mnistlab.devices import mesh
 from mnistlab.nets import layers, models
-from mnistlab.training import train
+from mnistlab.training import loop
 
 NETS = {
     "dense": (layers.Flatten(), layers.Dense(16, "relu"), layers.Dense(10)),
@@ -27,7 +29,7 @@ SEEDS = (3, 4)
 # One step an epoch: the first update is the first gradient. Eight devices do not divide 180, two do.
 CONFIG = TrainConfig(
     "dense",
-    optim=OptimConfig("sgd", 0.125),  # 0.125 divides without rounding
+    optimizer=OptimConfig("sgd", 0.125),  # 0.125 divides without rounding
     augment=AugmentConfig(shift_pixels=2, scale_fraction=0.1, mixup_alpha=1.0),
     limit_examples=180,
     batch_size=180,
@@ -36,7 +38,7 @@ CONFIG = TrainConfig(
 
 
 def initial_params(dataset, net):
-    init = train.program_of(CONFIG, dataset, models.Network(NETS[net])).init
+    init = loop.step_functions_of(dataclasses.replace(CONFIG, model=models.Network(NETS[net])), dataset).init
     seeds = np.array(SEEDS, np.uint32)
     return jax.device_get(jax.jit(jax.vmap(lambda seed: init(seed, (28, 28, 1), {}).params))(seeds))
 
@@ -47,15 +49,15 @@ def observe(dataset, net, before, layout, stream_megabytes=None):
 
     def on_epoch(epoch):
         if epoch.number == 1:
-            first.append(jax.device_get(epoch.carry.state.params))
+            first.append(jax.device_get(epoch.snapshot.carry.state.params))
 
     model = models.Network(NETS[net])
     keywords = {"layout": layout, "stream_megabytes": stream_megabytes, "on_epoch": on_epoch}
-    result = train.run(CONFIG, dataset, SEEDS, model=model, **keywords)
+    result = training.run(CONFIG, dataset, SEEDS, model=model, **keywords)
     norms = []
     for number in range(len(SEEDS)):
         moved = jax.tree.map(lambda a, b: (a[number] - b[number]).astype(np.float64), before, first[0])  # noqa: B023
-        squares = [np.square(leaf / CONFIG.optim.learning_rate).sum() for leaf in jax.tree.leaves(moved)]
+        squares = [np.square(leaf / CONFIG.optimizer.learning_rate).sum() for leaf in jax.tree.leaves(moved)]
         norms.append(np.sqrt(np.sum(squares)))
     weights = np.concatenate(
         [np.ravel(leaf) for leaf in jax.tree.leaves((result.state.params, result.state.model_state))]
@@ -92,9 +94,9 @@ def main(nets, numbers):
     for net in nets:
         before = initial_params(dataset, net)
         one = observe(dataset, net, before, None)
-        for strategy in (*parallel.STRATEGIES[1:], "cores"):
+        for strategy in (*mesh.STRATEGIES[1:], "cores"):
             for number in numbers:
-                layout = parallel.make_layout(number, "shard_map" if strategy == "cores" else strategy)
+                layout = mesh.make_layout(number, "shard_map" if strategy == "cores" else strategy)
                 streamed = 2 if number == 2 else None  # megabytes; on one number of devices
                 got = observe(dataset, net, before, layout._replace(cores=strategy == "cores"), streamed)
                 row = {name: difference(got[name], one[name], relative=name == "gradient norm") for name in one}

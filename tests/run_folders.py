@@ -2,13 +2,16 @@
 
 import dataclasses
 import json
+import re
 
 import numpy as np
 
+from mnistlab import sealed
 from mnistlab.analysis import claims, history
+from mnistlab.comparison import workdirs
 from mnistlab.config import TrainConfig
-from mnistlab.training.crowds import Run
-from mnistlab.training.train import Record, Result
+from mnistlab.training.epoch import Record
+from mnistlab.training.result import Result, Run
 
 
 def result_of(test_accuracy, seeds, **curves):
@@ -18,19 +21,22 @@ def result_of(test_accuracy, seeds, **curves):
     every = {name: np.asarray(curves.get(name, base), np.float32) for name in Record._fields}
     metrics = {"test_accuracy": values, "overfitting_gap": values / 10}
     runs = tuple(Run(seed, {}) for seed in seeds)
-    return Result(TrainConfig("dense"), runs, (), (), every, metrics, {}, np.ones(base.shape))
+    return Result(TrainConfig("dense"), runs, every, metrics, {}, np.ones(base.shape))
 
 
-def write_run(folder, results, *, questions=(), **summary):
-    """Writes `results` (variant -> Result) as a run of training; the configs are those of the results."""
+def write_run(folder, results, *, questions=(), digests=True, **summary):
+    """Writes `results` (variant -> Result) as a run of training; the configs are those of the results.
+
+    Without `digests` as runs were written before there were any: what is changed in it shows only where nothing fits.
+    """
     folder.mkdir()
     seeds = [run.seed for run in next(iter(results.values())).runs]
     configs = {
-        label.split(" ")[0]: {"config": dataclasses.asdict(result.config), "learning_rates": []}
+        re.sub(r"( \w+=\S+)+$", "", label): {"config": dataclasses.asdict(result.config), "learning_rates": []}
         for label, result in results.items()
     }
     content = {"run": {"seeds": seeds, "variants": configs}, "data": {"name": "mnist"}, "git_revision": "abc"}
-    (folder / "config.json").write_text(json.dumps(content))
+    write_json(folder / "config.json", content, digests)
     (folder / "history.csv").write_text(history.to_csv(results))
     entries = {
         label: {"params": 1, "metrics": {name: history.summarize(values) for name, values in result.metrics.items()}}
@@ -47,5 +53,12 @@ def write_run(folder, results, *, questions=(), **summary):
         "claims": [item.to_dict() for item in claims.check(questions, results)],
         "seconds": {},
     }
-    (folder / "summary.json").write_text(json.dumps(content | summary))
+    write_json(folder / "summary.json", content | summary, digests)
     return folder
+
+
+def write_json(path, content, digests):
+    if digests:
+        sealed.write(path, content, workdirs.digests_beside(path.parent) if path.name == "summary.json" else None)
+    else:
+        path.write_text(json.dumps(content))

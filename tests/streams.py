@@ -7,16 +7,16 @@ import json
 import sys
 
 import numpy as np
+import training
 from layouts import synthetic
 
 from mnistlab.config import OptimConfig, TrainConfig
 from mnistlab.data import batches
-from mnistlab.devices import parallel
+from mnistlab.devices import cluster, mesh
 from mnistlab.nets import layers, models
-from mnistlab.training import train
 
 NET = models.Network((layers.Flatten(), layers.Dense(10)))
-CONFIG = TrainConfig("net", optim=OptimConfig("sgd", 0.05), batch_size=32, num_epochs=2)
+CONFIG = TrainConfig("net", optimizer=OptimConfig("sgd", 0.05), batch_size=32, num_epochs=2)
 
 
 def observe(stream_megabytes=1):
@@ -31,8 +31,8 @@ def observe(stream_megabytes=1):
 
     batches.read = note
     try:
-        result = train.run(
-            CONFIG, synthetic(), (3,), model=NET, layout=parallel.make_layout(), stream_megabytes=stream_megabytes
+        result = training.run(
+            CONFIG, synthetic(), (3,), model=NET, layout=mesh.make_layout(), stream_megabytes=stream_megabytes
         )
     finally:
         batches.read = read
@@ -41,8 +41,8 @@ def observe(stream_megabytes=1):
 
 def main(coordinator, num_processes, process_id):
     if num_processes > 1:
-        cluster = parallel.Cluster("flags", coordinator, num_processes, process_id)
-        parallel.join(cluster, heartbeat_seconds=10)
+        named = cluster.Cluster("flags", coordinator, num_processes, process_id)
+        cluster.join(named, heartbeat_seconds=10)
     print(json.dumps(observe()), flush=True)
 
 

@@ -11,7 +11,7 @@ from metrics_doc import unnamed
 from scipy import optimize
 
 from experiments import backprop_by_hand as backprop
-from mnistlab.comparison.experiment import Options
+from mnistlab.comparison.spec import Options
 from mnistlab.errors import UserError
 
 

@@ -14,7 +14,8 @@ from mnistlab.errors import UserError
 def test_an_epoch_holds_every_example_once(num_examples, batch_size, seed, epoch):
     index = np.arange(1000, 1000 + num_examples, dtype=np.int32)
     order = batches.epoch_order(index, batch_size, seed, epoch)
-    assert order.example.shape == order.weight.shape == (-(-num_examples // batch_size), batch_size)
+    size = min(batch_size, num_examples)  # a batch of 60,000 from 2,000 examples is one of 2,000
+    assert order.example.shape == order.weight.shape == (-(-num_examples // size), size)
     assert (order.example.dtype, order.weight.dtype) == (np.int32, np.float32)
     assert sorted(order.example[order.weight == 1]) == index.tolist()
     assert order.weight.sum() == num_examples  # all others are 0
@@ -42,6 +43,13 @@ def test_order_does_not_depend_on_the_batch_size():
     np.testing.assert_array_equal(batches.epoch_order(index, 7, 5, 2).example.ravel()[:60], whole)
 
 
+def sized(num_train, num_test, num_val=0):
+    """A dataset of so many examples."""
+    splits = [datasets.Split(np.zeros((n, 1, 1, 1), np.uint8), np.zeros(n, np.int32)) for n in (num_train, num_test)]
+    val = datasets.Split(np.zeros((num_val, 1, 1, 1), np.uint8), np.zeros(num_val, np.int32)) if num_val else None
+    return datasets.Dataset("sized", "1", ("a",), *splits, "0" * 64, val)
+
+
 def config(split, limit_examples=None):
     return TrainConfig("dense", split=split, limit_examples=limit_examples)
 
@@ -52,36 +60,37 @@ def config(split, limit_examples=None):
         ("test_halves", range(100), range(120, 141), range(100, 120)),
         ("test_halves_swapped", range(100), range(100, 120), range(120, 141)),
         ("test_is_validation", range(100), range(100, 141), range(100, 141)),
+        ("own", range(100), range(0), range(100, 141)),
     ],
 )
 def test_parts_of_the_test_set(split, train, val, test):
-    parts = batches.split_parts(config(split), 100, 41, seed=0)
+    parts = batches.split_parts(config(split), sized(100, 41), seed=0)
     assert [part.tolist() for part in parts] == [list(train), list(val), list(test)]
 
 
 def test_random_split_is_80_20_disjoint_and_seeded():
-    parts = batches.split_parts(config("random_80_20"), 100, 41, seed=0)
+    parts = batches.split_parts(config("random_80_20"), sized(100, 41), seed=0)
     assert (len(parts.train), len(parts.val)) == (80, 20)
     assert sorted([*parts.train, *parts.val]) == list(range(100))
     assert parts.test.tolist() == list(range(100, 141))
-    again, other = (batches.split_parts(config("random_80_20"), 100, 41, seed) for seed in (0, 1))
+    again, other = (batches.split_parts(config("random_80_20"), sized(100, 41), seed) for seed in (0, 1))
     np.testing.assert_array_equal(parts.val, again.val)
     assert set(parts.val) != set(other.val)
 
 
 @pytest.mark.parametrize("split", SPLITS)
 def test_limit_examples_keeps_the_first(split):
-    parts = batches.split_parts(config(split, 10), 100, 41, seed=0)
+    parts = batches.split_parts(config(split, 10), sized(100, 41), seed=0)
     fit_on = [*parts.train, *parts.val] if split.startswith("random") else parts.train
     assert sorted(fit_on) == list(range(10))
     with pytest.raises(UserError, match="limit_examples is 101"):
-        batches.split_parts(config(split, 101), 100, 41, seed=0)
+        batches.split_parts(config(split, 101), sized(100, 41), seed=0)
 
 
 @pytest.mark.parametrize("split", ["random_80_20", "random_55_5"])
 def test_a_limit_that_leaves_nothing_to_validate_on_is_refused(split):
     with pytest.raises(UserError, match="limit_examples"):
-        batches.split_parts(config(split, 2), 100, 41, seed=0)
+        batches.split_parts(config(split, 2), sized(100, 41), seed=0)
 
 
 def test_the_pool_is_train_then_test_and_batches_are_taken_from_it():

@@ -1,21 +1,22 @@
 """The benchmark compares like with like: every peer's network is ours, from the same weights."""
 
 import json
+import shutil
 
 import jax
 import numpy as np
 import pytest
 from flax import traverse_util
 
-from experiments import bench
-from experiments.peers import job as jobs
+from experiments.bench import measure, workloads
+from experiments.bench.peers import job as jobs
 from mnistlab.errors import UserError
 from mnistlab.nets import models
 
 NETWORKS = {  # between them every kind of layer
-    "adadelta": bench.WORKLOADS["lenet5_adadelta_128"],
-    "batchnorm": bench.WORKLOADS["lenet5_relu_batchnorm_128"],
-    "inception": bench.WORKLOADS["cnn_e_32"],
+    "adadelta": workloads.WORKLOADS["lenet5_adadelta_128"],
+    "batchnorm": workloads.WORKLOADS["lenet5_relu_batchnorm_128"],
+    "inception": workloads.WORKLOADS["cnn_e_32"],
 }
 
 
@@ -28,7 +29,7 @@ def call(function, *args):
 def network(request, dataset, tmp_path_factory):
     """(job, images float32 [4, 28, 28, 1], the parameters, our logits)."""
     workload = NETWORKS[request.param]
-    job = bench._write_job(workload, dataset, 1, tmp_path_factory.mktemp("job"))
+    job = workloads.write_job(workload, dataset, 1, tmp_path_factory.mktemp("job"))
     image = np.asarray(dataset.test.image[:4], np.float32) / 255
     model = models.make_model(workload.model)
     params = traverse_util.unflatten_dict(job.params(), sep="/")
@@ -41,7 +42,7 @@ def network(request, dataset, tmp_path_factory):
 
 
 def test_plain_flax_is_our_network(network):
-    from experiments.peers import plain_flax
+    from experiments.bench.peers import plain_flax
 
     job, image, params, logits = network
     model = plain_flax.Plain(tuple(job.layers))
@@ -53,9 +54,10 @@ def test_plain_flax_is_our_network(network):
     np.testing.assert_allclose(call(plain_logits, params, image), logits, atol=2e-5)
 
 
+@pytest.mark.peers
 def test_pytorch_is_our_network(network):
     torch = pytest.importorskip("torch")
-    from experiments.peers import pytorch
+    from experiments.bench.peers import pytorch
 
     job, image, _, logits = network
     with torch.no_grad():
@@ -63,10 +65,11 @@ def test_pytorch_is_our_network(network):
     np.testing.assert_allclose(got.numpy(), logits, atol=2e-5)
 
 
+@pytest.mark.peers
 def test_keras_is_our_network(network):
     pytest.importorskip("tensorflow")
     pytest.importorskip("keras")
-    from experiments.peers import keras_tensorflow
+    from experiments.bench.peers import keras_tensorflow
 
     job, image, _, logits = network
     np.testing.assert_allclose(keras_tensorflow.build(job)(image, training=False).numpy(), logits, atol=2e-5)
@@ -81,33 +84,59 @@ def test_jobs_come_back_as_they_were_written(network, tmp_path):
 
 
 def test_peers_take_turns_and_learn_the_same(dataset, tmp_path):
-    workload = bench.WORKLOADS["dense_256"]._replace(batch_size=50)
-    measured, product_seconds = bench.measure(workload, ["mnistlab", "flax_scan"], dataset, tmp_path, 2, 0.05)
+    workload = workloads.WORKLOADS["dense_256"]._replace(batch_size=50)
+    job = workloads.write_job(workload, dataset, workloads.steps_of_round(workload, 0.05), tmp_path)
+    measured, product_seconds = measure.by_turns(workload, job, ["mnistlab", "flax_scan"], 2)
     assert list(measured) == ["mnistlab", "flax_scan"] and product_seconds > 0
     for one in measured.values():
         assert one.seconds.shape == (2,) and (one.seconds > 0).all() and one.peak_bytes > 50e6
     assert measured["mnistlab"].first_loss == pytest.approx(measured["flax_scan"].first_loss, rel=1e-5)
 
 
+@pytest.mark.peers
+@pytest.mark.parametrize(
+    ("workload", "tolerance"),
+    [
+        (workloads.Workload("lenet5", 50), 1e-5),
+        (workloads.Workload("lenet5_relu_batchnorm", 50, "adadelta"), 1e-5),
+        (workloads.Workload("cnn_c", 50, "rmsprop"), 1e-5),
+    ],
+    ids=lambda value: getattr(value, "optimizer", ""),
+)
+def test_peers_of_other_frameworks_learn_the_same(workload, tolerance, dataset, tmp_path):
+    pytest.importorskip("torch")
+    pytest.importorskip("keras")
+    peers = ["mnistlab", "pytorch", "keras_tensorflow"]
+    if workload.optimizer == "adam":
+        peers.append("pytorch_compiled")
+        if shutil.which("g++") is None:
+            pytest.skip("PyTorch compiles with g++, which is not installed")
+    job = workloads.write_job(workload, dataset, workloads.steps_of_round(workload, 1.0), tmp_path)
+    measured, _ = measure.by_turns(workload, job, peers, 1)
+    losses = {name: one.first_loss for name, one in measured.items()}
+    for loss in losses.values():
+        assert loss == pytest.approx(losses["mnistlab"], rel=tolerance), losses
+
+
 def test_a_peer_that_learns_something_else_is_refused():
-    bench.check_losses({"mnistlab": 1.0, "pytorch": 1.01, "flax_scan_8_seeds": 3.0})
+    measure.check_losses({"mnistlab": 1.0, "pytorch": 1.01, "flax_scan_8_seeds": 3.0})
     with pytest.raises(UserError, match="the same work"):
-        bench.check_losses({"mnistlab": 1.0, "pytorch": 1.03})
+        measure.check_losses({"mnistlab": 1.0, "pytorch": 1.03})
     with pytest.raises(UserError, match="the same work"):
-        bench.check_losses({"mnistlab": 1.0, "pytorch": float("nan")})
+        measure.check_losses({"mnistlab": 1.0, "pytorch": float("nan")})
 
 
 def test_a_peer_that_fails_is_named(dataset, tmp_path):
-    job = bench._write_job(bench.WORKLOADS["dense_256"], dataset, 1, tmp_path)
+    job = workloads.write_job(workloads.WORKLOADS["dense_256"], dataset, 1, tmp_path)
     jobs.write(job._replace(optimizer="nobody's"), tmp_path / "job.json")
     with pytest.raises(UserError, match=r"flax_scan failed: KeyError.*nobody"):
-        bench.Peer("flax_scan", tmp_path / "job.json", tmp_path / "log", bench._environment("flax_scan"))
+        measure.Peer("flax_scan", tmp_path / "job.json", tmp_path / "log", measure._environment("flax_scan"))
 
 
 def test_operations_are_counted_as_by_hand():
     # LeNet-5: convolutions 28*28*25*6 and 10*10*150*16, dense 400*120, 120*84, 84*10 multiply-adds.
     forward = 117_600 + 240_000 + 48_000 + 10_080 + 840
-    assert bench.flops_per_example("lenet5") == 2 * (3 * forward - 117_600) == 2_263_920
+    assert workloads.flops_per_example("lenet5") == 2 * (3 * forward - 117_600) == 2_263_920
     # A 1x1 convolution and the block's parts count too: the first of E's blocks on 7x7 pixels of 16 channels.
     block = 49 * 16 * (8 + 12 + 2 + 4) + 49 * 9 * 12 * 16 + 49 * 25 * 2 * 4
     assert block == 49 * 416 + 49 * 1728 + 49 * 200
@@ -115,12 +144,12 @@ def test_operations_are_counted_as_by_hand():
 
 def test_ratios_are_to_peers_and_to_the_product():
     def measured(seconds):
-        return bench.Measured(np.array(seconds), 1.0, 0.0, 0.0, 0)
+        return measure.Measured(np.array(seconds), 1.0, 0.0, 0.0, 0)
 
     found = {
         "a": {"mnistlab": measured([1.0, 3.0, 2.0]), "pytorch": measured([4.0]), "mnistlab_8_seeds": measured([1.0])}
     }
-    assert bench.ratios(found, {"a": 0.5}) == {
+    assert measure.ratios(found, {"a": 0.5}) == {
         "a: mnistlab": {"pytorch": 0.5, "matrix product": 4.0},
         "a: mnistlab_8_seeds": {"pytorch": 0.25, "matrix product": 2.0},
     }

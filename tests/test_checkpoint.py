@@ -1,13 +1,19 @@
+import json
+import os
 import shutil
 import warnings
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 
 from mnistlab.errors import UserError
+from mnistlab.files import sha256
 from mnistlab.training import checkpoint
+
+RUN = sha256(b"a run")
 
 
 def make_tree(value=0.0):
@@ -36,7 +42,7 @@ def open_keeper(tmp_path):
     keepers = []
 
     def keeper():
-        keepers.append(checkpoint.Keeper(tmp_path / "kept"))
+        keepers.append(checkpoint.Keeper(tmp_path / "kept", RUN))
         return keepers[-1]
 
     yield keeper
@@ -48,7 +54,7 @@ def open_keeper(tmp_path):
 def two_epochs(tmp_path_factory):
     """A folder with the checkpoints 1 and 2, to be copied and damaged."""
     folder = tmp_path_factory.mktemp("two_epochs") / "kept"
-    keeper = checkpoint.Keeper(folder)
+    keeper = checkpoint.Keeper(folder, RUN)
     keeper.save(1, make_tree(1))
     keeper.save(2, make_tree(2))
     keeper.close()
@@ -83,6 +89,15 @@ def test_the_last_two_are_kept(open_keeper, tmp_path):
     equal(keeper.restore(make_tree())[1], make_tree(4))
 
 
+def test_what_a_killed_process_did_not_come_to_delete_is_deleted(copied):
+    shutil.copytree(copied / "1", copied / "0")
+    delete(data_files(copied / "0")[0])  # or not all of it
+    keeper = checkpoint.Keeper(copied, RUN)
+    equal(keeper.restore(make_tree())[1], make_tree(2))
+    keeper.close()
+    assert sorted(path.name for path in copied.iterdir()) == ["1", "2"]
+
+
 def test_an_older_epoch_is_refused(open_keeper):
     keeper = open_keeper()
     keeper.save(2, make_tree())
@@ -114,7 +129,7 @@ def delete(path):
 def test_damage_is_named_and_the_checkpoint_before_is_used(copied, damage):
     largest = max(data_files(copied / "2"), key=lambda path: path.stat().st_size)
     damage(largest)
-    keeper = checkpoint.Keeper(copied)
+    keeper = checkpoint.Keeper(copied, RUN)
     with pytest.warns(UserWarning) as caught:
         epoch, tree = keeper.restore(make_tree())
     assert any(str(copied / "2") in str(warning.message) for warning in caught)
@@ -131,7 +146,7 @@ def test_whatever_byte_is_flipped_the_numbers_are_right(two_epochs, tmp_path):
         copy = shutil.copytree(two_epochs, tmp_path / str(number))
         if path.stat().st_size:
             flip(copy / path.relative_to(two_epochs))
-        keeper = checkpoint.Keeper(copy)
+        keeper = checkpoint.Keeper(copy, RUN)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             epoch, tree = keeper.restore(make_tree())
@@ -142,7 +157,7 @@ def test_whatever_byte_is_flipped_the_numbers_are_right(two_epochs, tmp_path):
 def test_if_all_are_damaged_the_user_is_told(copied):
     for epoch in ("1", "2"):
         flip(max(data_files(copied / epoch), key=lambda path: path.stat().st_size))
-    keeper = checkpoint.Keeper(copied)
+    keeper = checkpoint.Keeper(copied, RUN)
     with pytest.warns(UserWarning), pytest.raises(UserError, match="every checkpoint"):
         keeper.restore(make_tree())
     keeper.close()
@@ -151,26 +166,124 @@ def test_if_all_are_damaged_the_user_is_told(copied):
 def test_a_folder_that_cannot_be_made_is_refused(tmp_path):
     (tmp_path / "file").write_text("not a folder")
     with pytest.raises(UserError, match="cannot write"):
-        checkpoint.Keeper(tmp_path / "file" / "kept")
+        checkpoint.Keeper(tmp_path / "file" / "kept", RUN)
 
 
 def test_save_once_replaces(tmp_path):
     folder = tmp_path / "model"
     with pytest.raises(UserError, match="no checkpoint"):
-        checkpoint.restore_once(folder, make_tree())
+        checkpoint.restore_once(folder, make_tree(), RUN)
     for value in (1, 2):
-        checkpoint.save_once(folder, make_tree(value))
-    equal(checkpoint.restore_once(folder, make_tree()), make_tree(2))
+        checkpoint.save_once(folder, make_tree(value), RUN)
+    equal(checkpoint.restore_once(folder, make_tree(), RUN), make_tree(2))
 
 
-def test_a_template_of_another_shape_is_not_restored(two_epochs, tmp_path):
-    keeper = checkpoint.Keeper(shutil.copytree(two_epochs, tmp_path / "kept"))
-    other = {**make_tree(), "kernel": np.zeros((300, 8), np.float32)}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        with pytest.raises(UserError):
-            keeper.restore(other)
+def refused(folder, template, run=RUN):
+    """With what line `folder` is not restored; it must be whole after, and nothing be called damaged."""
+    before = {path: path.read_bytes() for path in data_files(folder)}
+    keeper = checkpoint.Keeper(folder, run)
+    with warnings.catch_warnings(), pytest.raises(UserError) as caught:
+        warnings.simplefilter("error")
+        keeper.restore(template)
     keeper.close()
+    assert {path: path.read_bytes() for path in data_files(folder)} == before
+    line = str(caught.value)
+    assert "\n" not in line and "damaged" not in line and str(folder / "2") in line and "--workdir" in line
+    return line
+
+
+def test_another_runs_checkpoint_is_refused_and_not_called_damaged(copied):
+    assert "another run's" in refused(copied, make_tree(), sha256(b"another run"))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"kernel": np.zeros((300, 8), np.float32)},
+        {"kernel": np.zeros((300, 7), np.float64)},
+        {"more": np.zeros(1)},
+        {"pair": {"a": np.zeros(2)}},
+    ],
+    ids=["shape", "dtype", "leaf", "structure"],
+)
+def test_another_models_checkpoint_is_refused_and_not_called_damaged(copied, change):
+    assert "another model" in refused(copied, {**make_tree(), **change})
+
+
+def without_digest(folder):
+    """`folder` as a release left it whose checkpoints did not say of which run they are."""
+    for path in folder.glob("*/meta/metadata"):
+        meta = json.loads(path.read_text())
+        path.write_text(json.dumps({name: meta[name] for name in ("epoch", "digest")}))
+    return folder
+
+
+def test_a_checkpoint_of_before_there_were_digests_is_read(copied):
+    keeper = checkpoint.Keeper(without_digest(copied), RUN)
+    equal(keeper.restore(make_tree())[1], make_tree(2))
+    keeper.close()
+    flip(max(data_files(copied / "2"), key=lambda path: path.stat().st_size))
+    keeper = checkpoint.Keeper(copied, RUN)
+    with pytest.warns(UserWarning, match="damaged"):
+        assert keeper.restore(make_tree())[0] == 1
+    keeper.close()
+
+
+def test_whatever_byte_of_what_a_checkpoint_belongs_to_is_flipped_it_is_damage(copied):
+    path = copied / "2" / "meta" / "metadata"
+    whole = path.read_bytes()
+    for place in range(0, len(whole), 9):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 4]) + whole[place + 1 :])
+        keeper = checkpoint.Keeper(copied, RUN)
+        assert keeper._read(2, make_tree()) is None
+        keeper.close()
+
+
+def test_a_fifo_in_a_checkpoint_is_damage_and_not_waited_for(copied):
+    for path in (copied / "2" / "meta" / "metadata", copied / "1" / "state" / "manifest.ocdbt"):
+        path.unlink()
+        os.mkfifo(path)
+        keeper = checkpoint.Keeper(copied, RUN)
+        assert keeper._read(int(path.relative_to(copied).parts[0]), make_tree()) is None
+        keeper.close()
+
+
+@pytest.mark.parametrize(
+    "error, reason",
+    [
+        (PermissionError(13, "Permission denied"), "Permission denied"),
+        (OSError(24, "Too many open files"), "Too many open files"),
+        (ValueError("PERMISSION_DENIED: Error opening 'zarr': not allowed [os_error_code='13']"), "not allowed"),
+    ],
+)
+def test_what_cannot_be_read_is_not_taken_for_damage(copied, monkeypatch, error, reason):
+    def fail(*args, **kwargs):
+        raise error
+
+    monkeypatch.setattr(ocp.CheckpointManager, "restore", fail)
+    assert f": {reason}; " in refused(copied, make_tree())
+
+
+@pytest.mark.parametrize("error", [MemoryError(), TypeError("a bug"), AttributeError("another release of orbax")])
+def test_a_fault_of_the_code_is_not_taken_for_damage(copied, monkeypatch, error):
+    def fail(*args, **kwargs):
+        raise error
+
+    monkeypatch.setattr(ocp.CheckpointManager, "restore", fail)
+    keeper = checkpoint.Keeper(copied, RUN)
+    with pytest.raises(type(error)):
+        keeper.restore(make_tree())
+    keeper.close()
+    assert {path.name for path in copied.iterdir()} == {"1", "2"}
+
+
+def test_save_once_replaces_a_link_and_not_what_it_leads_to(tmp_path):
+    (tmp_path / "else").mkdir()
+    (tmp_path / "else" / "precious").write_text("")
+    (tmp_path / "last").symlink_to(tmp_path / "else")
+    checkpoint.save_once(tmp_path / "last", make_tree(1), RUN)
+    equal(checkpoint.restore_once(tmp_path / "last", make_tree(), RUN), make_tree(1))
+    assert [path.name for path in (tmp_path / "else").iterdir()] == ["precious"]
 
 
 # The digest

@@ -4,8 +4,8 @@ import pytest
 from mnistlab.analysis import claims
 from mnistlab.analysis.claims import Claim
 from mnistlab.config import TrainConfig
-from mnistlab.training.crowds import Run
-from mnistlab.training.train import Record, Result
+from mnistlab.training.epoch import Record
+from mnistlab.training.result import Result, Run
 
 NOISE = np.array([0.001, -0.002, 0.0015, 0.0005, -0.001, 0.002, -0.0005, 0.001, -0.0015, 0.0])
 NUM_SEEDS = len(NOISE)
@@ -17,7 +17,7 @@ def result_of(accuracy, seeds=None):
     history = {name: np.stack([accuracy - 0.1, accuracy], axis=1) for name in Record._fields}
     runs = tuple(Run(seed, {}) for seed in seeds)
     seconds = np.ones((len(accuracy), 2))
-    return Result(TrainConfig("dense"), runs, (), (), history, {"test_accuracy": accuracy}, {}, seconds)
+    return Result(TrainConfig("dense"), runs, history, {"test_accuracy": accuracy}, {}, seconds)
 
 
 def claim(direction, right="low", left="high", metric="test_accuracy", **keywords):
@@ -67,6 +67,18 @@ def test_each_direction_where_the_answer_is_obvious(direction, left, right, expe
 )
 def test_about_means_between_both_bounds(right, tolerance, expected):
     assert outcome("about", right, tolerance=tolerance) == expected
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("lost", [np.nan, np.inf])
+def test_about_is_asked_of_the_runs_that_did_not_diverge(lost):
+    for num_lost in (2, NUM_SEEDS):
+        accuracy = 0.95 + NOISE
+        accuracy[:num_lost] = lost
+        results = {"high": result_of(accuracy), "low": result_of(np.where(np.isfinite(accuracy), 0.9, lost))}
+        for right in (0.955, "low"):
+            (checked,) = claims.check([claim("about", right, tolerance=0.06)], results)
+            assert checked.verdict.startswith("holds" if num_lost == 2 else "not resolved")
 
 
 @pytest.mark.parametrize("num_seeds, expected", [(1, "not resolved"), (5, "not resolved"), (6, "holds")])
@@ -136,3 +148,15 @@ def test_the_row_for_the_summary():
     assert (row["n"], row["id"], row["ours"], row["right"]) == (NUM_SEEDS, "a", True, 0.93)
     assert row["p"] == pytest.approx(2 / 2**NUM_SEEDS)
     assert "high > 0.93" in row["sentence"] and "test accuracy" in row["sentence"]
+
+
+@pytest.mark.parametrize(("error", "verdict"), [(1e-12, "holds"), (1.1e-12, "reversed"), (float("nan"), "reversed")])
+def test_an_exact_claim_holds_up_to_its_tolerance(error, verdict):
+    claim = Claim("b", "they agree", "largest difference", "by hand", "about", "jax", 1e-12)
+    checked = claims.exact(claim, error, "the largest difference is small.")
+    assert (checked.verdict, checked.sentence) == (verdict, f"{verdict}: the largest difference is small.")
+    said = checked.to_dict()
+    assert (said["n"], said["ci95"], said["comparison"]) == (1, None, {})
+    np.testing.assert_equal(said["delta"], error)
+    unmeasured = claims.Checked(claim, None, "not measured", "").to_dict()
+    assert (unmeasured["n"], unmeasured["delta"]) == (0, None)

@@ -9,6 +9,7 @@ import http.server
 import io
 import json
 import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -21,13 +22,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
+import training
 from PIL import Image
 
 from mnistlab.config import OptimConfig, TrainConfig
-from mnistlab.data import datasets
+from mnistlab.data import datasets, idx
+from mnistlab.data import tfds as ours
 from mnistlab.data.datasets import Split
 from mnistlab.errors import UserError
-from mnistlab.training import train
 
 ARCHIVES = Path(datasets.__file__).parent / "archives"
 MNIST_TRAIN_COUNTS = [5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949]
@@ -220,15 +222,15 @@ def test_records_that_differ_from_the_archives_are_refused(tiny, tmp_path):
 
 def test_pngs_decode_in_pillow_and_foreign_pngs_go_to_tfds(tiny, tmp_path):
     pixels = np.arange(28 * 28, dtype=np.uint8).reshape(28, 28, 1)
-    png = datasets._encode_png(pixels)
+    png = ours._encode_png(pixels)
     with Image.open(io.BytesIO(png)) as image:
         image.load()
         assert (image.mode, image.size) == ("L", (28, 28))
         np.testing.assert_array_equal(np.asarray(image), pixels[..., 0])
-    np.testing.assert_array_equal(datasets._decode_pngs([png, png], (28, 28, 1)), np.stack([pixels, pixels]))
+    np.testing.assert_array_equal(ours._decode_pngs([png, png], (28, 28, 1)), np.stack([pixels, pixels]))
     foreign = io.BytesIO()
     Image.fromarray(pixels[..., 0]).save(foreign, "PNG", optimize=True)  # filtered
-    assert datasets._decode_pngs([png, foreign.getvalue()], (28, 28, 1)) is None
+    assert ours._decode_pngs([png, foreign.getvalue()], (28, 28, 1)) is None
 
 
 def test_foreign_pngs_in_the_records_are_read(tiny, tmp_path, monkeypatch):
@@ -237,10 +239,10 @@ def test_foreign_pngs_in_the_records_are_read(tiny, tmp_path, monkeypatch):
         Image.fromarray(pixels[..., 0]).save(buffer, "PNG")
         return buffer.getvalue()
 
-    ours = load_tiny(tmp_path, tiny)
-    monkeypatch.setattr(datasets, "_encode_png", pillow)
+    before = load_tiny(tmp_path, tiny)
+    monkeypatch.setattr(ours, "_encode_png", pillow)
     theirs = load_tiny(tmp_path, tiny, root="other")
-    assert theirs.fingerprint == ours.fingerprint
+    assert theirs.fingerprint == before.fingerprint
 
 
 # Errors: one clear line each, nothing left behind.
@@ -276,10 +278,10 @@ def test_damaged_archives(damage, tiny, tmp_path):
 
 def test_idx_headers():
     good = idx_bytes(np.zeros((2, 3), np.uint8))
-    assert datasets._parse_idx(good, Path("x")).shape == (2, 3)
+    assert idx.parse_idx(good, Path("x")).shape == (2, 3)
     for bad in (b"", b"\0\0\x08", b"\0\0\x0d" + good[3:], good[:-1], good + b"\0", good[:9]):
         with pytest.raises(UserError, match="x is"):
-            datasets._parse_idx(bad, Path("x"))
+            idx.parse_idx(bad, Path("x"))
 
 
 def test_unknown_name_and_order(tmp_path):
@@ -294,6 +296,42 @@ def test_a_folder_that_cannot_be_written(tiny, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=f"cannot write in {tmp_path}/file/below: Not a directory"):
         load_tiny(tmp_path, tiny, root="file/below")
+
+
+def test_a_full_disk_is_one_line_and_leaves_nothing(tiny, tmp_path):
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4_000, limits[1]))  # no file grows beyond, as on a disk that is full
+    try:
+        with pytest.raises(UserError, match=r"cannot write in .*: File too large; free the space") as caught:
+            load_tiny(tmp_path, tiny)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert "\n" not in str(caught.value) and left_behind(tmp_path / "data") == []
+    load_tiny(tmp_path, tiny)
+
+
+def test_a_runtime_error_that_is_no_failed_write_stays_one(tmp_path):
+    with pytest.raises(RuntimeError, match="a bug"), datasets._writing(tmp_path):
+        raise RuntimeError("a bug")
+
+
+def test_a_lock_that_is_a_link_is_refused_and_its_target_is_whole(tiny, tmp_path):
+    (tmp_path / "precious").write_text("precious")
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / ".mnist.lock").symlink_to(tmp_path / "precious")
+    with pytest.raises(UserError, match=r"\.mnist\.lock in it is a symbolic link") as caught:
+        load_tiny(tmp_path, tiny)
+    assert "\n" not in str(caught.value) and (tmp_path / "precious").read_text() == "precious"
+
+
+@pytest.mark.parametrize("name", ["index", "train_label.npy"])
+def test_a_fifo_among_the_decoded_arrays_is_not_waited_for(tiny, tmp_path, name):
+    before = load_tiny(tmp_path, tiny)
+    (path,) = (tmp_path / "data" / "mnist").glob(f"*/decoded/{name}")
+    path.unlink()
+    os.mkfifo(path)
+    assert load_tiny(tmp_path, tiny).fingerprint == before.fingerprint
+    assert path.is_file()  # decoded again
 
 
 def test_a_tfrecord_copy_is_refused_with_its_folder(tiny, tmp_path):
@@ -314,8 +352,8 @@ def test_no_network_is_one_clear_error(tmp_path, monkeypatch):
     def refuse(*args, **kwargs):
         raise OSError("Name or service not known")
 
-    monkeypatch.setattr(datasets.socket, "create_connection", refuse)
-    monkeypatch.setattr(datasets.urllib.request, "getproxies", dict)
+    monkeypatch.setattr(ours.socket, "create_connection", refuse)
+    monkeypatch.setattr(ours.urllib.request, "getproxies", dict)
     with pytest.raises(
         UserError, match=r"cannot download kmnist: Name or .*train-images-idx3-ubyte.gz.*manual_dir"
     ) as e:
@@ -363,7 +401,7 @@ def test_kmnist_is_downloaded_once(tmp_path, monkeypatch):
     served.mkdir()
     for name, array in arrays.items():
         (served / f"{name}.gz").write_bytes(gzip.compress(idx_bytes(array)))
-    monkeypatch.setattr(datasets.urllib.request, "getproxies", dict)
+    monkeypatch.setattr(ours.urllib.request, "getproxies", dict)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     handler = functools.partial(QuietHandler, directory=served)
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
@@ -448,46 +486,6 @@ def test_a_read_only_copy_needs_no_lock(tiny, tmp_path):
         load_tiny(tmp_path, tiny)
 
 
-# Slices and splits.
-
-SPECS = [
-    *("train", "test", "test[:50%]", "test[50%:]", "train[:1000]", "test[-500:]", "train[10:-10]", "test[-33.3%:]"),
-    *("test[12.5%:87.5%]", "train[:1_000]", "test[-100%:]", "train[1%:2%]", "test[:-1]", "train[60000:]", "test[3:3]"),
-    *("test[:0%]", "train[:60001]", "test[:101%]", "validation", "train[5]", "train[5%]", "test[:]", "test[]", "test["),
-    *("", "train[a:b]", "train[1:2:3]", "train[--1:]", "train[1.5:]", "train [:5]"),
-]
-
-
-@pytest.mark.parametrize("spec", SPECS)
-@pytest.mark.parametrize("num_test", [10000, 11])
-def test_slices_are_those_of_tfds(spec, num_test):
-    num_examples = {"train": 60000, "test": num_test}
-    infos = {
-        name: tfds.core.SplitInfo(name=name, shard_lengths=[count], num_bytes=0) for name, count in num_examples.items()
-    }
-    try:
-        (absolute,) = tfds.core.ReadInstruction.from_spec(spec).to_absolute(infos)
-        start = 0 if absolute.from_ is None else absolute.from_
-        stop = num_examples[absolute.splitname] if absolute.to is None else absolute.to
-        expected = (absolute.splitname, start, stop) if start < stop else None
-    except (ValueError, AssertionError):
-        expected = None
-    if expected is None:
-        with pytest.raises(UserError, match=r"slice|split"):
-            datasets._parse_slice(spec, num_examples)
-    else:
-        assert datasets._parse_slice(spec, num_examples) == expected
-
-
-def test_take(mnist):
-    first, second = datasets.take(mnist, "test[:50%]"), datasets.take(mnist, "test[50%:]")
-    np.testing.assert_array_equal(np.concatenate([first.image, second.image]), mnist.test.image)
-    np.testing.assert_array_equal(np.concatenate([first.label, second.label]), mnist.test.label)
-    np.testing.assert_array_equal(datasets.take(mnist, "train[-500:]").label, mnist.train.label[59500:])
-    with pytest.raises(UserError, match="both bounds"):
-        datasets.take(mnist, "train[10:50%]")
-
-
 def test_random_split():
     train, rest = datasets.random_split(60000, 0.8, seed=3)
     assert (train.dtype, rest.dtype, train.shape, rest.shape) == (np.int32, np.int32, (48000,), (12000,))
@@ -523,9 +521,9 @@ def test_a_data_source_reads_what_it_is_asked_for(tiny, tmp_path):
             np.testing.assert_array_equal(source[index], array[index])
         np.testing.assert_array_equal(getattr(streamed, split).label, getattr(whole, split).label)
     assert streamed.class_names == whole.class_names and streamed.name == "mnist"
-    config = TrainConfig("dense", optim=OptimConfig("sgd", 0.1), batch_size=16, num_epochs=2)
-    resident = train.run(config, whole, (0, 1))
-    for history in (train.run(config, dataset, (0, 1), stream_megabytes=2).history for dataset in (whole, streamed)):
+    config = TrainConfig("dense", optimizer=OptimConfig("sgd", 0.1), batch_size=16, num_epochs=2)
+    resident = training.run(config, whole, (0, 1))
+    for history in (training.run(config, dataset, (0, 1), stream_megabytes=2).history for dataset in (whole, streamed)):
         for name, values in resident.history.items():
             np.testing.assert_array_equal(history[name], values)
 

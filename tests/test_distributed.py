@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from mnistlab.devices import parallel
+from mnistlab.devices import cluster
 from mnistlab.errors import UserError
 
 ROOT = Path(__file__).parents[1]
@@ -88,11 +88,11 @@ def test_a_signal_to_one_process_ends_both_after_the_same_epoch(start, tmp_path)
 
 
 def test_alone_is_no_cluster():
-    assert parallel.find_cluster({}) is None
-    assert parallel.find_cluster({"OMPI_COMM_WORLD_RANK": "0", "OMPI_COMM_WORLD_SIZE": "1"}) is None
-    assert parallel.resolve_cluster("auto", {}) is None
+    assert cluster.find_cluster({}) is None
+    assert cluster.find_cluster({"OMPI_COMM_WORLD_RANK": "0", "OMPI_COMM_WORLD_SIZE": "1"}) is None
+    assert cluster.resolve_cluster("auto", {}) is None
     assert (
-        parallel.resolve_cluster("off", {"SLURM_PROCID": "1", "SLURM_STEP_NODELIST": "a", "SLURM_NTASKS": "4"}) is None
+        cluster.resolve_cluster("off", {"SLURM_PROCID": "1", "SLURM_STEP_NODELIST": "a", "SLURM_NTASKS": "4"}) is None
     )
 
 
@@ -122,37 +122,37 @@ SLURM = {"SLURM_JOB_ID": "7", "SLURM_STEP_ID": "0", "SLURM_NTASKS": "8", "SLURM_
     ],
 )  # fmt: skip
 def test_launchers_are_understood(environ, host, rest):
-    cluster = parallel.find_cluster(environ)
-    assert tuple(cluster)[2:] == rest
+    found = cluster.find_cluster(environ)
+    assert tuple(found)[2:] == rest
     if host is None:
-        assert cluster.coordinator is None
+        assert found.coordinator is None
     else:
-        assert re.fullmatch(rf"{re.escape(host)}:\d+", cluster.coordinator)
-        assert 1024 < int(cluster.coordinator.split(":")[1]) < 65536
+        assert re.fullmatch(rf"{re.escape(host)}:\d+", found.coordinator)
+        assert 1024 < int(found.coordinator.split(":")[1]) < 65536
 
 
 def test_all_processes_of_a_job_find_the_same_port_and_others_another():
     def port(step, process):
         environ = SLURM | {"SLURM_STEP_NODELIST": "here", "SLURM_STEP_ID": step, "SLURM_PROCID": process}
-        return parallel.find_cluster(environ).coordinator
+        return cluster.find_cluster(environ).coordinator
 
     assert port("0", "0") == port("0", "7") != port("1", "0")
 
 
 def test_a_batch_script_outside_srun_is_one_process():
-    assert parallel.find_cluster(SLURM) is None  # it has a job and a number of tasks, but no step
+    assert cluster.find_cluster(SLURM) is None  # it has a job and a number of tasks, but no step
 
 
 def test_flags_go_before_the_environment():
     environ = OMPI | {"OMPI_COMM_WORLD_LOCAL_SIZE": "4"}
-    cluster = parallel.resolve_cluster("auto", environ, "head:1234", None, 2)
-    assert (cluster.coordinator, cluster.num_processes, cluster.process_id) == ("head:1234", 4, 2)
+    found = cluster.resolve_cluster("auto", environ, "head:1234", None, 2)
+    assert (found.coordinator, found.num_processes, found.process_id) == ("head:1234", 4, 2)
 
 
 def test_an_indexed_kubernetes_job_alone_is_a_sweep():
     environ = {"KUBERNETES_SERVICE_HOST": "10.0.0.1", "JOB_COMPLETION_INDEX": "2"}
-    assert parallel.resolve_cluster("auto", environ) is None
-    assert parallel.resolve_cluster("auto", environ, "job-0.svc:99", 4).process_id == 2
+    assert cluster.resolve_cluster("auto", environ) is None
+    assert cluster.resolve_cluster("auto", environ, "job-0.svc:99", 4).process_id == 2
 
 
 @pytest.mark.parametrize(
@@ -169,4 +169,4 @@ def test_an_indexed_kubernetes_job_alone_is_a_sweep():
 )
 def test_the_impossible_is_refused(arguments, named):
     with pytest.raises(UserError, match=named):
-        parallel.resolve_cluster(*arguments)
+        cluster.resolve_cluster(*arguments)

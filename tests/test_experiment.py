@@ -11,35 +11,35 @@ from run_folders import result_of
 from experiments import cnn_variants, common, keras_vs_scratch
 from experiments.lenet_vs_dense import EXPERIMENT
 from mnistlab.analysis import history
-from mnistlab.comparison import experiment
-from mnistlab.config import TrainConfig
+from mnistlab.comparison import outputs, spec
+from mnistlab.comparison.spec import Options, Outcome, Variant
 from mnistlab.training import step
 
 
 def test_overrides_reach_the_config_its_optimiser_and_the_model():
-    before = TrainConfig("mlp512", model_options=(("use_bias", False),))
-    after = experiment.override(before, {"convolution": "lax", "optimizer": "sgd", "momentum": 0.5, "num_epochs": 3})
+    before = Variant("mlp512", model_options=(("use_bias", False),))
+    after = spec.override(before, {"convolution": "lax", "optimizer": "sgd", "momentum": 0.5, "num_epochs": 3})
     assert dict(after.model_options) == {"use_bias": False, "form": "lax"}
-    assert (after.optim.name, after.optim.learning_rate, after.optim.momentum, after.num_epochs) == (
+    assert (after.optimizer.name, after.optimizer.learning_rate, after.optimizer.momentum, after.num_epochs) == (
         "sgd",
         1e-2,
         0.5,
         3,
     )
-    assert experiment.override(before, {}) == before
+    assert spec.override(before, {}) == before
 
 
 TRAINING = [name for name in common.names() if hasattr(importlib.import_module(f"experiments.{name}"), "EXPERIMENT")]
 
 
 @pytest.mark.parametrize("name", TRAINING)
-@pytest.mark.parametrize("protocol", experiment.PROTOCOLS)
+@pytest.mark.parametrize("protocol", spec.PROTOCOLS)
 def test_a_run_as_the_experiment_has_it_departs_in_nothing(name, protocol):
     of_name = importlib.import_module(f"experiments.{name}").EXPERIMENT
 
     def departed(**changes):
-        options = experiment.Options(Path(), protocol, num_seeds=3, first_seed=5, variants=("all",), **changes)
-        return experiment.departures_of(of_name, options, experiment.resolve(of_name, options))
+        options = Options(Path(), protocol, num_seeds=3, first_seed=5, variants=("all",), **changes)
+        return spec.departures_of(of_name, options, spec.resolve(of_name, options))
 
     assert departed() == departed(overrides={"convolution": "lax"}) == ()
     assert departed(overrides={"limit_examples": 500}) == ("trained on the first 500 examples",)
@@ -48,11 +48,11 @@ def test_a_run_as_the_experiment_has_it_departs_in_nothing(name, protocol):
 
 def test_nothing_reported_stands_beside_a_changed_run():
     results = {"dense": result_of([0.978, 0.977], range(2))}
-    outcome = experiment.Outcome(results, {}, None, {}, {}, "reported", ("epochs 20 -> 3",))
-    assert experiment.reported_beside("lenet_vs_dense", outcome) == {}
-    assert experiment.reported_beside("lenet_vs_dense", outcome._replace(departures=())) != {}
+    outcome = Outcome(results, {}, {}, None, {}, {}, "reported", ("epochs 20 -> 3",))
+    assert outputs.reported_beside("lenet_vs_dense", outcome) == {}
+    assert outputs.reported_beside("lenet_vs_dense", outcome._replace(departures=())) != {}
     for extra in (cnn_variants.source_table, keras_vs_scratch.source_table):
-        blocks, _ = extra(outcome._replace(results={}), None)
+        blocks = extra(outcome._replace(results={}), None).blocks
         assert not any("source's table" in getattr(block, "text", "") for block in blocks)
 
 
@@ -61,7 +61,7 @@ def test_what_every_summary_holds_of_a_variant_is_explained():
     entry = {"metrics": {name: history.summarize(result.metrics["test_accuracy"]) for name in history.METRICS}}
     model_state = {"batch_stats": {"mean": np.zeros((2, 3))}, "settings": {"rate": np.zeros(2)}}
     state = step.TrainState(np.zeros(2), {"kernel": np.zeros((2, 4))}, model_state, (), ())
-    counts = experiment.parameter_counts(state)
+    counts = outputs.parameter_counts(state)
     assert counts == {"params": 4, "trainable_parameters": 4, "total_parameters": 7}
     assert not unnamed({"variants": {"a": entry | counts}})
     assert unnamed({"variants": {"a": {"metrics": {"unheard_of": {}}}}}) == {"unheard_of"}
@@ -71,9 +71,9 @@ def test_columns_of_what_was_reported_are_there_only_under_the_reported_protocol
     result = result_of([0.978, 0.977], range(2))
     results = {"dense": result._replace(metrics={**result.metrics, "test_loss": result.metrics["test_accuracy"]})}
     header, row = {}, {}
-    for protocol in experiment.PROTOCOLS:
-        outcome = experiment.Outcome(results, {}, None, {}, {}, protocol)
-        table = experiment.overview_table(EXPERIMENT, EXPERIMENT.reported, outcome)
+    for protocol in spec.PROTOCOLS:
+        outcome = Outcome(results, {}, {}, None, {}, {}, protocol)
+        table = outputs.overview_table(EXPERIMENT, EXPERIMENT.reported, outcome)
         header[protocol], (row[protocol],) = table.header, table.rows
     assert header["reported"][2] == "test accuracy, reported" and row["reported"][2] == "0.9780"
     assert header["controlled"][2:4] == ("test accuracy", "test loss")

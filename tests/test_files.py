@@ -1,5 +1,7 @@
 import hashlib
+import os
 import stat
+from pathlib import Path
 
 import pytest
 
@@ -81,6 +83,20 @@ def test_a_folder_in_the_files_place_is_an_error(tmp_path):
     with pytest.raises(UserError, match="cannot write"):
         files.write_atomic(tmp_path / "file.txt", "new")
     assert names(tmp_path) == ["file.txt"]
+
+
+def test_a_text_is_read_from_a_regular_file_alone(tmp_path):
+    path = tmp_path / "file.txt"
+    path.write_bytes("naïve\n".encode())
+    assert files.read_text(path) == "naïve\n"
+    (tmp_path / "link.txt").symlink_to(path)
+    assert files.read_text(tmp_path / "link.txt") == "naïve\n"
+    os.mkfifo(tmp_path / "fifo")
+    for other in (tmp_path / "fifo", tmp_path, Path("/dev/zero")):  # what would wait, or never end
+        with pytest.raises(OSError, match="no regular file"):
+            files.read_text(other)
+    with pytest.raises(FileNotFoundError):
+        files.read_text(tmp_path / "nothing")
 
 
 def test_sha256():

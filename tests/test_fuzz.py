@@ -1,9 +1,14 @@
-"""Whatever stands on the command line or in a folder: it runs, or it is one clear line; never a traceback."""
+"""Whatever stands on the command line or in a folder: it runs, or it is one clear line; never a traceback.
+
+`MNISTLAB_FLIPS=2000 python -m pytest tests/test_fuzz.py -k flipped -s` flips 2,000 bits (default 400) and counts.
+"""
 
 import contextlib
+import dataclasses
 import io
 import json
 import math
+import os
 
 import numpy as np
 import pytest
@@ -14,14 +19,14 @@ from hypothesis import strategies as st
 from run_folders import result_of, write_run
 
 from experiments import common, lenet_vs_dense, power, scoreboard
-from mnistlab import config
+from mnistlab import config, sealed
 from mnistlab.analysis import departures
 from mnistlab.analysis.claims import Claim
-from mnistlab.comparison import experiment, runs, workdirs
+from mnistlab.comparison import run, saved, spec, workdirs
 from mnistlab.config import OptimConfig, TrainConfig
-from mnistlab.devices import parallel
+from mnistlab.devices import cluster, mesh
 from mnistlab.errors import UserError
-from mnistlab.training import optim
+from mnistlab.training import checks, optim
 
 quickly = settings(deadline=None, max_examples=150, suppress_health_check=list(HealthCheck), derandomize=True)
 
@@ -70,15 +75,9 @@ FLAGS_OF_NO_USE_HERE = {"workdir", "data_dir", "compile_cache", "preallocate"}
 
 
 @pytest.fixture(scope="module", autouse=True)
-def defined():
-    """The flags of a training experiment, in this process."""
-    before = set(flags.FLAGS)
-    common.define_run_flags()
-    common.define_training_flags()
-    names = sorted(set(flags.FLAGS) - before - FLAGS_OF_NO_USE_HERE)
-    yield names
-    for name in set(flags.FLAGS) - before:
-        delattr(flags.FLAGS, name)
+def defined(training_flags):
+    """The flags that any value may be given to."""
+    return sorted(set(training_flags) - FLAGS_OF_NO_USE_HERE)
 
 
 def outcome(body):
@@ -102,16 +101,16 @@ def resolve(arguments, asked=lenet_vs_dense.EXPERIMENT):
     """What an experiment makes of its command line, before it loads data."""
     common._parse(["prog", *arguments], ())
     options = common.options(asked.name)
-    variants = experiment.resolve(asked, options)
+    variants = spec.resolve(asked, options)
     config.check_seeds(options.first_seed, options.num_seeds)
-    parallel.make_layout(options.num_devices, options.strategy)
-    parallel.resolve_cluster(
+    mesh.make_layout(options.num_devices, options.strategy)
+    cluster.resolve_cluster(
         flags.FLAGS.distributed, {}, flags.FLAGS.coordinator, flags.FLAGS.num_processes, flags.FLAGS.process_id
     )
     for variant in variants.values():
-        schedule = optim.make_schedule(variant.config.optim, variant.config.num_epochs, 60_000)
+        schedule = optim.make_schedule(variant.config.optimizer, variant.config.num_epochs, 60_000)
         float(schedule(np.int32(3)))
-        optim.make_optimizer(variant.config.optim, variant.config.num_epochs, 60_000).init({"w": np.zeros(1)})
+        optim.make_optimizer(variant.config.optimizer, variant.config.num_epochs, 60_000).init({"w": np.zeros(1)})
 
 
 @settings(quickly, max_examples=300)
@@ -177,8 +176,8 @@ json_values = st.recursive(
 @given(values=st.dictionaries(st.sampled_from([*fields, "colour"]), json_values, max_size=4), cut=st.integers(0, 400))
 def test_any_config_in_json(values, cut):
     text = json.dumps({"model": "dense", **values})
-    outcome(lambda: config.check(config.from_json(TrainConfig, text)))
-    outcome(lambda: config.check(config.from_json(TrainConfig, text[:cut])))
+    outcome(lambda: checks.check(config.from_json(TrainConfig, text), (28, 28, 1)))
+    outcome(lambda: checks.check(config.from_json(TrainConfig, text[:cut]), (28, 28, 1)))
 
 
 JUNK = [None, True, 0, -1, 10**30, math.inf, math.nan, "", "x", "é\n", [], [1], [None, None], {}, {"a": 1}, [[1]]]
@@ -211,7 +210,7 @@ def whole(tmp_path_factory):
     rng = np.random.default_rng(0)
     results = {name: result_of(0.9 + 0.01 * rng.standard_normal(8), range(8)) for name in ("high", "low")}
     questions = [Claim("a", "high is higher", "test_accuracy", "high", ">", "low")]
-    return write_run(folder / "run", results, questions=questions)
+    return write_run(folder / "run", results, questions=questions, digests=False)
 
 
 FILES = ("config.json", "history.csv", "summary.json")
@@ -219,17 +218,17 @@ FILES = ("config.json", "history.csv", "summary.json")
 
 def read(folder):
     """All that compare, power and the scoreboard read of a run's folder, up to what they draw."""
-    run = runs.read_run(folder)
-    for one, other in runs.pair_variants(run, run, "high", "low"):
-        runs.compare_runs(run, run, variant_a=one, variant_b=other)
-        runs.differing_settings(run, one, run, other)
+    run = saved.read_run(folder)
+    for one, other in saved.pair_variants(run, run, "high", "low"):
+        saved.compare_runs(run, run, variant_a=one, variant_b=other)
+        saved.differing_settings(run, one, run, other)
     asked = power.pilots(run, None, None, None, "test_accuracy")
     power.needs_table(asked, [[power.need(pilot.differences)] for pilot in asked], 1)
 
 
 def board(folder):
     summary = scoreboard._read(folder / "summary.json")
-    summaries = {("lenet_vs_dense", protocol): summary for protocol in experiment.PROTOCOLS}
+    summaries = {("lenet_vs_dense", protocol): summary for protocol in spec.PROTOCOLS}
     departed = {key: departures.of_summary(summary) for key in summaries}
     scoreboard._values(summaries)
     scoreboard._changed_table(summaries, departed)
@@ -269,3 +268,66 @@ def test_a_file_cut_off_is_refused_and_named(whole, name, share):
         assert name in outcome(lambda: read(whole))
     finally:
         (whole / name).write_bytes(original)
+
+
+NUM_FLIPS = int(os.environ.get("MNISTLAB_FLIPS", "400"))
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    """A run folder with digests, and the parts in which it was trained."""
+    folder = tmp_path_factory.mktemp("written")
+    rng = np.random.default_rng(0)
+    results = {name: result_of(0.9 + 0.01 * rng.standard_normal(8), range(8)) for name in ("high", "low")}
+    write_run(folder / "run", results, questions=[Claim("a", "high is higher", "test_accuracy", "high", ">", "low")])
+    sealed.write(folder / "run" / "parts.json", {"parts": [[2, 2], [6, 3]]})
+    return folder / "run"
+
+
+def resumed(folder):
+    """What resuming reads of config.json: whether it is this run with fewer seeds."""
+    configs = {
+        name: {"config": dataclasses.asdict(TrainConfig("dense")), "learning_rates": []} for name in ("high", "low")
+    }
+    return workdirs.check(folder, {"seeds": list(range(9)), "variants": configs})
+
+
+READERS = {
+    "config.json": (saved.read_run, resumed),
+    "history.csv": (saved.read_run, saved.read_summary),
+    "summary.json": (saved.read_run, saved.read_summary),
+    "parts.json": (lambda folder: run._kept_ranges(folder / "parts.json", 8),),
+}
+"""Who reads which file: compare, power, gather by read_run, the scoreboard by read_summary, and resuming."""
+
+
+def says_the_same(name, flipped, original):
+    """Whether other bytes of JSON are the same values: a space for a line's end, E for e in a number."""
+    try:
+        return name.endswith("json") and json.dumps(json.loads(flipped)) == json.dumps(json.loads(original))
+    except ValueError:
+        return False
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_no_flipped_bit_is_used(written, name):
+    path = written / name
+    original = path.read_bytes()
+    before = [repr(read(written)) for read in READERS[name]]
+    rng = np.random.default_rng(0)
+    counts = {"refused": 0, "without a change of any value": 0}
+    try:
+        for _ in range(NUM_FLIPS // 4):
+            flipped = bytearray(original)
+            flipped[rng.integers(len(original))] ^= 1 << rng.integers(8)
+            path.write_bytes(flipped)
+            same = says_the_same(name, flipped, original)
+            counts["without a change of any value" if same else "refused"] += 1
+            for read, said in zip(READERS[name], before, strict=True):
+                found = []
+                line = outcome(lambda read=read, found=found: found.append(repr(read(written))))
+                assert found == [said] if same else name in (line or ""), (line, found)
+    finally:
+        path.write_bytes(original)
+    print(f"{name}: {counts}")
+    assert counts["refused"] > 0.9 * sum(counts.values())

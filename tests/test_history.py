@@ -9,8 +9,8 @@ import scipy.stats
 from mnistlab.analysis import history
 from mnistlab.config import TrainConfig
 from mnistlab.errors import UserError
-from mnistlab.training.crowds import Run
-from mnistlab.training.train import Record, Result
+from mnistlab.training.epoch import Record
+from mnistlab.training.result import Result, Run, select
 
 NAN = math.nan
 
@@ -26,7 +26,7 @@ def make_result(seeds=(0, 1), settings=None, metrics=None, **curves):
         name: np.array(values, np.float64) for name, values in (metrics or {"test_accuracy": base[:, 0]}).items()
     }
     runs = tuple(Run(seed, setting) for seed, setting in zip(seeds, settings, strict=True))
-    return Result(TrainConfig("dense"), runs, (), (), every, metrics, {}, seconds)
+    return Result(TrainConfig("dense"), runs, every, metrics, {}, seconds)
 
 
 # Files
@@ -50,8 +50,9 @@ def test_csv_round_trip(tmp_path):
     assert list(read) == list(results)
     for variant, result in results.items():
         for name in Record._fields:
-            np.testing.assert_allclose(read[variant][name], result.history[name].astype(np.float64), rtol=1e-6)
-        np.testing.assert_array_equal(read[variant]["seconds"], result.epoch_seconds)
+            np.testing.assert_allclose(read[variant].values[name], result.history[name].astype(np.float64), rtol=1e-6)
+        np.testing.assert_array_equal(read[variant].values["seconds"], result.epoch_seconds)
+        assert read[variant].seeds == tuple(run.seed for run in result.runs)
 
 
 def test_csv_has_a_row_for_every_trained_epoch():
@@ -69,7 +70,7 @@ def test_a_diverged_epoch_is_a_row_of_nan(tmp_path):
     result = make_result((0,), val_loss=[[1.0, 2.0]], train_loss=[[1.0, NAN]])
     path = tmp_path / "history.csv"
     path.write_text(history.to_csv({"dense": result}))
-    np.testing.assert_array_equal(history.from_csv(path)["dense"]["train_loss"], [[1.0, NAN]])
+    np.testing.assert_array_equal(history.from_csv(path)["dense"].values["train_loss"], [[1.0, NAN]])
 
 
 def damaged(text):
@@ -78,14 +79,18 @@ def damaged(text):
     yield "no_number", text.replace("0.5", "half", 1)
     yield "a_column_is_missing", text.replace(",val_loss", "", 1)
     yield "binary", "\0\1\2" + text[40:]
+    yield "a_number_that_no_run_has", text.replace(",0.5", ",1e308", 1)
+    yield "a_cell_too_many", text.replace("\n", ",0.5\n").replace(",0.5", "", 1)
+    yield "an_epoch_on_two_lines", text.replace("dense,3,2,", 'dense,3,"7\n",')
 
 
 @pytest.mark.parametrize("name, text", list(damaged(history.to_csv(two_variants()))))
 def test_a_damaged_csv_is_refused(tmp_path, name, text):
     path = tmp_path / f"{name}.csv"
     path.write_text(text)
-    with pytest.raises(UserError, match=f"{name}.csv"):
+    with pytest.raises(UserError, match=f"{name}.csv") as caught:
         history.from_csv(path)
+    assert "\n" not in str(caught.value)
 
 
 def test_a_missing_csv_is_refused(tmp_path):
@@ -140,6 +145,13 @@ def test_metrics_of_a_run_that_stopped_early():
     np.testing.assert_array_equal(history.metric(result, "change_after_1:val_loss"), [NAN, -2])
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("name", ["range_after_1:val_loss", "change_after_2:val_loss", "val_loss@2 - val_loss@3"])
+def test_a_diverged_run_has_no_range_and_warns_of_nothing(name):
+    result = make_result(val_loss=[[1.0, NAN, NAN], [1.0, math.inf, math.inf], [3.0, 2.0, 1.0]])
+    np.testing.assert_array_equal(np.abs(history.metric(result, name)), [NAN, NAN, 1])
+
+
 def test_a_diverged_run_has_no_lowest_epoch():
     result = make_result(val_loss=[[NAN, NAN], [3.0, 2.0]])
     np.testing.assert_array_equal(history.metric(result, "lowest_epoch:val_loss"), [NAN, 2])
@@ -161,9 +173,9 @@ def test_an_unknown_metric_is_named(name):
 def test_a_swept_result_is_taken_apart_by_settings():
     settings = [{"learning_rate": 0.1}, {"learning_rate": 0.1}, {"learning_rate": 0.01}, {"learning_rate": 0.01}]
     result = make_result((0, 1, 0, 1), settings, {"test_accuracy": [1, 2, 3, 4]}, val_loss=np.arange(8).reshape(4, 2))
-    parts = history.by_settings("dense", result)
+    parts = history.by_settings("dense", result.runs)
     assert list(parts) == ["dense learning_rate=0.1", "dense learning_rate=0.01"]
-    low = parts["dense learning_rate=0.01"]
+    low = select(result, parts["dense learning_rate=0.01"])
     assert [run.seed for run in low.runs] == [0, 1]
     assert low.metrics["test_accuracy"].tolist() == [3, 4]
     assert low.history["val_loss"].tolist() == [[4, 5], [6, 7]]
@@ -171,7 +183,7 @@ def test_a_swept_result_is_taken_apart_by_settings():
 
 def test_a_result_without_a_sweep_keeps_its_name():
     result = make_result()
-    assert history.by_settings("dense", result) == {"dense": result}
+    assert history.by_settings("dense", result.runs) == {"dense": list(range(len(result.runs)))}
 
 
 # Summaries

@@ -8,7 +8,8 @@ import pytest
 from metrics_doc import unnamed
 
 from experiments import jacobian_eigen
-from mnistlab.comparison.experiment import Options
+from mnistlab.comparison import run
+from mnistlab.comparison.spec import Options
 from mnistlab.errors import UserError
 from mnistlab.nets import models
 
@@ -82,7 +83,7 @@ def test_shared_directions_of_one_jacobian_are_its_own():
 
 def test_run_leaves_the_files_of_the_contract(tmp_path):
     overrides = {"num_epochs": 1, "limit_examples": 500}
-    summary = jacobian_eigen.run(Options(tmp_path, num_seeds=2, overrides=overrides))
+    summary = run.run(jacobian_eigen.EXPERIMENT, Options(tmp_path, num_seeds=2, overrides=overrides))
     assert summary == json.loads((tmp_path / "summary.json").read_text())
     verdicts = dict.fromkeys("abcd", "holds") | dict.fromkeys("ef", "changed run: holds")
     assert {claim["id"]: claim["verdict"] for claim in summary["claims"]} == verdicts
@@ -97,18 +98,18 @@ def test_run_leaves_the_files_of_the_contract(tmp_path):
     names = ("singular_values", "singular_vectors_image", "singular_vectors_shared")
     kinds = ("svg", "png")
     expected = {f"{name}.{kind}" for name in names for kind in kinds}
-    assert {path.name for path in (tmp_path / "figures").iterdir()} == expected
+    assert {path.name for path in (tmp_path / "figures").iterdir()} >= expected
     assert "trained on the first 500 examples" in (tmp_path / "report.html").read_text().partition("</h1>")[0]
 
 
 def test_a_network_that_diverged_has_no_jacobian(tmp_path):
     overrides = {"num_epochs": 1, "limit_examples": 500, "optimizer": "sgd", "learning_rate": 1e30}
     with pytest.raises(UserError, match="seed 0 diverged"):
-        jacobian_eigen.run(Options(tmp_path, overrides=overrides))
+        run.run(jacobian_eigen.EXPERIMENT, Options(tmp_path, overrides=overrides))
 
 
 def test_impossible_values_end_before_anything_is_written(tmp_path):
     for options in (Options(tmp_path, overrides={"num_epochs": 0}), Options(tmp_path, num_seeds=0)):
         with pytest.raises(UserError):
-            jacobian_eigen.run(options)
+            run.run(jacobian_eigen.EXPERIMENT, options)
     assert not list(tmp_path.iterdir())

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from mnistlab.nets import layers
-from mnistlab.nets.layers import AvgPool, BatchNorm, Cells, Context, Conv, Dropout, LocalResponseNorm, MaxPool
+from mnistlab.nets.cells import PIXEL, Cells, square_cell, to_cells, to_image
+from mnistlab.nets.layers import AvgPool, BatchNorm, Context, Conv, Dropout, LocalResponseNorm, MaxPool
 
 KEY = jax.random.key(0)
 
@@ -27,11 +28,11 @@ def test_same_padding_by_hand():
 
 def test_cells_keep_the_image():
     x = image(2, 8, 12, 3)
-    cell = AvgPool(2).cell_before(layers.square_cell(2))
-    cells = layers.to_cells(x, cell)
+    cell = AvgPool(2).cell_before(square_cell(2))
+    cells = to_cells(x, cell)
     assert cells.array.shape == (2, 3, 2, 48) and cells.shape == x.shape
     np.testing.assert_array_equal(cells.pixels[1, 2, 0, cell.index((3, 1))], x[0, 7, 9])
-    np.testing.assert_array_equal(layers.to_image(cells), x)
+    np.testing.assert_array_equal(to_image(cells), x)
 
 
 @pytest.mark.parametrize("form", ["cells", "slices", "lax"])
@@ -50,15 +51,15 @@ def test_cells_keep_the_image():
 )
 def test_conv_is_nn_conv_with_its_gradients_also_vmapped(form, size, stride, padding, cell_in, cell_out):
     x = image(3, 12, 12, 2)
-    cell = layers.square_cell(cell_out) if form == "cells" else layers.PIXEL
+    cell = square_cell(cell_out) if form == "cells" else PIXEL
     conv = Conv(4, size, stride=stride, padding=padding, activation="tanh")
     reference = nn.Conv(4, (size, size), strides=stride, padding=padding)
     params = jax.jit(jax.vmap(lambda key: reference.init(key, x)["params"]))(jax.random.split(KEY, 2))
     params["bias"] += 0.3
 
     def ours(params, x):
-        given = layers.to_cells(x, layers.square_cell(cell_in)) if cell_in and form == "cells" else x
-        return layers.to_image(conv.apply({"params": params}, given, Context(form=form), cell))
+        given = to_cells(x, square_cell(cell_in)) if cell_in and form == "cells" else x
+        return to_image(conv.apply({"params": params}, given, Context(form=form), cell))
 
     def theirs(params, x):
         return jnp.tanh(reference.apply({"params": params}, x))
@@ -80,10 +81,10 @@ def test_pools_are_flax_pools_with_gradients(kind, window, stride, cell_out):
     x = image(2, 12, 12, 3)
     pool = {"avg": AvgPool, "max": MaxPool}[kind](window, stride)
     reference = {"avg": nn.avg_pool, "max": nn.max_pool}[kind]
-    cell = layers.square_cell(cell_out)
+    cell = square_cell(cell_out)
 
     def ours(x):
-        return layers.to_image(pool.apply({}, layers.to_cells(x, pool.cell_before(cell)), Context(), cell))
+        return to_image(pool.apply({}, to_cells(x, pool.cell_before(cell)), Context(), cell))
 
     def theirs(x):
         return reference(x, (window, window), (stride or window,) * 2)
@@ -96,7 +97,7 @@ def test_pools_are_flax_pools_with_gradients(kind, window, stride, cell_out):
 
 def test_pool_drops_what_does_not_fill_a_window():
     x = image(1, 7, 7, 1)
-    pooled = layers.to_image(MaxPool(2).apply({}, x, Context(), layers.PIXEL))
+    pooled = to_image(MaxPool(2).apply({}, x, Context(), PIXEL))
     assert pooled.shape == (1, 3, 3, 1)
     assert pooled[0, 2, 2, 0] == x[0, 4:6, 4:6, 0].max()
 
@@ -104,7 +105,7 @@ def test_pool_drops_what_does_not_fill_a_window():
 def test_local_response_normalisation_against_a_loop():
     x = np.asarray(image(2, 2, 2, 7)) * 100
     layer = LocalResponseNorm(depth_radius=2, bias=1.5, alpha=0.01, beta=0.75)
-    y = layers.to_image(layer.apply({}, jnp.asarray(x), Context(), layers.square_cell(2)))
+    y = to_image(layer.apply({}, jnp.asarray(x), Context(), square_cell(2)))
     for c in range(7):
         window = x[..., max(c - 2, 0) : c + 3].astype(np.float64)
         np.testing.assert_allclose(y[..., c], x[..., c] / (1.5 + 0.01 * (window**2).sum(-1)) ** 0.75, rtol=2e-5)
@@ -112,23 +113,23 @@ def test_local_response_normalisation_against_a_loop():
 
 @pytest.mark.parametrize("shape", [(6, 4, 4, 3), (6, 5)])
 def test_batchnorm_is_flax_batchnorm(shape):
-    x, cell = image(*shape) * 3 + 1, layers.square_cell(2)
+    x, cell = image(*shape) * 3 + 1, square_cell(2)
     reference = nn.BatchNorm(use_running_average=False, momentum=0.99, epsilon=1e-3)
     with jax.numpy_rank_promotion("allow"):  # Flax's own layer broadcasts across ranks
         variables = reference.init(KEY, x)
         expected, state = reference.apply(variables, x, mutable=["batch_stats"])
     y, ours = BatchNorm().apply(variables, x, Context(train=True), cell, mutable=["batch_stats"])
-    close((layers.to_image(y), ours), (expected, state))
+    close((to_image(y), ours), (expected, state))
     evaluated = BatchNorm().apply({**variables, **ours}, x, Context(), cell)
     mean, var = (np.asarray(ours["batch_stats"][name]) for name in ("mean", "var"))
-    close(layers.to_image(evaluated), (np.asarray(x) - mean) / np.sqrt(var + 1e-3))
+    close(to_image(evaluated), (np.asarray(x) - mean) / np.sqrt(var + 1e-3))
 
 
 def batchnorm(x, weight=None, axis_name=None):
-    variables = BatchNorm().init(KEY, x, Context(), layers.PIXEL)
+    variables = BatchNorm().init(KEY, x, Context(), PIXEL)
     context = Context(train=True, weight=weight, axis_name=axis_name)
-    y, state = BatchNorm().apply(variables, x, context, layers.PIXEL, mutable=["batch_stats"])
-    return layers.to_image(y), state
+    y, state = BatchNorm().apply(variables, x, context, PIXEL, mutable=["batch_stats"])
+    return to_image(y), state
 
 
 def test_batchnorm_does_not_count_padding():
@@ -151,7 +152,7 @@ def test_batchnorm_over_devices_is_batchnorm_of_the_whole_even_if_the_padding_li
 def dropout(x, axis_name=None, rate=0.25, **context):
     variables = {"settings": {"rate": jnp.float32(rate)}}
     layer = Dropout(0.5)
-    return layer.apply(variables, x, Context(axis_name=axis_name, **context), layers.PIXEL, rngs={"dropout": KEY})
+    return layer.apply(variables, x, Context(axis_name=axis_name, **context), PIXEL, rngs={"dropout": KEY})
 
 
 def test_dropout_keeps_the_share_and_the_mean_and_heeds_the_variable():
@@ -175,6 +176,6 @@ def test_dropout_of_a_batch_on_two_devices_is_that_of_the_whole():
 
 def test_dropout_is_the_same_in_cells():
     x = image(2, 4, 4, 3)
-    cells = dropout(layers.to_cells(x, layers.square_cell(2)), train=True)
+    cells = dropout(to_cells(x, square_cell(2)), train=True)
     assert isinstance(cells, Cells)
-    np.testing.assert_array_equal(layers.to_image(cells), dropout(x, train=True))
+    np.testing.assert_array_equal(to_image(cells), dropout(x, train=True))

@@ -96,7 +96,7 @@ def test_sums_count_by_weight():
     logits = jnp.array([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0], [0.0, 1.0]])
     label = jnp.array([0, 1, 1, 0])  # right, wrong, right, wrong
     total = losses.sums(jnp.array([1.0, 2.0, 4.0, 8.0]), logits, label, jnp.array([1.0, 1.0, 1.0, 0.0]))
-    assert [float(value) for value in total] == [7.0, 2.0, 3.0]
+    assert [float(value) for value in total[:3]] == [7.0, 2.0, 3.0]
     loss, accuracy = losses.means(total)
     assert math.isclose(loss, 7 / 3, rel_tol=1e-6) and math.isclose(accuracy, 2 / 3, rel_tol=1e-6)
 

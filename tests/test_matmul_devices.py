@@ -11,16 +11,18 @@ import numpy as np
 import pytest
 from metrics_doc import unnamed
 
-from experiments import matmul_devices as matmul
-from mnistlab.comparison.experiment import Options
+from experiments.matmul_devices import experiment as matmul
+from experiments.matmul_devices import products
+from mnistlab.comparison.spec import Options
 from mnistlab.errors import UserError
+from mnistlab.training import sizing
 
 CPU = jax.local_devices(backend="cpu")[0]
 
 
 def row(size, finished, dispatch=0.1, device="cpu"):
     finished = np.asarray(finished, float)
-    return matmul.Row(device, size, np.full(finished.shape, dispatch), finished)
+    return products.Row(device, size, np.full(finished.shape, dispatch), finished)
 
 
 def cubic(device="cpu", exponent=3.0):
@@ -43,7 +45,7 @@ def product_with_bits(bits):
 
 def test_the_reported_time_is_impossible():
     reported = matmul._reported_ms()
-    assert matmul.gflops(10_000, reported["gpu"][10_000]) == pytest.approx(5.153e6, rel=1e-3)
+    assert products.gflops(10_000, reported["gpu"][10_000]) == pytest.approx(5.153e6, rel=1e-3)
     assert reported["cpu"] == {500: 8.90463819996512, 1000: 31.14645260029647} | {
         5000: 3473.367635300201,
         10000: 28565.83050890004,
@@ -51,8 +53,8 @@ def test_the_reported_time_is_impossible():
 
 
 def test_pairs_are_fresh_uniform_and_repeatable():
-    left, right = matmul.random_pair(200, seed=0, number=0)
-    again, other = matmul.random_pair(200, 0, 0)[0], matmul.random_pair(200, 0, 1)[0]
+    left, right = products.random_pair(200, seed=0, number=0)
+    again, other = products.random_pair(200, 0, 0)[0], products.random_pair(200, 0, 1)[0]
     assert left.dtype == np.float32 and left.min() >= 0 and left.max() < 1
     assert abs(left.mean() - 0.5) < 0.01
     np.testing.assert_array_equal(left, again)
@@ -60,28 +62,28 @@ def test_pairs_are_fresh_uniform_and_repeatable():
 
 
 def test_largest_relative_error_finds_the_wrong_element():
-    left, right = matmul.random_pair(30, 0, 0)
+    left, right = products.random_pair(30, 0, 0)
     exact = left.astype(np.float64) @ right.astype(np.float64)
     wrong = exact.copy()
     wrong[3, 4] *= 1.01
-    assert matmul.largest_relative_error(exact, left, right) == 0
-    assert matmul.largest_relative_error(wrong, left, right) == pytest.approx(0.01)
+    assert products.largest_relative_error(exact, left, right) == 0
+    assert products.largest_relative_error(wrong, left, right) == pytest.approx(0.01)
 
 
 @pytest.mark.parametrize(("bits", "name"), [(10, "TensorFloat-32"), (7, "bfloat16"), (15, "15 bits of 23")])
 def test_precision_of_cut_operands_is_found_and_stays_in_its_bound(bits, name):
     product = product_with_bits(bits)
-    assert matmul.measured_precision(product, CPU, size=32) == (bits, name)
-    left, right = matmul.random_pair(64, 0, 0)
-    error = matmul.largest_relative_error(np.asarray(product(left, right)), left, right)
-    assert matmul.error_bound(64, 23) < error < matmul.error_bound(64, bits)
+    assert products.measured_precision(product, CPU, size=32) == (bits, name)
+    left, right = products.random_pair(64, 0, 0)
+    error = products.largest_relative_error(np.asarray(product(left, right)), left, right)
+    assert products.error_bound(64, 23) < error < products.error_bound(64, bits)
 
 
 def test_cpu_multiplies_in_float32():
-    product = jax.jit(matmul.product)
-    assert matmul.measured_precision(product, CPU) == (23, "float32")
-    (measured,) = matmul.measure(product, {"cpu": CPU}, 300, 3, seed=0)
-    assert 0 < measured.error < matmul.error_bound(300, 23)
+    product = jax.jit(products.product)
+    assert products.measured_precision(product, CPU) == (23, "float32")
+    (measured,) = products.measure(product, {"cpu": CPU}, 300, 3, seed=0)
+    assert 0 < measured.error < products.error_bound(300, 23)
     assert measured.finished_ms.shape == (3,) and np.all(measured.finished_ms >= measured.dispatch_ms)
 
 
@@ -112,11 +114,11 @@ def test_claims_state_the_exponent():
 
 
 def test_what_does_not_fit_is_a_row_with_its_reason(monkeypatch):
-    monkeypatch.setattr(matmul, "_host_free_bytes", lambda: 10 * 2**20)
-    reason = matmul.does_not_fit(1000, CPU)
+    monkeypatch.setattr(sizing, "host_memory", lambda: 10 * 2**20)
+    reason = products.does_not_fit(1000, CPU)
     assert reason == "not taken: needs 0.0279 GiB on the host, 0.00977 are free"
-    assert matmul.does_not_fit(100, CPU) == ""
-    rows = matmul.measure(jax.jit(matmul.product), {"cpu": CPU}, 1000, 2, 0, {"cpu": reason})
+    assert products.does_not_fit(100, CPU) == ""
+    rows = products.measure(jax.jit(products.product), {"cpu": CPU}, 1000, 2, 0, {"cpu": reason})
     assert rows[0].finished_ms.size == 0 and rows[0].note == reason
     table = matmul._time_table(rows, [1000], {"cpu": CPU}, "reported")
     assert table.rows[0][3] == reason
@@ -126,7 +128,7 @@ def test_a_product_that_fails_is_a_row_with_its_reason():
     def exhausted(left, right):
         raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: out of memory")
 
-    (failed,) = matmul.measure(exhausted, {"cpu": CPU}, 8, 2, 0)
+    (failed,) = products.measure(exhausted, {"cpu": CPU}, 8, 2, 0)
     assert failed.note == "failed: RESOURCE_EXHAUSTED: out of memory" and failed.finished_ms.size == 0
 
 
@@ -150,7 +152,7 @@ def test_main_leaves_the_files_of_the_contract(tmp_path):
 
 @pytest.mark.parametrize(("protocol", "clock"), [("reported", "dispatch"), ("controlled", "finished")])
 def test_an_accelerator_gets_its_own_rows(tmp_path, monkeypatch, protocol, clock):
-    monkeypatch.setattr(matmul, "find_devices", lambda: {"cpu": CPU, "gpu": CPU})
+    monkeypatch.setattr(products, "find_devices", lambda: {"cpu": CPU, "gpu": CPU})
     monkeypatch.setattr(matmul, "QUICK_PEAK_SIZES", (64,))
     summary = matmul.run(Options(tmp_path, protocol, overrides={"limit_examples": 10}), [32, 500], 2)
     assert set(summary["variants"]) == {"cpu_32", "gpu_32", "cpu_500", "gpu_500"}

@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 from matplotlib.collections import PolyCollection
 from matplotlib.colors import to_rgba
+from matplotlib.text import Text
 from scipy import stats as scipy_stats
 
 from mnistlab.errors import UserError
-from mnistlab.report import report
+from mnistlab.report import canvas, figures, images, page, text
 
 NAN = float("nan")
 METRICS = ("train_loss", "train_accuracy", "val_loss", "val_accuracy")
@@ -39,16 +40,15 @@ def every_figure():
     values = rng.normal(0.98, 0.01, 8)
     lines = {"cpu": ([1.0, 8.0], [0.9, 7.0], [1.1, 9.0])}
     return {
-        "history": report.figure_history({"a": history(3, 5)}, {"a": {"val_loss": [0.5, 0.4]}}),
-        "predictions": report.figure_predictions(image, [1, 2, 3, 4], [1, 2, 3, 5], digits, 2, 2),
-        "confusion": report.figure_confusion(np.eye(10, dtype=int) * 7, digits),
-        "layers": report.figure_layer_table([("dense", "Dense 10", (10,), 7850)], "dense"),
-        "seeds": report.figure_seeds({"a": values, "b": values[:1]}, "test accuracy", {"a": 0.97}),
-        "differences": report.figure_differences({"a > b": values}, {"a > b": (0.9, 1.0)}, "difference"),
-        "forest": report.figure_forest([report.ForestRow("a", 0.98, (0.97, 0.99), (0.95, 1.01), 0.975)], "accuracy"),
-        "sweep": report.figure_sweep([1e-3, 1e-2], {"a": rng.random((2, 4))}, "learning rate", "accuracy"),
-        "lines": report.figure_lines([10, 100], lines, "size", "time (ms)", log_x=True, log_y=True),
-        "singular": report.figure_singular_images(rng.normal(size=(2, 28, 28)), ["1", "2"]),
+        "history": figures.history({"a": history(3, 5)}, {"a": {"val_loss": [0.5, 0.4]}}),
+        "predictions": images.predictions(image, [1, 2, 3, 4], [1, 2, 3, 5], digits, 2, 2),
+        "confusion": images.confusion(np.eye(10, dtype=int) * 7, digits),
+        "seeds": figures.seeds({"a": values, "b": values[:1]}, "test accuracy", {"a": 0.97}),
+        "differences": figures.differences({"a > b": values}, {"a > b": (0.9, 1.0)}, "difference"),
+        "forest": figures.forest([figures.ForestRow("a", 0.98, (0.97, 0.99), (0.95, 1.01), 0.975)], "accuracy"),
+        "sweep": figures.sweep([1e-3, 1e-2], {"a": rng.random((2, 4))}, "learning rate", "accuracy"),
+        "lines": figures.lines([10, 100], lines, "size", "time (ms)", log="xy"),
+        "singular": images.signed(rng.normal(size=(2, 28, 28)), ["1", "2"]),
     }
 
 
@@ -56,7 +56,7 @@ def every_figure():
 
 
 @pytest.mark.parametrize(
-    ("metric", "value", "text"),
+    ("metric", "value", "expected"),
     [
         ("test_accuracy", 0.98664, "0.9866"),
         ("val_loss", 1.4758, "1.4758"),
@@ -72,12 +72,12 @@ def every_figure():
         ("difference_in_loss", -0.25, "−0.2500"),
     ],
 )
-def test_format_value(metric, value, text):
-    assert report.format_value(metric, value) == text
+def test_format_value(metric, value, expected):
+    assert text.format_value(metric, value) == expected
 
 
 @pytest.mark.parametrize(
-    ("mean", "sd", "n", "text"),
+    ("mean", "sd", "n", "expected"),
     [
         (0.98713, 0.00087, 8, "0.9871 ± 0.0009 (n=8)"),
         (0.98713, 0.00123, 8, "0.9871 ± 0.0012 (n=8)"),  # a leading 1 keeps a second digit
@@ -88,23 +88,23 @@ def test_format_value(metric, value, text):
         (0.98713, NAN, 1, "0.9871 (n=1)"),
     ],
 )
-def test_format_mean_sd(mean, sd, n, text):
-    assert report.format_mean_sd(mean, sd, n) == text
+def test_format_mean_sd(mean, sd, n, expected):
+    assert text.format_mean_sd(mean, sd, n) == expected
 
 
 def test_format_interval_takes_digits_from_the_width():
-    assert report.format_interval(0.5, 0.25, 0.75) == "0.5 [0.2, 0.8]"
-    assert report.format_interval(-0.00031, -0.00042, -0.0002, signed=True) == "−0.00031 [−0.00042, −0.00020]"
-    assert report.format_interval(0.98765, NAN, NAN) == "0.9877"
+    assert text.format_interval(0.5, 0.25, 0.75) == "0.5 [0.2, 0.8]"
+    assert text.format_interval(-0.00031, -0.00042, -0.0002, signed=True) == "−0.00031 [−0.00042, −0.00020]"
+    assert text.format_interval(0.98765, NAN, NAN) == "0.9877"
 
 
 def test_text_table_is_aligned():
     rows = [["lenet5", 61706, "0.9871 ± 0.0009 (n=8)", True], ["a longer name", 7, None, False]]
-    lines = report.text_table(["variant", "params", "test accuracy", "best"], rows).splitlines()
+    lines = text.text_table(["variant", "params", "test accuracy", "best"], rows).splitlines()
     widths = [13, 6, 21, 4]
     assert lines[1] == "  ".join("-" * width for width in widths)
     starts = np.cumsum([0] + [width + 2 for width in widths])
-    cells = [[text[a : a + w] for a, w in zip(starts, widths, strict=False)] for text in lines]
+    cells = [[line[a : a + w] for a, w in zip(starts, widths, strict=False)] for line in lines]
     assert [row[0] for row in cells[2:]] == ["lenet5       ", "a longer name"]
     assert [row[1] for row in cells] == ["params", "------", "61,706", "     7"]
     assert [row[2] for row in cells[2:]] == ["0.9871 ± 0.0009 (n=8)", "–".rjust(21)]
@@ -113,7 +113,7 @@ def test_text_table_is_aligned():
 
 def test_a_ragged_table_is_refused():
     with pytest.raises(ValueError, match="2 cells, its header has 1"):
-        report.text_table(["a"], [[1, 2]])
+        text.text_table(["a"], [[1, 2]])
 
 
 # Figures
@@ -121,7 +121,7 @@ def test_a_ragged_table_is_refused():
 
 def test_history_draws_the_epochs_as_they_are():
     ours, reported = history(4, 6), {metric: np.linspace(0.5, 0.6, 8) for metric in METRICS}
-    figure = report.figure_history({"a": ours, "b": history(1, 6)}, {"a": reported})
+    figure = figures.history({"a": ours, "b": history(1, 6)}, {"a": reported})
     assert len(figure.axes) == 4
     for axes, quantity in zip(figure.axes[:2], ("loss", "accuracy"), strict=True):
         for part, label in (("train", "training"), ("val", "validation")):
@@ -139,38 +139,37 @@ def test_history_draws_the_epochs_as_they_are():
             seeds = ours[f"train_{quantity}"][:, epoch]
             assert (band.min(), band.max()) == (seeds.min(), seeds.max())
     assert not figure.axes[2].collections  # one seed has no band
-    assert "lowest to highest of 4 seeds" in "".join(text.get_text() for text in figure.legends[0].get_texts())
+    assert "lowest to highest of 4 seeds" in "".join(label.get_text() for label in figure.legends[0].get_texts())
 
 
 def test_history_leaves_out_the_epochs_of_stopped_seeds():
     values = np.array([[0.4, 0.3, NAN, NAN], [0.6, 0.5, 0.2, NAN]])
-    axes = report.figure_history({"a": {"val_loss": values}}).axes[0]
+    axes = figures.history({"a": {"val_loss": values}}).axes[0]
     np.testing.assert_allclose(line(axes, "validation").get_ydata(), [0.5, 0.4, 0.2, NAN])
     np.testing.assert_array_equal(line(axes, "last epoch of a seed that stopped").get_xdata(), [2, 3])
 
 
 @pytest.mark.filterwarnings("error")
 def test_history_survives_a_variant_that_never_finished_an_epoch(tmp_path):
-    figure = report.figure_history({"a": {metric: np.full((2, 3), NAN) for metric in METRICS}})
-    report.save_figure(figure, tmp_path, "empty")
+    figure = figures.history({"a": {metric: np.full((2, 3), NAN) for metric in METRICS}})
+    canvas.save_figure(figure, tmp_path, "empty")
 
 
 def test_history_says_so_where_the_axis_ends_before_a_point():
     good = np.concatenate([[0.1], np.linspace(0.97, 0.99, 19)])
-    axes = report.figure_history({"a": {"val_accuracy": good, "train_accuracy": np.full(20, 0.98)}}).axes[1]
+    axes = figures.history({"a": {"val_accuracy": good, "train_accuracy": np.full(20, 0.98)}}).axes[1]
     assert 0.9 < axes.get_ylim()[0] < 0.97
-    (arrow,) = [found for found in axes.get_lines() if found.get_gid() == "beyond"]
-    np.testing.assert_array_equal(arrow.get_xdata(), [1])
-    assert [text.get_text() for text in axes.texts] == ["down to 0.100"]
+    (note,) = axes.texts
+    assert (note.get_text(), note.xy[0]) == ("down to 0.100", 1)  # beside epoch 1
     # Nothing is cut where nothing is wasted.
-    calm = report.figure_history({"a": {"val_accuracy": np.linspace(0.9, 0.99, 20)}}).axes[1]
+    calm = figures.history({"a": {"val_accuracy": np.linspace(0.9, 0.99, 20)}}).axes[1]
     assert calm.get_ylim()[0] < 0.9
     assert not calm.texts
 
 
 def test_predictions_mark_what_is_wrong_twice():
     image = np.arange(4 * 9, dtype=np.uint8).reshape(4, 3, 3, 1)
-    figure = report.figure_predictions(image, [0, 1, 2, 3], [0, 1, 7, 3], [str(k) for k in range(10)], 2, 2)
+    figure = images.predictions(image, [0, 1, 2, 3], [0, 1, 7, 3], [str(k) for k in range(10)], 2, 2)
     titles = [axes.get_title() for axes in figure.axes]
     assert titles == [
         "truth 0, predicted 0",
@@ -183,42 +182,35 @@ def test_predictions_mark_what_is_wrong_twice():
     for k, axes in enumerate(figure.axes):
         np.testing.assert_array_equal(axes.get_images()[0].get_array(), image[k, ..., 0])
         assert len(axes.get_xticks()) == 0
-    labelled = report.figure_predictions(image, [0, 1, 1, 0], None, ["Coat", "Bag"], 2, 3)
+    labelled = images.predictions(image, [0, 1, 1, 0], None, ["Coat", "Bag"], 2, 3)
     assert [axes.get_title() for axes in labelled.axes[:4]] == ["Coat", "Bag", "Bag", "Coat"]
     assert not labelled.axes[5].axison
 
 
 def test_confusion_has_truth_in_rows():
     counts = np.array([[90, 10, 0], [1, 2, 7], [0, 0, 0]])
-    axes = report.figure_confusion(counts, ["a", "b", "c"]).axes[0]
-    shown = {text.get_position(): text.get_text() for text in axes.texts}
+    axes = images.confusion(counts, ["a", "b", "c"]).axes[0]
+    shown = {label.get_position(): label.get_text() for label in axes.texts}
     assert shown[(1, 0)] == "10"  # x is the prediction, y the truth
     assert shown[(2, 1)] == "7"
     np.testing.assert_allclose(axes.get_images()[0].get_array(), [[0.9, 0.1, 0], [0.1, 0.2, 0.7], [0, 0, 0]])
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("predicted class", "true class")
 
 
-def test_layer_table_sums_the_parameters():
-    rows = [("hidden", "Dense 128", (128,), 100480), ("output", "Dense 10", "10", 1290)]
-    texts = [text.get_text() for text in report.figure_layer_table(rows).axes[0].texts]
-    assert texts[-4:] == ["total", "", "", "101,770"]
-    assert "128" in texts
-
-
 def test_seeds_show_every_finite_seed_and_the_interval_of_the_mean():
     values = [0.981, 0.985, NAN, 0.979, 0.984]
-    axes = report.figure_seeds({"a": values}, "test accuracy", {"a": 0.9832}).axes[0]
+    axes = figures.seeds({"a": values}, "test accuracy", {"a": 0.9832}).axes[0]
     finite = np.array(values)[np.isfinite(values)]
     np.testing.assert_array_equal(np.sort(line(axes, "one seed").get_xdata()), np.sort(finite))
     np.testing.assert_array_equal(line(axes, "reported").get_xdata(), [0.9832, 0.9832])
     expected = scipy_stats.t.interval(0.95, 3, finite.mean(), finite.std(ddof=1) / 2)
     bars = [found.get_xdata() for found in axes.get_lines() if found.get_label().startswith("_")]
     np.testing.assert_allclose(bars, [expected], rtol=1e-9)
-    assert [text.get_text() for text in axes.get_yticklabels()] == ["a (n=4, 1 not finite)"]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["a (n=4, 1 not finite)"]
 
 
 def test_differences_draw_the_interval_that_they_are_given():
-    axes = report.figure_differences({"a > b": [0.1, 0.3], "b > c": [0.2]}, {"a > b": (-0.5, 0.9)}, "accuracy").axes[0]
+    axes = figures.differences({"a > b": [0.1, 0.3], "b > c": [0.2]}, {"a > b": (-0.5, 0.9)}, "accuracy").axes[0]
     bars = [tuple(found.get_xdata()) for found in axes.get_lines() if found.get_label().startswith("_")]
     assert bars == [(-0.5, 0.9)]
     assert set(line(axes, "no difference").get_xdata()) == {0.0}
@@ -226,78 +218,101 @@ def test_differences_draw_the_interval_that_they_are_given():
 
 def test_forest_is_about_the_reported_number():
     rows = [
-        report.ForestRow("a", 0.75, (0.5, 1.0), (0.25, 1.25), reported=0.5),
-        report.ForestRow("never reported", 0.75, (0.5, 1.0)),
+        figures.ForestRow("a", 0.75, (0.5, 1.0), (0.25, 1.25), reported=0.5),
+        figures.ForestRow("never reported", 0.75, (0.5, 1.0)),
     ]
-    numbers, axes = report.figure_forest(rows, "accuracy").axes
+    numbers, axes = figures.forest(rows, "accuracy").axes
     assert list(line(axes, "where one more run would fall (95 %)").get_xdata()) == [-0.25, 0.75]
     assert list(line(axes, "ours: mean and its 95 % interval").get_xdata()) == [0.25]
-    assert [text.get_text() for text in numbers.texts[2:]] == ["0.5000", "0.8 [0.5, 1.0]", "–", "0.8 [0.5, 1.0]"]
+    assert [label.get_text() for label in numbers.texts[2:]] == ["0.5000", "0.8 [0.5, 1.0]", "–", "0.8 [0.5, 1.0]"]
+
+
+@pytest.mark.parametrize("name", ["$\\frac{1$", "$$", "$x$", "a_{$"])
+def test_a_dollar_in_a_name_is_a_dollar(name):
+    values = np.array([0.25, 0.5])
+    drawn = [
+        figures.history({name: history(3, 5)}),
+        figures.seeds({name: values}, name),
+        figures.differences({name: values}, {name: (0.25, 0.5)}, name),
+        figures.forest([figures.ForestRow(name, 0.5)], name),
+        figures.sweep([1e-3, 1e-2], {name: np.ones((2, 2))}, name, name),
+        figures.durations({name: {name: [1.0, 20.0]}}, name),
+    ]
+    for figure in drawn:
+        texts = [text for text in figure.findobj(Text) if name in text.get_text()]
+        assert texts and not any(text.get_parse_math() for text in texts)
+
+
+def test_the_numbers_of_a_logarithmic_axis_are_no_formulas():
+    lines = {"a": ([0.001, 0.02], [0.001, 0.02], [0.001, 0.02])}
+    (axes,) = figures.lines([1, 2], lines, "n", "difference", log="y").axes
+    shown = [text.get_text() for text in axes.get_yticklabels()]
+    assert {"0.001", "0.002", "0.005", "0.01", "0.02"} <= set(shown)
 
 
 def test_sweep_averages_over_seeds_not_settings():
     values = np.array([[0.1, 0.3], [0.5, NAN], [0.2, 0.8]])
-    axes = report.figure_sweep([1e-4, 1e-3, 1e-2], {"a": values}, "learning rate", "accuracy").axes[0]
+    axes = figures.sweep([1e-4, 1e-3, 1e-2], {"a": values}, "learning rate", "accuracy").axes[0]
     np.testing.assert_allclose(line(axes, "a").get_ydata(), [0.2, 0.5, 0.5])
     assert axes.get_xscale() == "log"
-    assert [text.get_text() for text in axes.get_xticklabels()] == ["0.0001", "0.001", "0.01"]
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["0.0001", "0.001", "0.01"]
 
 
 def test_durations_mark_medians_and_what_is_ours():
-    figure = report.figure_durations({"a": {"mine": [1.0, 3.0, 2.0], "mine_8": [1.0], "other": [4.0]}}, "seconds")
+    figure = figures.durations({"a": {"mine": [1.0, 3.0, 2.0], "mine_8": [1.0], "other": [4.0]}}, "seconds")
     (axes,) = figure.axes
     bars = [line for line in axes.get_lines() if line.get_linestyle() == "-"]
     assert [line.get_xdata()[0] for line in bars] == [2.0, 1.0, 4.0]
-    assert [line.get_color() == report.BLUE for line in bars] == [True, True, False]
+    assert [line.get_color() == canvas.BLUE for line in bars] == [True, True, False]
     dots = [line.get_xdata().tolist() for line in axes.get_lines() if line.get_marker() == "o"]
     assert dots == [[1.0, 3.0, 2.0], [1.0], [4.0]]
 
 
 def test_singular_images_share_a_scale_symmetric_about_zero():
-    images = np.array([[[1.0, -3.0]], [[0.5, 2.0]]])
-    figure = report.figure_singular_images(images, ["1", "2"])
+    weights = np.array([[[1.0, -3.0]], [[0.5, 2.0]]])
+    figure = images.signed(weights, ["1", "2"])
     assert [axes.get_images()[0].get_clim() for axes in figure.axes[:2]] == [(-3.0, 3.0)] * 2
 
 
 @pytest.mark.filterwarnings("error")
 def test_every_figure_is_labelled_and_its_files_are_whole_and_small(tmp_path):
     for name, figure in every_figure().items():
-        if name not in ("predictions", "layers", "singular"):
+        if name not in ("predictions", "singular"):
             labels = [axes.get_xlabel() + axes.get_ylabel() for axes in figure.axes if axes.get_lines() or axes.images]
             assert all(labels), name
-        svg, png = report.save_figure(figure, tmp_path, name)
+        svg, png = canvas.save_figure(figure, tmp_path, name)
         data = png.read_bytes()
         assert data[:8] == b"\x89PNG\r\n\x1a\n"
         width, height = struct.unpack(">II", data[16:24])
         np.testing.assert_allclose([width, height], figure.get_size_inches() * 200, atol=1)
         assert svg.stat().st_size < 300_000
         assert "<text" not in svg.read_text()  # glyphs are paths: no font is needed
-    assert sorted(p.suffix for p in tmp_path.iterdir()) == [".png"] * 10 + [".svg"] * 10
+    assert sorted(p.suffix for p in tmp_path.iterdir()) == [".png"] * 9 + [".svg"] * 9
 
 
 def test_the_same_figure_is_the_same_bytes(tmp_path):
     first, second = every_figure(), every_figure()
     for name in ("history", "predictions", "forest"):
-        once = [path.read_bytes() for path in report.save_figure(first[name], tmp_path / "1", name)]
-        again = [path.read_bytes() for path in report.save_figure(first[name], tmp_path / "2", name)]
-        anew = [path.read_bytes() for path in report.save_figure(second[name], tmp_path / "3", name)]
+        once = [path.read_bytes() for path in canvas.save_figure(first[name], tmp_path / "1", name)]
+        again = [path.read_bytes() for path in canvas.save_figure(first[name], tmp_path / "2", name)]
+        anew = [path.read_bytes() for path in canvas.save_figure(second[name], tmp_path / "3", name)]
         assert once == again == anew
 
 
 def test_pixels_are_the_picture():
-    figure = report.figure_seeds({"a": [1.0, 2.0]}, "loss")
-    picture = report.pixels(figure)
+    figure = figures.seeds({"a": [1.0, 2.0]}, "loss")
+    picture = canvas.pixels(figure)
     assert picture.dtype == np.uint8
     np.testing.assert_allclose(picture.shape, [*(figure.get_size_inches()[::-1] * 100), 3], atol=1)
     assert (picture[0, 0] == 255).all()
-    color = np.array([int(report.SKY[k : k + 2], 16) for k in (1, 3, 5)])
+    color = np.array([int(canvas.SKY[k : k + 2], 16) for k in (1, 3, 5)])
     assert (abs(picture.astype(int) - color).max(-1) <= 2).sum() >= 4  # two dots
 
 
 def test_a_folder_that_cannot_be_written_is_the_users_to_mend(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot write"):
-        report.save_figure(report.figure_seeds({"a": [1.0, 2.0]}, "loss"), tmp_path / "file", "seeds")
+        canvas.save_figure(figures.seeds({"a": [1.0, 2.0]}, "loss"), tmp_path / "file", "seeds")
 
 
 # The page
@@ -308,11 +323,11 @@ class Page(HTMLParser):
 
     VOID = ("meta", "br", "hr", "img", "input", "link")
 
-    def __init__(self, text):
+    def __init__(self, source):
         super().__init__()
         self.stack, self.ids, self.references, self.tags = [], [], [], []
         self.words, self.tagged = [], []
-        self.feed(text)
+        self.feed(source)
         self.close()
         assert not self.stack, self.stack
 
@@ -344,43 +359,43 @@ class Page(HTMLParser):
 
 
 def sample_blocks(tmp_path):
-    figures = every_figure()
-    svg, _ = report.save_figure(figures["forest"], tmp_path, "forest")
-    pictures = [report.Picture(figure, f"the {name}", f'a "{name}"') for name, figure in figures.items()]
+    drawn = every_figure()
+    svg, _ = canvas.save_figure(drawn["forest"], tmp_path, "forest")
+    pictures = [page.Picture(figure, f"the {name}", f'a "{name}"') for name, figure in drawn.items()]
     return [
-        report.Text("First `x < 1` & more.\n\nSecond <script>alert(1)</script>"),
-        report.Command("python -m experiments.lenet_vs_dense --seeds=8 > log"),
-        report.Heading("Results"),
-        report.Table(["claim", "n", "verdict"], [["a > b", 8, "holds"], ["b", 3, "not resolved (n too small)"]], "All"),
+        page.Text("First `x < 1` & more.\n\nSecond <script>alert(1)</script>"),
+        page.Command("python -m experiments.lenet_vs_dense --seeds=8 > log"),
+        page.Heading("Results"),
+        page.Table(["claim", "n", "verdict"], [["a > b", 8, "holds"], ["b", 3, "not resolved (n too small)"]], "All"),
         *pictures,
-        report.Heading("Results"),
-        report.Picture(svg, "from a file", "forest"),
-        report.Details("All <knobs>", [report.Table(["knob", "value"], [["seeds", 8]]), *pictures[:2]]),
-        report.Heading("Third"),
-        report.Heading("Fourth"),
+        page.Heading("Results"),
+        page.Picture(svg, "from a file", "forest"),
+        page.Details("All <knobs>", [page.Table(["knob", "value"], [["seeds", 8]]), *pictures[:2]]),
+        page.Heading("Third"),
+        page.Heading("Fourth"),
     ]
 
 
 def test_the_page_stands_alone(tmp_path):
-    text = report.html_page("A & B", sample_blocks(tmp_path), "mnistlab <0.1>")
-    page = Page(text)
-    assert len(page.ids) == len(set(page.ids))
-    targets = {f"#{name}" for name in page.ids}
-    outside = [r for r in page.references if not r.startswith("data:image/png;base64,")]
+    source = page.html_page("A & B", sample_blocks(tmp_path), "mnistlab <0.1>")
+    read = Page(source)
+    assert len(read.ids) == len(set(read.ids))
+    targets = {f"#{name}" for name in read.ids}
+    outside = [r for r in read.references if not r.startswith("data:image/png;base64,")]
     assert len(outside) > 100  # glyphs, clips, contents
     assert set(outside) <= targets
-    assert "http" not in text
-    assert not {"script", "link", "iframe", "object"} & {tag for tag, _ in page.tags}
-    assert not re.search(r"@import|\son\w+=", text)
-    images = [attributes for tag, attributes in page.tags if tag == "svg"]
-    assert len(images) == 13
-    assert images[0]["aria-label"] == 'a "history"'
+    assert "http" not in source
+    assert not {"script", "link", "iframe", "object"} & {tag for tag, _ in read.tags}
+    assert not re.search(r"@import|\son\w+=", source)
+    svgs = [attributes for tag, attributes in read.tags if tag == "svg"]
+    assert len(svgs) == 12
+    assert svgs[0]["aria-label"] == 'a "history"'
 
 
 def test_the_page_says_what_it_was_given(tmp_path):
-    text = report.html_page("A & B", sample_blocks(tmp_path), "mnistlab <0.1>")
-    page = Page(text)
-    words = re.sub(r"\s+", " ", "".join(page.words))
+    source = page.html_page("A & B", sample_blocks(tmp_path), "mnistlab <0.1>")
+    read = Page(source)
+    words = re.sub(r"\s+", " ", "".join(read.words))
     for part in (
         "A & B",
         "First x < 1 & more.",
@@ -390,39 +405,40 @@ def test_the_page_says_what_it_was_given(tmp_path):
         "mnistlab <0.1>",
         "Table 1. All",
         "Figure 1. the history",
-        "Figure 11. from a file",
+        "Figure 10. from a file",
         "✓ holds",
         "? not resolved (n too small)",
     ):
         assert part in words, part
-    assert "<code>x &lt; 1</code>" in text
-    contents = [word for tag, word in page.tagged if tag == "a"]
+    assert "<code>x &lt; 1</code>" in source
+    contents = [word for tag, word in read.tagged if tag == "a"]
     assert contents == ["Results", "Results", "Third", "Fourth"]
 
 
 def test_numbers_go_right_and_words_left():
     rows = [["a", "0.98 ± 0.01 (n=8), 2 not finite", "< 0.001", None], ["b", "−0.5 [−0.6, −0.4]", "1,000", None]]
-    text = report.html_page("t", [report.Table(["name", "x", "p", "none"], rows)])
-    kinds = [attributes.get("class") for tag, attributes in Page(text).tags if tag == "td"]
+    source = page.html_page("t", [page.Table(["name", "x", "p", "none"], rows)])
+    kinds = [attributes.get("class") for tag, attributes in Page(source).tags if tag == "td"]
     assert kinds == [None, "number", "number", None] * 2
 
 
 def test_a_file_that_is_no_svg_is_refused(tmp_path):
     (tmp_path / "a.svg").write_text("nothing")
     with pytest.raises(UserError, match="no svg"):
-        report.html_page("t", [report.Picture(tmp_path / "a.svg", "c", "a")])
+        page.html_page("t", [page.Picture(tmp_path / "a.svg", "c", "a")])
 
 
 def test_blocks_are_values():
-    block = report.Heading("a")
+    block = page.Heading("a")
     with pytest.raises(dataclasses.FrozenInstanceError):
         block.text = "b"
-    assert math.isnan(report.ForestRow("a", 1.0).mean_interval[0])
+    assert math.isnan(figures.ForestRow("a", 1.0).mean_interval[0])
 
 
 def test_importing_report_imports_no_matplotlib():
-    code = "import sys, mnistlab.report.report; sys.exit(any(m in sys.modules for m in ('matplotlib', 'jax', 'scipy')))"
+    code = "import sys; from mnistlab.report import figures, images, page; "
+    code += "sys.exit(any(module in sys.modules for module in ('matplotlib', 'jax', 'scipy')))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
-    drawn = "import sys; from mnistlab.report import report; report.figure_seeds({'a': [1.0]}, 'x'); "
+    drawn = "import sys; from mnistlab.report import figures; figures.seeds({'a': [1.0]}, 'x'); "
     code = drawn + "sys.exit('matplotlib.pyplot' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -8,7 +8,7 @@ import scipy.stats
 from run_folders import result_of, write_run
 
 from mnistlab.analysis import history, stats
-from mnistlab.comparison import runs
+from mnistlab.comparison import saved
 from mnistlab.errors import UserError
 
 SEEDS = (3, 4, 5, 6, 7, 8, 9, 10)
@@ -27,7 +27,7 @@ def pair(tmp_path):
 def edit(path, change):
     content = json.loads(path.read_text())
     change(content)
-    path.write_text(json.dumps(content))
+    path.write_text(json.dumps(content, indent=2) + "\n")
 
 
 # Reading
@@ -40,7 +40,7 @@ def test_what_is_read_is_what_was_written(tmp_path):
     accuracy = HIGH.copy()
     accuracy[1] = math.nan  # diverged
     result = result_of(accuracy, SEEDS, val_loss=curve)._replace(epoch_seconds=seconds)
-    read = runs.read_run(write_run(tmp_path / "run", {"dense": result}))
+    read = saved.read_run(write_run(tmp_path / "run", {"dense": result}))
     assert read.seeds == SEEDS
     got = read.variants["dense"]
     assert got.config == result.config and got.runs == result.runs
@@ -50,11 +50,15 @@ def test_what_is_read_is_what_was_written(tmp_path):
 
 def test_a_sweep_is_read_with_its_settings(tmp_path):
     results = {f"dense learning_rate={rate}": result_of(LOW, SEEDS) for rate in ("0.0001", "0.001")}
-    read = runs.read_run(write_run(tmp_path / "run", results))
+    read = saved.read_run(write_run(tmp_path / "run", results))
     assert [variant.runs[0].settings for variant in read.variants.values()] == [
         {"learning_rate": 1e-4},
         {"learning_rate": 1e-3},
     ]
+
+
+def accuracies(summary):
+    return summary["variants"]["dense"]["metrics"]["test_accuracy"]
 
 
 @pytest.mark.parametrize(
@@ -73,50 +77,143 @@ def test_a_sweep_is_read_with_its_settings(tmp_path):
             id="fewer seeds than values",
         ),
         pytest.param(
+            lambda run: edit(run / "config.json", lambda content: content["run"]["seeds"].reverse()),
+            "history.csv has other seeds",
+            id="seeds in another order",
+        ),
+        pytest.param(
+            lambda run: edit(run / "config.json", lambda content: content["run"].update(seeds=[])),
+            "no seeds",
+            id="no seeds",
+        ),
+        pytest.param(
             lambda run: edit(run / "summary.json", lambda content: content.pop("variants")),
             "variants is missing",
             id="no variants",
         ),
+        pytest.param(
+            lambda run: edit(run / "summary.json", lambda content: content.update(data=None)),
+            "data is no",
+            id="no data",
+        ),
+        pytest.param(
+            lambda run: edit(run / "summary.json", lambda content: accuracies(content)["values"].append(1e308)),
+            "values.8 is 1e[+]308",
+            id="a number that no run has",
+        ),
+        pytest.param(
+            lambda run: edit(run / "summary.json", lambda content: content["variants"].update({"a\nb": {}})),
+            "printable",
+            id="a name of two lines",
+        ),
+        pytest.param(
+            lambda run: edit(run / "summary.json", lambda content: content["seconds"].update(dense="long")),
+            "seconds.dense is 'long'",
+            id="seconds in words",
+        ),
+        pytest.param(
+            lambda run: edit(
+                run / "summary.json",
+                lambda content: content["variants"]["dense"]["metrics"].update(train_loss={**accuracies(content)}),
+            ),
+            "train_loss of dense is another in history.csv",
+            id="another history",
+        ),
+        pytest.param(
+            lambda run: (run / "history.csv").write_text(
+                (run / "history.csv").read_text().replace("dense,3,3,", "x,3,1,")
+            ),
+            "num_epochs of dense is another in history.csv",
+            id="an epoch is missing",
+        ),
     ],
 )
-def test_what_is_no_whole_run_is_one_line(pair, damage, words):
-    damage(pair[0])
+def test_what_is_no_whole_run_is_one_line(tmp_path, damage, words):
+    result = result_of(HIGH, SEEDS)
+    result = result._replace(metrics=result.metrics | {"num_epochs": np.full(8, 3.0)})
+    run = write_run(tmp_path / "run", {"dense": result}, digests=False)
+    saved.read_run(run)
+    damage(run)
     with pytest.raises(UserError, match=words) as caught:
-        runs.read_run(pair[0])
+        saved.read_run(run)
     assert len(str(caught.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "file, change, words",
+    [
+        (
+            "summary.json",
+            lambda text: text.replace("0.92", "0.93"),
+            "summary.json is damaged .*repeat its run's command",
+        ),
+        ("summary.json", lambda text: text.replace('"format": 2', '"format": 3'), "summary.json is damaged"),
+        ("summary.json", lambda text: text.replace('"digests"', '"digest"'), "summary.json is damaged"),
+        ("summary.json", lambda text: text.replace('"format"', '"former"'), "summary.json is damaged"),
+        (
+            "config.json",
+            lambda text: text.replace('"batch_size": 128', '"batch_size": 64'),
+            "config.json is damaged .*copy",
+        ),
+        ("history.csv", lambda text: text.replace(",0.5,", ",0.6,", 1), "history.csv .*repeat its run's command"),
+    ],
+)
+def test_what_was_changed_after_it_was_written_is_refused(pair, file, change, words):
+    path = pair[0] / file
+    changed = change(path.read_text())
+    assert changed != path.read_text()
+    path.write_text(changed)
+    with pytest.raises(UserError, match=words) as caught:
+        saved.read_run(pair[0])
+    assert len(str(caught.value).splitlines()) == 1 and str(pair[0]) in str(caught.value)
+
+
+@pytest.mark.parametrize("file", ["config.json", "history.csv", "summary.json"])
+def test_a_file_of_another_run_is_refused(tmp_path, pair, file):
+    result = result_of(HIGH, SEEDS, val_loss=np.ones((8, 3)))
+    other = result._replace(config=dataclasses.replace(result.config, batch_size=7))
+    (pair[0] / file).write_bytes((write_run(tmp_path / "other", {"dense": other}) / file).read_bytes())
+    with pytest.raises(UserError, match="is not what its summary"):
+        saved.read_run(pair[0])
+
+
+def test_a_file_that_is_laid_out_in_another_way_says_the_same(pair):
+    for file in ("config.json", "summary.json"):
+        (pair[0] / file).write_text(json.dumps(json.loads((pair[0] / file).read_text())))
+    assert saved.read_run(pair[0]).seeds == SEEDS
 
 
 def test_a_folder_that_is_not_there(tmp_path):
     with pytest.raises(UserError, match="no config"):
-        runs.read_run(tmp_path / "nowhere")
+        saved.read_run(tmp_path / "nowhere")
 
 
 # Comparing
 
 
 def test_a_comparison_of_folders_equals_scipy_on_the_arrays(pair):
-    a, b = map(runs.read_run, pair)
-    comparison = runs.compare_runs(a, b)
+    a, b = map(saved.read_run, pair)
+    comparison = saved.compare_runs(a, b)
     test = scipy.stats.ttest_rel(HIGH, LOW)
     np.testing.assert_allclose(comparison.t_interval, test.confidence_interval(0.95))
     np.testing.assert_allclose(comparison.difference, np.mean(HIGH - LOW))
     assert comparison.verdict == "holds" and comparison.n == 8
     assert comparison == stats.judge([stats.compare(HIGH, LOW)])[0]
-    assert runs.compare_runs(a, b, direction="<").verdict == "reversed"
-    assert runs.compare_runs(a, b, "overfitting_gap").difference == pytest.approx(np.mean(HIGH - LOW) / 10)
+    assert saved.compare_runs(a, b, direction="<").verdict == "reversed"
+    assert saved.compare_runs(a, b, "overfitting_gap").difference == pytest.approx(np.mean(HIGH - LOW) / 10)
 
 
 def test_pairs_are_of_one_seed_whatever_their_order(tmp_path, pair):
     turned = write_run(tmp_path / "turned", {"dense": result_of(LOW[::-1], SEEDS[::-1])})
-    a, b, c = map(runs.read_run, (*pair, turned))
-    assert runs.compare_runs(a, c) == runs.compare_runs(a, b)
+    a, b, c = map(saved.read_run, (*pair, turned))
+    assert saved.compare_runs(a, c) == saved.compare_runs(a, b)
 
 
 def test_a_diverged_seed_is_counted(tmp_path, pair):
     accuracy = LOW.copy()
     accuracy[3] = math.nan
     lost = write_run(tmp_path / "lost", {"dense": result_of(accuracy, SEEDS)})
-    comparison = runs.compare_runs(runs.read_run(pair[0]), runs.read_run(lost))
+    comparison = saved.compare_runs(saved.read_run(pair[0]), saved.read_run(lost))
     assert (comparison.n, comparison.num_failed_a, comparison.num_failed_b) == (7, 0, 1)
     assert "B diverged in 1 of 8 seeds" in comparison.verdict
 
@@ -131,40 +228,40 @@ def test_a_diverged_seed_is_counted(tmp_path, pair):
     ],
 )
 def test_what_cannot_be_compared_is_refused(pair, keywords, words):
-    a, b = map(runs.read_run, pair)
+    a, b = map(saved.read_run, pair)
     with pytest.raises(UserError, match=words):
-        runs.compare_runs(a, b, **keywords)
+        saved.compare_runs(a, b, **keywords)
 
 
 def test_seeds_that_do_not_pair_are_refused(tmp_path, pair):
     for name, seeds in (("others", range(8)), ("fewer", SEEDS[:7])):
         other = write_run(tmp_path / name, {"dense": result_of(LOW[: len(seeds)], seeds)})
         with pytest.raises(UserError, match="do not pair"):
-            runs.compare_runs(runs.read_run(pair[0]), runs.read_run(other))
+            saved.compare_runs(saved.read_run(pair[0]), saved.read_run(other))
 
 
 def test_which_variants_are_compared(tmp_path):
     x, y, z = (result_of(LOW, SEEDS) for _ in range(3))
-    one = runs.read_run(write_run(tmp_path / "one", {"x": x}))
-    two = runs.read_run(write_run(tmp_path / "two", {"x": x, "y": y}))
-    three = runs.read_run(write_run(tmp_path / "three", {"y": y, "z": z, "x": x}))
-    only = runs.read_run(write_run(tmp_path / "only", {"w": x}))
-    assert runs.pair_variants(two, three) == [("x", "x"), ("y", "y")]
-    assert runs.pair_variants(one, only) == [("x", "w")]
-    assert runs.pair_variants(two, two) == [("x", "y")]
-    assert runs.pair_variants(one, three, variant_b="z") == [("x", "z")]
+    one = saved.read_run(write_run(tmp_path / "one", {"x": x}))
+    two = saved.read_run(write_run(tmp_path / "two", {"x": x, "y": y}))
+    three = saved.read_run(write_run(tmp_path / "three", {"y": y, "z": z, "x": x}))
+    only = saved.read_run(write_run(tmp_path / "only", {"w": x}))
+    assert saved.pair_variants(two, three) == [("x", "x"), ("y", "y")]
+    assert saved.pair_variants(one, only) == [("x", "w")]
+    assert saved.pair_variants(two, two) == [("x", "y")]
+    assert saved.pair_variants(one, three, variant_b="z") == [("x", "z")]
     for wrong in ((three, three, None, None), (only, three, None, None), (two, one, None, "y"), (one, two, "x", None)):
         with pytest.raises(UserError):
-            runs.pair_variants(*wrong)
+            saved.pair_variants(*wrong)
 
 
 def test_what_differs_between_two_runs(tmp_path, pair):
     result = result_of(LOW, SEEDS)
     other = result._replace(config=dataclasses.replace(result.config, batch_size=7))
     c = write_run(tmp_path / "c", {"dense": other}, protocol="reported")
-    a, b, c = map(runs.read_run, (*pair, c))
-    assert runs.differing_settings(a, "dense", b, "dense") == []
-    assert runs.differing_settings(a, "dense", c, "dense") == [
+    a, b, c = map(saved.read_run, (*pair, c))
+    assert saved.differing_settings(a, "dense", b, "dense") == []
+    assert saved.differing_settings(a, "dense", c, "dense") == [
         ("protocol", "controlled", "reported"),
         ("batch_size", 128, 7),
     ]
@@ -175,12 +272,12 @@ def test_joined_runs_are_one_run_of_all_seeds(tmp_path):
     curve = np.arange(15.0, dtype=np.float32).reshape(5, 3)
     whole = result_of(values, range(5), val_accuracy=curve)
     parts = [
-        runs.read_run(
+        saved.read_run(
             write_run(tmp_path / name, {"dense": result_of(values[part], range(5)[part], val_accuracy=curve[part])})
         )
         for name, part in (("second", slice(2, 5)), ("first", slice(0, 2)))
     ]
-    joined = runs.join_runs(parts)["dense"]
+    joined = saved.join_runs(parts)["dense"]
     assert joined.runs == whole.runs
     np.testing.assert_array_equal(joined.metrics["test_accuracy"], values)
     np.testing.assert_array_equal(joined.history["val_accuracy"], curve)
@@ -188,10 +285,10 @@ def test_joined_runs_are_one_run_of_all_seeds(tmp_path):
 
 
 def test_runs_that_do_not_belong_together_are_not_joined(tmp_path):
-    first = runs.read_run(write_run(tmp_path / "first", {"dense": result_of([0.5], [0])}))
-    again = runs.read_run(write_run(tmp_path / "again", {"dense": result_of([0.5], [0])}))
-    other = runs.read_run(write_run(tmp_path / "other", {"lenet5": result_of([0.5], [1])}))
-    slower = runs.read_run(write_run(tmp_path / "slower", {"dense": result_of([0.5], [1])}))
+    first = saved.read_run(write_run(tmp_path / "first", {"dense": result_of([0.5], [0])}))
+    again = saved.read_run(write_run(tmp_path / "again", {"dense": result_of([0.5], [0])}))
+    other = saved.read_run(write_run(tmp_path / "other", {"lenet5": result_of([0.5], [1])}))
+    slower = saved.read_run(write_run(tmp_path / "slower", {"dense": result_of([0.5], [1])}))
     slower.summary["variants"]["dense"]["learning_rate"] = 1e-4
     for group, message in (
         ([], "no runs"),
@@ -200,4 +297,4 @@ def test_runs_that_do_not_belong_together_are_not_joined(tmp_path):
         ([first, slower], "chose other rates"),
     ):
         with pytest.raises(UserError, match=message):
-            runs.join_runs(group)
+            saved.join_runs(group)

@@ -8,7 +8,7 @@ from run_folders import result_of, write_run
 from experiments import scoreboard
 from mnistlab.analysis import claims, departures
 from mnistlab.analysis.claims import Claim
-from mnistlab.comparison import runs
+from mnistlab.comparison import saved
 
 QUESTIONS = (Claim("a", "LeNet-5 is more accurate", "test_accuracy", "lenet5", ">", "dense"),)
 RESULTS = {
@@ -23,7 +23,7 @@ def board(tmp_path, monkeypatch, change=lambda summary: summary):
     folder = write_run(tmp_path / "run", RESULTS, questions=QUESTIONS, experiment="lenet_vs_dense", protocol="reported")
     monkeypatch.setattr(scoreboard.common, "command", lambda: "")
     out = tmp_path / "board"
-    scoreboard._write(out, {("lenet_vs_dense", "reported"): change(runs.read_summary(folder))}, [])
+    scoreboard._write(out, {("lenet_vs_dense", "reported"): change(saved.read_summary(folder))}, [])
     return [(out / name).read_text() for name in ("scoreboard.md", "summary.json", "report.html")]
 
 

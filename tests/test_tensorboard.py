@@ -3,19 +3,20 @@
 import jax
 import numpy as np
 import pytest
+import training
 
-from mnistlab.comparison import experiment
-from mnistlab.comparison.experiment import Options, Variant
+from mnistlab.comparison import nets, run
+from mnistlab.comparison.spec import Experiment, Options, Variant
 from mnistlab.config import TrainConfig
-from mnistlab.training import checkpoint, tensorboard, train
+from mnistlab.training import checkpoint, loop, tensorboard
 
 
 @pytest.fixture(scope="module")
 def written(dataset, tmp_path_factory):
     folder = tmp_path_factory.mktemp("events")
-    events = tensorboard.EventWriter(folder)
+    events = tensorboard.TensorBoard(folder)
     config = TrainConfig("dense", batch_size=50, num_epochs=2)
-    result = train.run(config, dataset, [3, 4], on_epoch=events.epoch)
+    result = training.run(config, dataset, [3, 4], callbacks=[events])
     events.image("predictions", np.full((20, 30, 3), 7, np.uint8), 2)
     events.close()
     return folder, result
@@ -56,19 +57,13 @@ def test_the_prediction_image(written):
 
 
 def test_a_reloaded_model_predicts_the_same(dataset, tmp_path):
-    variant = Variant(TrainConfig("dense", batch_size=50, num_epochs=1))
-    shown = experiment.Experiment("lenet_vs_dense", "", "", "", "", {"dense": variant}, {}, ())
-    experiment._load, load = lambda variants, data_dir: dataset, experiment._load
-    try:
-        experiment.run(shown, Options(tmp_path, num_seeds=2))
-    finally:
-        experiment._load = load
-    program = train.program_of(variant.config, dataset)
-    result = train.run(variant.config, dataset, [0, 1])
-    reloaded = experiment.restore_weights(tmp_path / "checkpoints" / "dense" / "last", result.state)
-    ours, theirs = (
-        jax.vmap(program.predict, (0, None))(state, dataset.test.image) for state in (result.state, reloaded)
-    )
+    variant = Variant("dense", batch_size=50, num_epochs=1)
+    shown = Experiment("lenet_vs_dense", reported={"dense": variant}, data=dataset)
+    run.run(shown, Options(tmp_path, num_seeds=2))
+    steps = loop.step_functions_of(variant.config, dataset)
+    result = training.run(variant.config, dataset, [0, 1])
+    reloaded = nets.restore_weights(tmp_path / "checkpoints" / "dense", result.whole)
+    ours, theirs = (jax.vmap(steps.predict, (0, None))(state, dataset.test.image) for state in (result.state, reloaded))
     np.testing.assert_array_equal(ours, theirs)
     with pytest.raises(checkpoint.UserError, match="train first"):
-        experiment.restore_weights(tmp_path / "nowhere", result.state)
+        nets.restore_weights(tmp_path / "checkpoints" / "nowhere", result.whole)

@@ -134,6 +134,8 @@ class TestPower:
 
     def test_no_number_of_pairs_finds_no_difference(self):
         assert power.need(np.array([-1.0, 1.0])) == power.Need(0.0, True, None, None, None, None)
+        rounded = np.array([-0.1, 0.1, 1e-17])  # their mean is the rounding of 0
+        assert power.need(rounded)[2:] == power.need(rounded, 1e-300)[2:] == (None, None, None, None)
 
     def test_the_curve_is_the_inverse_of_the_pairs_needed(self):
         pilot = power.Pilot("a", "test_accuracy", HIGH - LOW, 0)

@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import training
 from flax import linen as nn
 
 from mnistlab.analysis import history
@@ -13,10 +14,15 @@ from mnistlab.data import batches
 from mnistlab.errors import UserError
 from mnistlab.nets import models
 from mnistlab.nets.layers import BatchNorm, Dense, Dropout, Flatten
-from mnistlab.training import checkpoint, crowds, train
+from mnistlab.training import executables, population, sizing
+from mnistlab.training.callbacks import Checkpoint
+from mnistlab.training.epoch import Record
+from mnistlab.training.executables import Executables
+from mnistlab.training.result import Run
+from mnistlab.training.sizing import PopulationSize
 
 SMALL = models.Network((Flatten(), Dense(8, "relu"), BatchNorm(), Dropout(0.25), Dense(10)))
-CONFIG = TrainConfig("dense", batch_size=64, num_epochs=3, optim=OptimConfig("adam", 1e-2))  # 200 = 3 * 64 + 8
+CONFIG = TrainConfig("dense", batch_size=64, num_epochs=3, optimizer=OptimConfig("adam", 1e-2))  # 200 = 3 * 64 + 8
 
 
 class Linear(nn.Module):
@@ -28,15 +34,11 @@ class Linear(nn.Module):
 
 
 def sgd(learning_rate=0.05, **changes):
-    return dataclasses.replace(CONFIG, optim=OptimConfig("sgd", learning_rate), **changes)
+    return dataclasses.replace(CONFIG, optimizer=OptimConfig("sgd", learning_rate), **changes)
 
 
 def leaves(tree):
-    return [np.asarray(jax.random.key_data(leaf) if is_key(leaf) else leaf) for leaf in jax.tree.leaves(tree)]
-
-
-def is_key(leaf):
-    return isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+    return [np.asarray(leaf) for leaf in jax.tree.leaves(tree)]
 
 
 def same(got, expected, tolerance=0.0):
@@ -55,25 +57,25 @@ def learned(result):
 
 @pytest.fixture(scope="module")
 def crowd(dataset):
-    return train.run(CONFIG, dataset, (4, 5, 6), model=SMALL)
+    return training.run(CONFIG, dataset, (4, 5, 6), model=SMALL)
 
 
 # Crowds
 
 
 def test_a_seed_in_a_crowd_equals_the_seed_alone(dataset, crowd):
-    alone = train.run(CONFIG, dataset, (5,), model=SMALL)
-    same(learned(alone), learned(train.select(crowd, [1])), 1e-5)
+    alone = training.run(CONFIG, dataset, (5,), model=SMALL)
+    same(learned(alone), learned(training.select(crowd, [1])), 1e-5)
     assert len({loss.tobytes() for loss in crowd.history["train_loss"]}) == 3
 
 
 def test_cutting_the_seeds_into_crowds_changes_nothing(dataset, crowd):
-    same(learned(train.run(CONFIG, dataset, (4, 5, 6), model=SMALL, crowd_size=2)), learned(crowd), 1e-5)
+    same(learned(training.run(CONFIG, dataset, (4, 5, 6), model=SMALL, population_size=2)), learned(crowd), 1e-5)
 
 
 def test_a_crowd_learns(crowd):
     assert (crowd.history["train_loss"][:, -1] < 0.8 * crowd.history["train_loss"][:, 0]).all()
-    assert crowd.runs == tuple(crowds.Run(seed, {}) for seed in (4, 5, 6))
+    assert crowd.runs == tuple(Run(seed, {}) for seed in (4, 5, 6))
 
 
 def test_final_metrics_belong_together(crowd):
@@ -88,8 +90,8 @@ def test_final_metrics_belong_together(crowd):
 
 def test_different_validation_sets_are_each_seeds_own(dataset):
     split = dataclasses.replace(CONFIG, split="random_80_20", num_epochs=2)
-    together = train.run(split, dataset, (0, 1), model=SMALL)
-    same(learned(train.run(split, dataset, (1,), model=SMALL)), learned(train.select(together, [1])), 1e-5)
+    together = training.run(split, dataset, (0, 1), model=SMALL)
+    same(learned(training.run(split, dataset, (1,), model=SMALL)), learned(training.select(together, [1])), 1e-5)
 
 
 # An independent loop
@@ -97,7 +99,7 @@ def test_different_validation_sets_are_each_seeds_own(dataset):
 
 def softmax_regression(dataset, train_config, seed, kernel, bias):
     """The Record of each epoch, in float64 NumPy."""
-    parts = batches.split_parts(train_config, len(dataset.train.label), len(dataset.test.label), seed)
+    parts = batches.split_parts(train_config, dataset, seed)
     pool = batches.make_pool(dataset)
     x = pool.image.reshape(len(pool.image), -1) / 255
 
@@ -116,8 +118,8 @@ def softmax_regression(dataset, train_config, seed, kernel, bias):
             examples = row[weight > 0]
             error, batch_loss, batch_correct = look(examples)
             loss, correct = loss + batch_loss, correct + batch_correct
-            kernel = kernel - train_config.optim.learning_rate * x[examples].T @ error / len(examples)
-            bias = bias - train_config.optim.learning_rate * error.sum(axis=0) / len(examples)
+            kernel = kernel - train_config.optimizer.learning_rate * x[examples].T @ error / len(examples)
+            bias = bias - train_config.optimizer.learning_rate * error.sum(axis=0) / len(examples)
         _, val_loss, val_correct = look(parts.val)
         n, n_val = len(parts.train), len(parts.val)
         yield loss / n, correct / n, val_loss / n_val, val_correct / n_val
@@ -127,13 +129,13 @@ def softmax_regression(dataset, train_config, seed, kernel, bias):
 def linear(dataset):
     """Seeds 0 and 1 of softmax regression at two learning rates, and the parameters after each epoch."""
     seen = []
-    result = train.run(
+    result = training.run(
         sgd(),
         dataset,
         (0, 1),
         model=Linear(),
         sweep={"learning_rate": (0.05, 0.02)},
-        on_epoch=lambda epoch: seen.append((epoch.number, jax.device_get(epoch.carry.state.params))),
+        on_epoch=lambda epoch: seen.append((epoch.number, jax.device_get(epoch.snapshot.carry.state.params))),
     )
     return result, seen
 
@@ -146,7 +148,7 @@ def test_history_equals_a_plain_loop(dataset, linear, number):
     params = Linear().init(rng, jnp.zeros((1, 28, 28, 1)))["params"]["Dense_0"]
     kernel, bias = (np.asarray(params[name], np.float64) for name in ("kernel", "bias"))
     expected = np.array(list(softmax_regression(dataset, sgd(settings["learning_rate"]), seed, kernel, bias)))
-    got = np.stack([result.history[name][number] for name in train.Record._fields], axis=1)
+    got = np.stack([result.history[name][number] for name in Record._fields], axis=1)
     np.testing.assert_allclose(got, expected, rtol=2e-5)
 
 
@@ -155,8 +157,8 @@ def test_a_sweep_equals_separate_runs(dataset, linear):
     assert [tuple(run) for run in result.runs] == [
         (seed, {"learning_rate": rate}) for rate in (0.05, 0.02) for seed in (0, 1)
     ]
-    alone = train.run(sgd(0.02), dataset, (1,), model=Linear())
-    same(learned(alone), learned(train.select(result, [3])), 1e-5)
+    alone = training.run(sgd(0.02), dataset, (1,), model=Linear())
+    same(learned(alone), learned(training.select(result, [3])), 1e-5)
 
 
 def test_on_epoch_sees_every_epoch_and_the_weights_after_it(linear):
@@ -186,18 +188,18 @@ def counted_compilations():
 def test_each_program_is_compiled_once(dataset):
     def run(num_epochs, num_seeds):
         with counted_compilations() as names:
-            train.run(
+            training.run(
                 dataclasses.replace(CONFIG, num_epochs=num_epochs),
                 dataset,
                 range(num_seeds),
                 model=Linear(),
-                crowd_size=2,
+                population_size=2,
             )
         return names
 
     run(4, 6)  # what JAX compiles once a process
-    assert len(run(1, 2)) == 3  # init, epoch, evaluation
-    assert len(run(4, 6)) == 3
+    assert len(run(1, 2)) == 4  # init, fit, evaluate, finish
+    assert len(run(4, 6)) == 4
 
 
 # Continuing
@@ -207,36 +209,21 @@ class Interrupted(Exception):
     pass
 
 
-@pytest.fixture
-def open_keeper(tmp_path):
-    keepers = []
-
-    def keeper(name):
-        for each in keepers:  # one at a time may write to a folder
-            each.close()
-        keepers.append(checkpoint.Keeper(tmp_path / name))
-        return keepers[-1]
-
-    yield keeper
-    for each in keepers:
-        each.close()
-
-
 @pytest.mark.parametrize("epoch", [1, 2])
-def test_an_interrupted_run_continues_with_the_same_bits(dataset, crowd, open_keeper, epoch):
+def test_an_interrupted_run_continues_with_the_same_bits(dataset, crowd, tmp_path, epoch):
     def interrupt(seen):
         if seen.number == epoch:
             raise Interrupted
 
     with pytest.raises(Interrupted):
-        train.run(CONFIG, dataset, (4, 5, 6), model=SMALL, keeper=open_keeper, on_epoch=interrupt)
+        training.run(CONFIG, dataset, (4, 5, 6), model=SMALL, callbacks=[Checkpoint(tmp_path)], on_epoch=interrupt)
     epochs = []
-    resumed = train.run(
+    resumed = training.run(
         CONFIG,
         dataset,
         (4, 5, 6),
         model=SMALL,
-        keeper=open_keeper,
+        callbacks=[Checkpoint(tmp_path)],
         on_epoch=lambda seen: epochs.append(seen.number),
     )
     assert epochs == list(range(epoch + 1, 4))
@@ -244,10 +231,10 @@ def test_an_interrupted_run_continues_with_the_same_bits(dataset, crowd, open_ke
     assert np.isfinite(resumed.epoch_seconds).all()
 
 
-def test_a_finished_run_is_not_trained_again(dataset, open_keeper):
-    first = train.run(sgd(), dataset, (0,), model=Linear(), keeper=open_keeper)
+def test_a_finished_run_is_not_trained_again(dataset, tmp_path):
+    first = training.run(sgd(), dataset, (0,), model=Linear(), callbacks=[Checkpoint(tmp_path)])
     epochs = []
-    again = train.run(sgd(), dataset, (0,), model=Linear(), keeper=open_keeper, on_epoch=epochs.append)
+    again = training.run(sgd(), dataset, (0,), model=Linear(), callbacks=[Checkpoint(tmp_path)], on_epoch=epochs.append)
     assert epochs == []
     same((learned(again), again.epoch_seconds), (learned(first), first.epoch_seconds))
 
@@ -264,13 +251,13 @@ def stopped(dataset):
     label = np.random.default_rng(0).permutation(dataset.test.label)
     unlearnable = dataclasses.replace(dataset, test=dataset.test._replace(label=label))
     seen = []
-    result = train.run(
+    result = training.run(
         sgd(patience_epochs=2, num_epochs=NUM_STOPPING_EPOCHS),
         unlearnable,
         (0,),
         model=Linear(),
         sweep={"learning_rate": (0.2, 0.02, 0.002, 1e-30)},
-        on_epoch=lambda epoch: seen.append(jax.device_get(epoch.carry.state.params)),
+        on_epoch=lambda epoch: seen.append(jax.device_get(epoch.snapshot.carry.state.params)),
     )
     return result, seen
 
@@ -327,15 +314,15 @@ def test_a_stopped_run_stands_still(stopped):
 
 
 def test_a_diverging_run_is_counted_and_disturbs_no_other(dataset, linear):
-    result = train.run(sgd(), dataset, (0,), model=Linear(), sweep={"learning_rate": (0.05, 3e38)})
+    result = training.run(sgd(), dataset, (0,), model=Linear(), sweep={"learning_rate": (0.05, 3e38)})
     assert all(np.isnan(curve[1]).all() for curve in result.history.values())
     for name in result.metrics:
         summary = history.summarize(history.metric(result, name))
         assert (name, summary["n"], summary["num_failed"]) == (name, 1, 1)
-    same(learned(train.select(result, [0])), learned(train.select(linear[0], [0])), 1e-5)
+    same(learned(training.select(result, [0])), learned(training.select(linear[0], [0])), 1e-5)
     # To the bit against a neighbour that does not diverge: the same program then.
-    sound = train.run(sgd(), dataset, (0,), model=Linear(), sweep={"learning_rate": (0.05, 0.06)})
-    same(learned(train.select(result, [0])), learned(train.select(sound, [0])))
+    sound = training.run(sgd(), dataset, (0,), model=Linear(), sweep={"learning_rate": (0.05, 0.06)})
+    same(learned(training.select(result, [0])), learned(training.select(sound, [0])))
 
 
 class Masked(nn.Module):
@@ -348,13 +335,13 @@ class Masked(nn.Module):
 
 
 def test_a_parameter_that_is_not_finite_counts_though_no_logit_shows_it(dataset):
-    result = train.run(sgd(num_epochs=1), dataset, (0,), model=Masked())
+    result = training.run(sgd(num_epochs=1), dataset, (0,), model=Masked())
     assert np.isfinite(result.history["val_loss"]).all()
     assert all(np.isnan(values).all() for values in result.metrics.values())
 
 
 def test_early_stopping_does_not_pass_the_untrained_weights_off_as_the_best_of_a_run_that_diverged(dataset):
-    result = train.run(sgd(3e38, patience_epochs=1), dataset, (0,), model=Linear())
+    result = training.run(sgd(3e38, patience_epochs=1), dataset, (0,), model=Linear())
     assert all(np.isnan(values).all() for values in result.metrics.values())
 
 
@@ -362,10 +349,10 @@ def test_early_stopping_does_not_pass_the_untrained_weights_off_as_the_best_of_a
 
 
 def test_a_result_is_of_the_dataset_that_was_given(dataset, crowd):
-    assert CONFIG.dataset == "mnist" and crowd.config == dataclasses.replace(CONFIG, dataset="synthetic")
-    assert crowd.fingerprint == dataset.fingerprint == train.select(crowd, [0]).fingerprint
+    assert CONFIG.dataset == "mnist" and crowd.config == dataclasses.replace(CONFIG, model=SMALL, dataset="synthetic")
+    assert crowd.fingerprint == dataset.fingerprint == training.select(crowd, [0]).fingerprint
     flipped = dataset.train._replace(image=dataset.train.image[:, ::-1])
-    other = train.run(sgd(num_epochs=1), dataclasses.replace(dataset, train=flipped), model=Linear())
+    other = training.run(sgd(num_epochs=1), dataclasses.replace(dataset, train=flipped), model=Linear())
     assert other.fingerprint != crowd.fingerprint and other.config.dataset == "synthetic"
 
 
@@ -383,17 +370,17 @@ class Unweighted(nn.Module):
 
 def test_batch_statistics_over_padding_are_refused(dataset):
     with pytest.raises(UserError, match="weight"):
-        train.run(sgd(), dataset, model=Unweighted())
+        training.run(sgd(), dataset, model=Unweighted())
 
 
 def test_batch_statistics_of_full_batches_are_fine(dataset):
-    result = train.run(sgd(batch_size=50, num_epochs=1), dataset, model=Unweighted())
+    result = training.run(sgd(batch_size=50, num_epochs=1), dataset, model=Unweighted())
     assert np.isfinite(result.history["train_loss"]).all()
 
 
 def test_a_dropout_sweep_without_dropout_is_refused(dataset):
     with pytest.raises(UserError, match="dropout"):
-        train.run(CONFIG, dataset, model=Linear(), sweep={"dropout_rate": (0.1, 0.2)})
+        training.run(CONFIG, dataset, model=Linear(), sweep={"dropout_rate": (0.1, 0.2)})
 
 
 @pytest.mark.parametrize(
@@ -408,7 +395,7 @@ def test_a_dropout_sweep_without_dropout_is_refused(dataset):
 )
 def test_the_impossible_is_refused_before_training(dataset, changes, keywords, named):
     with pytest.raises(UserError, match=named):
-        train.run(dataclasses.replace(CONFIG, **changes), dataset, **keywords)
+        training.run(dataclasses.replace(CONFIG, **changes), dataset, **keywords)
 
 
 @pytest.mark.parametrize(
@@ -416,69 +403,71 @@ def test_the_impossible_is_refused_before_training(dataset, changes, keywords, n
     [
         pytest.param({"loss": "cross"}, {}, id="loss"),
         pytest.param({}, {"seeds": ()}, id="no_seeds"),
-        pytest.param({}, {"crowd_size": -1}, id="crowd_size"),
+        pytest.param({}, {"population_size": -1}, id="population_size"),
         pytest.param({"limit_examples": 2, "split": "random_80_20"}, {}, id="nothing_to_validate_on"),
     ],
 )
 def test_more_of_the_impossible_is_refused(dataset, changes, keywords):
     with pytest.raises(UserError):
-        train.run(dataclasses.replace(CONFIG, **changes), dataset, **{"model": Linear(), **keywords})
+        training.run(dataclasses.replace(CONFIG, **changes), dataset, **{"model": Linear(), **keywords})
 
 
 # Memory
 
 
 def test_a_crowd_that_does_not_fit_is_cut_and_learns_the_same(dataset, crowd, monkeypatch):
-    monkeypatch.setattr(train, "_one_by_one", lambda grid: False)  # as on an accelerator
+    monkeypatch.setattr(executables, "one_by_one", lambda grid: False)
+    monkeypatch.setattr(population, "one_by_one", lambda grid: False)  # as on an accelerator
     said = []
-    whole = train.run(CONFIG, dataset, (4, 5, 6), model=SMALL, on_sharing=said.append)
+    whole = training.run(CONFIG, dataset, (4, 5, 6), model=SMALL, on_size=said.append)
     run_bytes = said[0].run_bytes
-    assert said[0].crowd_size == 3
-    monkeypatch.setattr(crowds, "free_memory", lambda: int(2.9 * run_bytes))  # 0.7 * 2.9 = 2.03 runs
-    cut = train.run(CONFIG, dataset, (4, 5, 6), model=SMALL, on_sharing=said.append)
-    assert said[1] == crowds.Sharing(3, 2, run_bytes, int(2.9 * run_bytes))
+    assert said[0].size == 3
+    monkeypatch.setattr(sizing, "free_memory", lambda: int(2.9 * run_bytes))  # 0.7 * 2.9 = 2.03 runs
+    cut = training.run(CONFIG, dataset, (4, 5, 6), model=SMALL, on_size=said.append)
+    assert said[1] == PopulationSize(3, 2, run_bytes, int(2.9 * run_bytes))
     same(learned(cut), learned(whole), 1e-5)
 
 
 def test_runs_one_by_one_learn_what_they_learn_side_by_side(dataset, monkeypatch):
     stopping = dataclasses.replace(CONFIG, num_epochs=6, patience_epochs=1)
-    one_by_one = train.run(stopping, dataset, (4, 5, 6), model=SMALL)
-    monkeypatch.setattr(train, "_one_by_one", lambda grid: False)
-    side_by_side = train.run(stopping, dataset, (4, 5, 6), model=SMALL)
+    one_by_one = training.run(stopping, dataset, (4, 5, 6), model=SMALL)
+    monkeypatch.setattr(executables, "one_by_one", lambda grid: False)
+    monkeypatch.setattr(population, "one_by_one", lambda grid: False)
+    side_by_side = training.run(stopping, dataset, (4, 5, 6), model=SMALL)
     same(learned(one_by_one), learned(side_by_side), 1e-5)
 
 
 def test_on_a_cpu_memory_is_for_as_many_runs_as_it_has_devices(dataset, monkeypatch):
     said = []
-    train.run(sgd(num_epochs=1), dataset, (0, 1, 2), model=Linear(), on_sharing=said.append)
-    monkeypatch.setattr(crowds, "free_memory", lambda: int(1.5 * said[0].run_bytes))
-    train.run(sgd(num_epochs=1), dataset, (0, 1, 2), model=Linear(), on_sharing=said.append)
-    monkeypatch.setattr(crowds, "free_memory", lambda: int(1.4 * said[0].run_bytes))  # 0.7 * 1.4 = 0.98 runs
-    train.run(sgd(num_epochs=1), dataset, (0, 1, 2), model=Linear(), on_sharing=said.append)
-    assert [sharing.crowd_size for sharing in said] == [3, 3, 1]
+    training.run(sgd(num_epochs=1), dataset, (0, 1, 2), model=Linear(), on_size=said.append)
+    monkeypatch.setattr(sizing, "free_memory", lambda: int(1.5 * said[0].run_bytes))
+    training.run(sgd(num_epochs=1), dataset, (0, 1, 2), model=Linear(), on_size=said.append)
+    monkeypatch.setattr(sizing, "free_memory", lambda: int(1.4 * said[0].run_bytes))  # 0.7 * 1.4 = 0.98 runs
+    training.run(sgd(num_epochs=1), dataset, (0, 1, 2), model=Linear(), on_size=said.append)
+    assert [size.size for size in said] == [3, 3, 1]
 
 
 def test_what_a_run_takes_is_at_least_its_weights_and_is_measured_without_a_second_program(dataset):
     said = []
     compiled = []
-    original = train._Trainer._compiled
+    original = Executables.get
 
     def count(self, name, *args, **keywords):
-        before = len(self.programs)
+        before = len(self.compiled)
         program = original(self, name, *args, **keywords)
-        compiled.extend([name] * (len(self.programs) - before))
+        compiled.extend([name] * (len(self.compiled) - before))
         return program
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(train._Trainer, "_compiled", count)
-        result = train.run(sgd(num_epochs=1), dataset, (0, 1), model=Linear(), on_sharing=said.append)
-    # Weights, the best weights, each once as argument and never as a second result: what is donated is reused.
+        patch.setattr(Executables, "get", count)
+        result = training.run(sgd(num_epochs=1), dataset, (0, 1), model=Linear(), on_size=said.append)
+    # The weights, once as argument and never as a second result: what is donated is reused.
     weights = 4 * sum(leaf[0].size for leaf in jax.tree.leaves(result.state.params))
-    assert 2 * weights <= said[0].run_bytes < 50 * weights
-    assert sorted(compiled) == ["epoch", "evaluate", "init"]
+    assert weights <= said[0].run_bytes < 50 * weights
+    assert sorted(compiled) == ["evaluate", "finish", "fit", "init"]
 
 
-def test_a_crowd_size_that_was_asked_for_is_taken(dataset):
+def test_a_population_size_that_was_asked_for_is_taken(dataset):
     said = []
-    train.run(sgd(num_epochs=1), dataset, (0, 1, 2), model=Linear(), crowd_size=2, on_sharing=said.append)
-    assert said == [crowds.Sharing(3, 2)] and said[0].text() == "2 of 3 runs share a program"
+    training.run(sgd(num_epochs=1), dataset, (0, 1, 2), model=Linear(), population_size=2, on_size=said.append)
+    assert said == [PopulationSize(3, 2)] and said[0].text() == "2 of 3 runs share a program"

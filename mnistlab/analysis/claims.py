@@ -8,7 +8,7 @@ import numpy as np
 
 from mnistlab.analysis import history, stats
 from mnistlab.errors import UserError
-from mnistlab.training.train import Result
+from mnistlab.training.result import Result
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,6 +35,7 @@ class Checked(NamedTuple):
     comparison: stats.Comparison | None
     verdict: str
     sentence: str
+    error: float | None = None  # of one exact comparison, which seeds do not change: it has no interval
 
     def to_dict(self) -> dict[str, Any]:
         """For summary.json."""
@@ -48,10 +49,10 @@ class Checked(NamedTuple):
             "direction": self.claim.direction,
             "right": self.claim.right,
             "verdict": self.verdict,
-            "delta": comparison.get("difference"),
+            "delta": comparison.get("difference", self.error),
             "ci95": comparison.get("bca_interval"),
             "p": comparison.get("p_holm"),
-            "n": comparison.get("n", 0),
+            "n": comparison.get("n", int(self.error is not None)),
             "sentence": self.sentence,
             "comparison": comparison,
         }
@@ -87,6 +88,12 @@ def check(claims: Sequence[Claim], results: Mapping[str, Result]) -> list[Checke
     return checked
 
 
+def exact(claim: Claim, error: float, measured: str) -> Checked:
+    """A claim that one exact comparison decides: it holds where `error` is at most the claim's tolerance."""
+    verdict = "holds" if error <= claim.tolerance else "reversed"
+    return Checked(claim, None, verdict, f"{verdict}: {measured}", error)
+
+
 def paired(left: Result, right: Result, metric: str) -> np.ndarray:
     """A metric of `right`, its runs in the order of the seeds of `left`.
 
@@ -112,13 +119,18 @@ def _compare(claim: Claim, results: Mapping[str, Result]) -> stats.Comparison | 
     for name, values in zip(names, (left, right), strict=False):
         if not np.isfinite(values).any() and not history.diverged(results[name]).all():
             return None  # fewer epochs than the claim speaks of
+    return compare(claim, left, right)
+
+
+def compare(claim: Claim, left: np.ndarray, right: np.ndarray) -> stats.Comparison:
+    """Measures a claim on its two sides, float [n] each and paired; of "about" the nearer bound is asked for."""
     direction = claim.direction
     if direction == "same":
         direction = ">"
     elif direction == "about":
         # An intersection-union test: the nearer bound decides.
-        gap = (left - right)[np.isfinite(left - right)]
-        below = not len(gap) or np.mean(gap) <= 0
+        finite = np.isfinite(left) & np.isfinite(right)
+        below = bool(np.sum(left[finite] - right[finite]) <= 0)
         right = right - claim.tolerance if below else right + claim.tolerance
         direction = ">" if below else "<"
     return stats.compare(left, right, direction=direction)

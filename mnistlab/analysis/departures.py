@@ -5,12 +5,11 @@ neither confirms nor refutes the source. So it is called a changed run wherever 
 beside it, and its verdicts, which may well be what was wanted, begin with "changed run".
 """
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from mnistlab.analysis.claims import Checked
-from mnistlab.config import TrainConfig
+from mnistlab.config import TrainConfig, to_dict
 from mnistlab.errors import UserError
 
 CONSEQUENCE = (
@@ -18,7 +17,7 @@ CONSEQUENCE = (
     "it, and its verdicts are on this run alone."
 )
 UNKNOWN = "an older run, which does not say in what it departs"
-NAMES = {"num_epochs": "epochs", "optim.name": "optimizer"}  # fields that the flags call otherwise
+NAMES = {"num_epochs": "epochs", "optimizer.name": "optimizer"}  # fields that the flags call otherwise
 ROUNDING_ONLY = "model_options.form"  # how convolutions are computed
 
 
@@ -114,13 +113,13 @@ def _changes(own: Setup, now: Setup) -> list[str]:
     changes = [
         _change(name, before.get(name), after.get(name))
         for name in differing
-        if not (chosen and name == "optim.learning_rate")
+        if not (chosen and name == "optimizer.learning_rate")
     ]
     if chosen:
         rates = [
             f"chosen of {', '.join(map(_word, setup.learning_rates))}"
             if setup.learning_rates
-            else _word(setup.config.optim.learning_rate)
+            else _word(setup.config.optimizer.learning_rate)
             for setup in (own, now)
         ]
         changes.append(f"learning_rate {rates[0]} -> {rates[1]}")
@@ -130,14 +129,17 @@ def _changes(own: Setup, now: Setup) -> list[str]:
 def _change(name: str, before: Any, after: Any) -> str:
     if name == "limit_examples":
         return "trained on all examples" if after is None else f"trained on the first {after:,} examples"
-    shown = NAMES.get(name, name.removeprefix("optim.").removeprefix("model_options.").replace("augment.", "augment "))
+    shown = NAMES.get(
+        name, name.removeprefix("optimizer.").removeprefix("model_options.").replace("augment.", "augment ")
+    )
     none = "the model's" if name == "dropout_rate" else "none"
     return f"{shown} {_word(before, none)} -> {_word(after, none)}"
 
 
 def _flat(config: TrainConfig) -> dict[str, Any]:
-    """Every knob by name, those of nested configs as "optim.name"."""
-    values = dataclasses.asdict(config) | {"model_options": dict(config.model_options)}
+    """Every knob by name, those of nested configs as "optimizer.name"."""
+    program = getattr(config.program, "__name__", config.program)
+    values = to_dict(config) | {"model_options": dict(config.model_options), "program": program}
     flat: dict[str, Any] = {}
     for name, value in values.items():
         flat |= {f"{name}.{key}": item for key, item in value.items()} if isinstance(value, dict) else {name: value}

@@ -6,13 +6,15 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from mnistlab import files
 from mnistlab.analysis import stats
 from mnistlab.errors import UserError
-from mnistlab.training.train import Record, Result, select
+from mnistlab.training.epoch import Record
+from mnistlab.training.result import Result, Run
 
 HEADER = ("variant", "seed", "epoch", *Record._fields, "seconds")
 
@@ -32,27 +34,38 @@ def to_csv(results: Mapping[str, Result]) -> str:
     return text.getvalue()
 
 
-def from_csv(path: Path) -> dict[str, dict[str, np.ndarray]]:
-    """variant -> metric -> float64 [seeds, epochs] of a history.csv, NaN where a run was not trained.
+class Curves(NamedTuple):
+    """What a history.csv says of a variant."""
+
+    seeds: tuple[int, ...]
+    values: dict[str, np.ndarray]  # metric or "seconds" -> float64 [seeds, epochs], NaN where a run was not trained
+
+
+def from_csv(path: Path) -> dict[str, Curves]:
+    """variant -> its curves in a history.csv.
 
     Raises:
       UserError: the file is missing, cut off or not a history.
     """
     try:
-        reader = csv.DictReader(io.StringIO(path.read_text()))
+        reader = csv.DictReader(io.StringIO(files.read_text(path)))
         if tuple(reader.fieldnames or ()) != HEADER:
             raise ValueError("its header is another")
         rows = list(reader)
         table: dict[str, dict[int, dict[int, list[float]]]] = {}
         for row in rows:
+            if None in row:
+                raise ValueError(f"epoch {row['epoch']!r} of seed {row['seed']!r} has more cells than the header")
             values = [float(row[name]) for name in HEADER[3:]]
             epochs = table.setdefault(row["variant"], {}).setdefault(int(row["seed"]), {})
             if int(row["epoch"]) != len(epochs) + 1:
-                raise ValueError(f"epoch {row['epoch']} of seed {row['seed']} follows epoch {len(epochs)}")
+                raise ValueError(f"epoch {row['epoch']!r} of seed {row['seed']!r} follows epoch {len(epochs)}")
+            if any(stats.LARGEST < abs(value) < math.inf for value in values):  # a diverged run may have an infinity
+                raise ValueError(f"epoch {row['epoch']!r} of seed {row['seed']!r} has a number beyond {stats.LARGEST}")
             epochs[len(epochs) + 1] = values
     except (OSError, KeyError, TypeError, ValueError, csv.Error) as error:
         raise UserError(
-            f"{path} is not a whole history.csv ({error!s:.200}); run the experiment again with --resume"
+            f"{path} is not a whole history.csv ({error!s:.200}); repeat its run's command, which writes it again"
         ) from error
     histories = {}
     for variant, seeds in table.items():
@@ -61,21 +74,20 @@ def from_csv(path: Path) -> dict[str, dict[str, np.ndarray]]:
         for number, epochs in enumerate(seeds.values()):
             for epoch, values in epochs.items():
                 array[:, number, epoch - 1] = values
-        histories[variant] = dict(zip(HEADER[3:], array, strict=True))
+        histories[variant] = Curves(tuple(seeds), dict(zip(HEADER[3:], array, strict=True)))
     return histories
 
 
-def by_settings(variant: str, result: Result) -> dict[str, Result]:
-    """A swept result as one result a point of the grid: "dense learning_rate=0.001" -> its runs."""
+def by_settings(variant: str, runs: Sequence[Run]) -> dict[str, list[int]]:
+    """The numbers of a sweep's runs by point of the grid: "dense learning_rate=0.001" -> its runs."""
     groups: dict[str, list[int]] = {}
-    for number, run in enumerate(result.runs):
+    for number, run in enumerate(runs):
         words = [variant, *(f"{name}={float(value)!r}" for name, value in run.settings.items())]
         groups.setdefault(" ".join(words), []).append(number)
-    if len(groups) == 1:
-        return {variant: result}
-    return {name: select(result, numbers) for name, numbers in groups.items()}
+    return {variant: list(range(len(runs)))} if len(groups) == 1 else groups
 
 
+@np.errstate(invalid="ignore")
 def metric(result: Result, name: str) -> np.ndarray:
     """A metric of every run, float64 [R], by name; NaN where a run has no such epoch, or diverged.
 
@@ -111,9 +123,8 @@ def metric(result: Result, name: str) -> np.ndarray:
             return np.full(len(values), np.nan)
         if match[1] == "range":
             later = values[:, epoch:]
-            known = np.isfinite(later)
-            span = np.where(known, later, -np.inf).max(axis=1) - np.where(known, later, np.inf).min(axis=1)
-            return np.where(known.any(axis=1) & _whole(result, values), span, np.nan)
+            span = np.fmax.reduce(later, axis=1) - np.fmin.reduce(later, axis=1)  # NaN where all are, without a warning
+            return np.where(_whole(result, values), span, np.nan)
         return values[:, -1] - values[:, epoch - 1]
     raise UserError(
         f"unknown metric {name!r}; expected one of {', '.join(result.metrics)}, train_seconds, epoch_seconds"

@@ -7,90 +7,95 @@ import importlib.metadata
 import json
 import os
 import platform
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 
-from mnistlab.comparison import revision
+from mnistlab import files, sealed
+from mnistlab.comparison import identity, revision
 from mnistlab.config import AugmentConfig
 from mnistlab.data.datasets import Dataset
-from mnistlab.errors import UserError
-from mnistlab.files import write_atomic
-from mnistlab.report import report
+from mnistlab.errors import UserError, file_errors
+from mnistlab.files import sha256, write_atomic
+from mnistlab.report import page
 
 FINDINGS = ("history.csv", "summary.json", "report.html")
+CHECKPOINTS = ("training", "last", "best")  # in checkpoints/<variant>
+ADVICE = "put back a copy of it or use another --workdir; --noresume starts this one again and loses its checkpoints"
+"""Where a file is damaged without which a run cannot go on."""
 
 
 @contextlib.contextmanager
 def locked(workdir: Path) -> Iterator[None]:
-    """Holds `workdir`, making it if need be, so that a second run in it is refused.
+    """Holds `workdir`, making it if need be, so that a second run in it is refused; clears what killed writes left.
 
     Raises:
       UserError: the folder cannot be written, or another process holds it.
     """
-    try:
-        workdir.mkdir(parents=True, exist_ok=True)
-        lock = (workdir / ".lock").open("w")
-    except OSError as error:
-        raise UserError(f"cannot write to {workdir}: {error.strerror}; choose another --workdir") from error
-    with lock:
+    with contextlib.ExitStack() as stack:
+        with file_errors(f"cannot write to {workdir}", "choose another --workdir"):
+            workdir.mkdir(parents=True, exist_ok=True)
+            lock = stack.enter_context(os.fdopen(files.open_lock(workdir / ".lock")))
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+        except BlockingIOError as error:
             raise UserError(f"another run is writing to {workdir}; wait for it, or choose another --workdir") from error
+        except OSError as error:
+            raise UserError(f"cannot lock {workdir}: {error.strerror}; choose another --workdir") from error
+        training = [path for path in _checkpoints(workdir) if path.name == "training"]
+        for folder in (workdir, workdir / "figures", *training):
+            with file_errors(f"cannot clean {folder}", "let it be written, or choose another --workdir"):
+                files.remove_temporaries(folder)
         yield
 
 
-def prepare(workdir: Path, identity: Mapping[str, Any], resume: bool) -> None:
+def prepare(workdir: Path, run: Mapping[str, Any], resume: bool) -> None:
     """Leaves in `workdir` what this run can go on from: nothing, itself, or itself with fewer seeds or variants.
 
     Raises:
-      UserError: it holds another run.
+      UserError: it holds another run, or what is to be cleared cannot be.
     """
-    if not (workdir / "config.json").exists():
-        return
     if not resume:
         _clear(workdir)
-    elif check(workdir, identity):  # what was found is of too few
-        for name in FINDINGS:
-            (workdir / name).unlink(missing_ok=True)
+    elif check(workdir, run):  # what was found is of too few
+        with file_errors(f"cannot write to {workdir}", "choose another --workdir, or let it be written"):
+            for name in FINDINGS:
+                (workdir / name).unlink(missing_ok=True)
 
 
-def check(workdir: Path, identity: Mapping[str, Any]) -> bool:
+def check(workdir: Path, run: Mapping[str, Any]) -> bool:
     """Whether `workdir` holds this run with fewer seeds or variants.
 
     Raises:
-      UserError: it holds another run.
+      UserError: it holds another run, or one of which nothing says what it is.
     """
-    if not (workdir / "config.json").exists():
+    now = _jsonable(run)
+    earlier = _earlier(workdir, "use another --workdir, or --noresume to delete that run and start again")
+    if earlier is None:
         return False
-    earlier = _earlier(workdir, "use --noresume to start again, or another --workdir")
-    if isinstance(earlier.get("variants"), dict):  # a run of before there was augmentation had none
-        for variant in earlier["variants"].values():
-            if isinstance(variant, dict) and isinstance(variant.get("config"), dict):
-                variant["config"].setdefault("augment", dataclasses.asdict(AugmentConfig()))
-    now = _jsonable(identity)
-    grown = {key for key in ("seeds", "variants") if _has_grown(earlier.get(key), now.get(key))}
-    keys = dict.fromkeys((*now, "tool"))  # what a tool made has no checkpoints to go on from
-    differing = [key for key in keys if earlier.get(key) != now.get(key) and key not in grown]
+    grown = {key for key in ("seeds", "variants") if identity.has_grown(earlier.get(key), now.get(key))}
+    keys = [key for key in dict.fromkeys((*now, "tool")) if key not in grown]  # what a tool made cannot be gone on with
+    differing = identity.describe_differences(*({key: run.get(key) for key in keys} for run in (earlier, now)))
     if differing:
         raise UserError(
-            f"{workdir} holds another run (its {', '.join(differing)} differ); "
-            "use another --workdir, or --noresume to replace it"
+            f"{workdir} holds another run ({differing}); use another --workdir, or repeat that run's command to go on "
+            "with it; --noresume would delete it"
         )
     return bool(grown)
 
 
-def _has_grown(before: Any, now: Any) -> bool:
-    """Whether `now` is all of `before`, a list's beginning or entries of an object, and more."""
-    if isinstance(before, list) and isinstance(now, list):
-        return len(now) > len(before) and now[: len(before)] == before
-    if isinstance(before, dict) and isinstance(now, dict):
-        return len(now) > len(before) and all(now.get(name) == value for name, value in before.items())
-    return False
+def belonging(workdir: Path, variant: str, part: str) -> str:
+    """What a checkpoint in `workdir` must belong to, from the config.json beside it; `part` as identity.digest.
+
+    Raises:
+      UserError: config.json is missing, damaged, or of a run without this variant.
+    """
+    run = _earlier(workdir, "without it no checkpoint there can be used; put it back, or train again elsewhere")
+    if run is None or not isinstance(run.get("variants"), dict) or variant not in run["variants"]:
+        raise UserError(f"{workdir} holds no run with the variant {variant}; train first")
+    return identity.digest(run, variant, part)
 
 
 @contextlib.contextmanager
@@ -101,31 +106,79 @@ def made_anew(workdir: Path, tool: str) -> Iterator[None]:
       UserError: something else left its files there, or another process holds it.
     """
     with locked(workdir):
-        if (workdir / "config.json").exists():
-            earlier = _earlier(workdir, "use another --workdir")
+        earlier = _earlier(workdir, "use another --workdir")
+        if earlier is not None:
             if earlier.get("tool", earlier.get("experiment")) != tool:
                 raise UserError(f"{workdir} holds another run; use another --workdir")
             _clear(workdir)
         yield
 
 
-def _earlier(workdir: Path, advice: str) -> dict[str, Any]:
+def _earlier(workdir: Path, advice: str) -> dict[str, Any] | None:
+    """What run config.json says that `workdir` holds, with what releases before this wrote elsewhere or not at all.
+
+    Raises:
+      UserError: it cannot be read, or is missing where something of a run is left.
+    """
     path = workdir / "config.json"
-    try:
-        earlier = json.loads(path.read_text())["run"]
-        if not isinstance(earlier, dict):
-            raise TypeError("its run is no object")
-    except (ValueError, KeyError, TypeError, OSError, RecursionError) as error:
-        raise UserError(f"{path} is damaged ({error!s:.200}); {advice}") from error
-    return earlier
+    if not os.path.lexists(path):
+        left = [*_checkpoints(workdir), *(workdir / name for name in FINDINGS if os.path.lexists(workdir / name))]
+        if left:
+            raise UserError(f"{left[0]} is of a run, but no config.json beside says of which; {advice}")
+        return None
+    content = sealed.read(path, advice)
+    if not isinstance(content, dict) or not isinstance(content.get("run"), dict):
+        raise UserError(f"{path} is damaged (it has no object named run); {advice}")
+    run = content["run"]
+    data = content.get("data")
+    run.setdefault("data", data.get("fingerprint") if isinstance(data, dict) else None)
+    run.setdefault("matmul_precision", content.get("matmul_precision"))
+    variants = run["variants"].values() if isinstance(run.get("variants"), dict) else ()
+    for variant in variants:  # before there was augmentation, a run had none
+        if isinstance(variant, dict) and isinstance(variant.get("config"), dict):
+            if "optim" in variant["config"]:  # its name before
+                variant["config"]["optimizer"] = variant["config"].pop("optim")
+            variant["config"].setdefault("augment", _jsonable(dataclasses.asdict(AugmentConfig())))
+    return run
+
+
+def _checkpoints(workdir: Path) -> list[Path]:
+    """The folders of checkpoints in `workdir`, checkpoints/<variant>/<training, last or best>."""
+    folder = workdir / "checkpoints"
+    with file_errors(f"cannot read {folder}", "let it be read, or use another --workdir"):
+        variants = {variant: files.entries(variant) for variant in files.entries(folder)}
+    return [path for paths in variants.values() for path in paths if path.name in CHECKPOINTS]
 
 
 def _clear(workdir: Path) -> None:
-    """Removes what any run leaves in `workdir`."""
-    for name in ("config.json", *FINDINGS):
-        (workdir / name).unlink(missing_ok=True)
-    for name in ("checkpoints", "figures", "tb"):
-        shutil.rmtree(workdir / name, ignore_errors=True)
+    """Removes what any run leaves in `workdir`: checkpoints first, and last what says of which run they are.
+
+    Killed at any moment, what is left is known by its config.json or is nothing.
+
+    Raises:
+      UserError: something cannot be removed, or checkpoints lie behind a link, where they may be anybody's.
+    """
+    checkpoints = _checkpoints(workdir)
+    for path in checkpoints:
+        for folder in (path.parent.parent, path.parent):
+            if folder.is_symlink():
+                raise UserError(
+                    f"{folder} is a link to {folder.resolve()}, where checkpoints are; --noresume deletes nothing "
+                    "behind a link: use another --workdir, or empty that folder yourself"
+                )
+    for path in checkpoints:
+        _remove(path)
+    for path in (*files.entries(workdir / "checkpoints"), workdir / "checkpoints"):
+        with contextlib.suppress(OSError):  # there is more in it, which is not ours
+            path.rmdir()
+    named = os.path.lexists(workdir / "config.json")  # without, figures may be anybody's
+    for name in (*(("figures", "tb") if named else ()), *FINDINGS, "config.json"):
+        _remove(workdir / name)
+
+
+def _remove(path: Path) -> None:
+    with file_errors(f"cannot remove {path}", "use another --workdir, or delete it yourself"):
+        files.remove(path)
 
 
 def leave(
@@ -134,17 +187,19 @@ def leave(
     identity: Mapping[str, Any],
     command: str,
     title: str,
-    blocks: Sequence[report.Block],
+    blocks: Sequence[page.Block],
     summary: Mapping[str, Any],
-    dataset: Dataset | None = None,
-) -> None:
+) -> dict[str, Any]:
     """Writes config.json, summary.json and report.html: what every experiment leaves, one that trains nothing too.
+
+    Returns:
+      What summary.json holds: `summary` with the format and the digests.
 
     Raises:
       UserError: the folder cannot be written, or another run holds it.
     """
-    write_config(workdir, identity, command, dataset)
-    write_findings(workdir, title, blocks, summary)
+    write_config(workdir, identity, command, None)
+    return write_findings(workdir, title, blocks, summary)
 
 
 def write_config(workdir: Path, identity: Mapping[str, Any], command: str, dataset: Dataset | None) -> None:
@@ -155,13 +210,33 @@ def write_config(workdir: Path, identity: Mapping[str, Any], command: str, datas
         else {"name": dataset.name, "version": dataset.version, "fingerprint": dataset.fingerprint}
     )
     content = {"run": _jsonable(identity), "command": command, "data": data, **provenance()}
-    write_atomic(workdir / "config.json", json.dumps(content, indent=2) + "\n")
+    sealed.write(workdir / "config.json", content)
 
 
-def write_findings(workdir: Path, title: str, blocks: Sequence[report.Block], summary: Mapping[str, Any]) -> None:
-    """summary.json and report.html."""
-    write_atomic(workdir / "summary.json", json.dumps(summary, indent=2) + "\n")
-    write_atomic(workdir / "report.html", report.html_page(title, blocks, _footer()))
+def write_findings(
+    workdir: Path, title: str, blocks: Sequence[page.Block], summary: Mapping[str, Any]
+) -> dict[str, Any]:
+    """summary.json, with digests of what it belongs to, and report.html; returns what summary.json holds."""
+    written = sealed.write(workdir / "summary.json", summary, digests_beside(workdir))
+    write_atomic(workdir / "report.html", page.html_page(title, blocks, _footer()))
+    return written
+
+
+def digests_beside(workdir: Path) -> dict[str, str]:
+    """Digests of what in `workdir` a summary belongs to, where it is there: the run of config.json, and history.csv.
+
+    Not of all of config.json: a repeated run says there on what it runs before it writes its summary again.
+
+    Raises:
+      UserError: one of the two cannot be read.
+    """
+    digests = {}
+    if (workdir / "config.json").exists():
+        digests["config.json run"] = sealed.digest(_earlier(workdir, ADVICE))
+    path = workdir / "history.csv"
+    if path.exists():
+        digests["history.csv"] = sha256(path.read_bytes())
+    return digests
 
 
 def _footer() -> str:
@@ -181,10 +256,15 @@ def provenance() -> dict[str, Any]:
             **{name: importlib.metadata.version(name) for name in packages},
         },
         "device": {"platform": device.platform, "kind": device.device_kind, "count": jax.device_count()},
-        "matmul_precision": str(jax.config.values["jax_default_matmul_precision"] or "backend's default"),
+        "matmul_precision": matmul_precision(),
         "xla_flags": os.environ.get("XLA_FLAGS") or None,
         **revision.revision(),
     }
+
+
+def matmul_precision() -> str:
+    """The precision of products that was asked for."""
+    return str(jax.config.values["jax_default_matmul_precision"] or "backend's default")
 
 
 def _jsonable(value: Any) -> Any:

@@ -4,6 +4,7 @@ Nothing of an example depends on the others or on how the batch lies on devices;
 that it is by name. Off is no code at all.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
@@ -12,6 +13,7 @@ import numpy as np
 from jax import lax
 
 from mnistlab.config import AugmentConfig
+from mnistlab.errors import UserError
 
 # An example's words of randomness: two for each move, one for its share, then the noise. One draw compiles fast.
 _TURN, _SHIFT, _CUTOUT, _SHARE, _NOISE = slice(0, 2), slice(2, 4), slice(4, 6), 6, 8
@@ -24,6 +26,21 @@ class Mixed(NamedTuple):
     image: jax.Array  # float32 [N, H, W, C]
     partner_label: jax.Array  # int32 [N]
     share: jax.Array  # float32 [N], within [0, 1]
+
+
+def check(config: AugmentConfig, image_shape: Sequence[int]) -> None:
+    """Checks what is in pixels against the shorter side of images (H, W, C): beyond it no augmentation is meant.
+
+    Raises:
+      UserError: one line that names the first setting that is too large.
+    """
+    side = min(image_shape[:2])
+    sides = {"shift_pixels": 1, "cutout_pixels": 1, "elastic_sigma_pixels": 1, "elastic_alpha_pixels": 10}
+    for name, factor in sides.items():
+        value, most = getattr(config, name), factor * side
+        if value > most:
+            size = " x ".join(map(str, image_shape[:2]))
+            raise UserError(f"{name} is {value!r:.80}; expected at most {most}: the images are {size} pixels")
 
 
 def augment(key: jax.Array, image: jax.Array, config: AugmentConfig, axis_name: str | None = None) -> jax.Array:

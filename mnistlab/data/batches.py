@@ -44,28 +44,33 @@ class Parts(NamedTuple):
 
 
 def make_pool(dataset: Dataset) -> Pool:
-    """The dataset as one pool of host arrays: training examples first, then test examples."""
-    image = np.concatenate([dataset.train.image[:], dataset.test.image[:]])
-    label = np.concatenate([dataset.train.label, dataset.test.label])
+    """The dataset as one pool of host arrays: training examples first, then test, then its own validation examples."""
+    image = np.concatenate([split.image[:] for split in dataset.splits])
+    label = np.concatenate([split.label for split in dataset.splits])
     return Pool(image, label.astype(np.int32))
 
 
-def split_parts(config: TrainConfig, num_train: int, num_test: int, seed: int) -> Parts:
+def split_parts(config: TrainConfig, dataset: Dataset, seed: int) -> Parts:
     """The parts that `config.split` makes of a dataset for one seed.
 
     test_halves: the first half of the test set is the test, the second half the validation set;
     test_halves_swapped: the other way round; test_is_validation: both are the whole test set;
+    own: the dataset's own validation set, or none where it has none;
     random_80_20, random_55_5: a seeded random part of the training set, a fifth or a twelfth, is the validation set.
 
     Raises:
       UserError: `limit_examples`, or a test set of one, leaves nothing to train, to validate or to test on.
     """
+    num_train, num_test = len(dataset.train.label), len(dataset.test.label)
     if config.limit_examples is not None and config.limit_examples > num_train:
         raise UserError(
             f"limit_examples is {config.limit_examples}; expected at most the {num_train} training examples"
         )
     train = np.arange(min(num_train, config.limit_examples or num_train), dtype=np.int32)
     test = np.arange(num_train, num_train + num_test, dtype=np.int32)
+    if config.split == "own":
+        num_all = sum(len(split.label) for split in dataset.splits)
+        return Parts(train, np.arange(num_train + num_test, num_all, dtype=np.int32), test)
     half = num_test // 2
     if not half and config.split.startswith("test_halves"):
         raise UserError(f"split is {config.split} of {num_test} test example; expected at least 2, or another split")
@@ -88,10 +93,11 @@ def split_parts(config: TrainConfig, num_train: int, num_test: int, seed: int) -
 def epoch_order(index: np.ndarray, batch_size: int, seed: int, epoch: int) -> Order:
     """The examples of one epoch, all of `index` once, shuffled by (seed, epoch) alone; the last batch is padded.
 
-    The same on every platform, process count and NumPy release: a stable argsort of raw 64-bit draws.
+    A batch is no larger than the epoch, since padding only costs time. The same on every platform, process count and
+    NumPy release: a stable argsort of raw 64-bit draws.
     """
     draws = np.random.PCG64(np.random.SeedSequence([seed, epoch])).random_raw(len(index))
-    return padded_order(index[np.argsort(draws, kind="stable")], batch_size)
+    return padded_order(index[np.argsort(draws, kind="stable")], min(batch_size, len(index)))
 
 
 def padded_order(index: np.ndarray, batch_size: int) -> Order:
@@ -142,7 +148,7 @@ def chunk_steps(num_steps: int, step_bytes: int, budget_bytes: int) -> int:
     if most < 1:
         raise UserError(
             f"stream_megabytes is {budget_bytes // 10**6}; two steps' batches of all runs take "
-            f"{math.ceil(2 * step_bytes / 10**6)}: give at least that, or a smaller crowd_size"
+            f"{math.ceil(2 * step_bytes / 10**6)}: give at least that, or a smaller population_size"
         )
     return next((size for size in range(most, most // 2, -1) if num_steps % size == 0), most)
 

@@ -134,23 +134,30 @@ MODELS: dict[str, Layers] = {
     "lenet5_relu_dropout": _lenet5_relu((Dropout(0.5),), (Dropout(0.5),), (Dropout(0.5),)),
     "lenet5_relu_batchnorm": _lenet5_relu((BatchNorm(),), (BatchNorm(),), (BatchNorm(),)),
 }
+"""What TrainConfig.model may name; a script may add its own layers: MODELS["mine"] = (Flatten(), Dense(10))."""
 
 
 class Network(nn.Module):
     """The layers one after another: image float32 [N, H, W, C] -> logits float32 [N, classes].
 
     `weight` float32 [N] is 0 for examples that only fill up the batch (None: all count); batch statistics heed it.
+    `axis_name` names the mapped axis over which the batch is split; batch statistics and dropout heed it.
     """
 
     layers: Layers
-    axis_name: str | None = None  # mapped axis over which the batch is split
     dropout_at_evaluation: bool = False
     form: str | None = None  # how convolutions are computed; None: what is quickest on the backend
 
     @nn.compact
-    def __call__(self, image: jax.Array, train: bool = False, weight: jax.Array | None = None) -> jax.Array:
+    def __call__(
+        self,
+        image: jax.Array,
+        train: bool = False,
+        weight: jax.Array | None = None,
+        axis_name: str | None = None,
+    ) -> jax.Array:
         form = self.form or convolution_form(jax.default_backend())
-        context = Context(train, weight, self.axis_name, self.dropout_at_evaluation, form)
+        context = Context(train, weight, axis_name, self.dropout_at_evaluation, form)
         cells = output_cells(self.layers, image.shape[1:], form)
         x = image
         for name, layer, cell in zip(layer_names(self.layers), self.layers, cells, strict=True):
@@ -185,14 +192,12 @@ def layer_names(layers: Layers) -> list[str]:
 def make_model(
     name: str,
     *,
-    axis_name: str | None = None,
     form: str | None = None,
     dropout_at_evaluation: bool = False,
     use_bias: bool | None = None,
 ) -> nn.Module:
     """The network of that name in MODELS: `model.apply(variables, image, train=False, weight=None, ...)` -> logits.
 
-    axis_name: mapped axis over which the batch is split (batch statistics and dropout heed it).
     form: how convolutions are computed, "cells", "slices" or "lax"; None chooses for the backend.
     dropout_at_evaluation: experiment 2's quirk; evaluation then needs rngs={"dropout": key} too.
     use_bias: False leaves the biases of the dense layers out.
@@ -203,7 +208,7 @@ def make_model(
     layers = MODELS[name]
     if use_bias is not None:
         layers = tuple(layer.clone(use_bias=use_bias) if isinstance(layer, Dense) else layer for layer in layers)
-    return Network(layers, axis_name, dropout_at_evaluation, form)
+    return Network(layers, dropout_at_evaluation, form)
 
 
 def count_parameters(params: Any) -> int:

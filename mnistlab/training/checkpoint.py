@@ -2,8 +2,8 @@
 
 import contextlib
 import hashlib
+import json
 import re
-import shutil
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +13,8 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from mnistlab.errors import UserError
+from mnistlab import files
+from mnistlab.errors import UserError, file_errors
 
 NUM_KEPT = 2  # the last, and the one before it in case the last is damaged
 
@@ -24,30 +25,33 @@ class Keeper:
     A process killed while it writes leaves the previous checkpoint whole.
     """
 
-    def __init__(self, folder: Path):
-        """Raises UserError when `folder` cannot be made."""
+    def __init__(self, folder: Path, run: str):
+        """Of the run `run`, a digest: it is written into every checkpoint, and one that holds another is refused.
+
+        A checkpoint without one, of a release before, is taken as this run's: the caller has compared what is beside.
+
+        Raises:
+          UserError: `folder` cannot be made or read.
+        """
         self.folder = Path(folder).absolute()
-        try:
+        self.run = run
+        with file_errors(f"cannot write checkpoints to {folder}", "choose another --workdir, or let it be written"):
             self.folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UserError(
-                f"cannot write checkpoints to {folder}: {error.strerror}; choose another --workdir"
-            ) from error
-        self.manager = ocp.CheckpointManager(
-            self.folder,
-            options=ocp.CheckpointManagerOptions(
-                preservation_policy=ocp.checkpoint_managers.LatestN(NUM_KEPT),
-                cleanup_tmp_directories=True,
-                enable_async_checkpointing=True,
-                # Each process would else wait for all others, and one alone writes.
-                multiprocessing_options=ocp.options.MultiprocessingOptions(
-                    primary_host=jax.process_index(), active_processes={jax.process_index()}
-                )
-                if jax.process_count() > 1
-                else ocp.options.MultiprocessingOptions(),
-                create=False,
-            ),
-        )
+            self.manager = ocp.CheckpointManager(
+                self.folder,
+                options=ocp.CheckpointManagerOptions(
+                    preservation_policy=ocp.checkpoint_managers.LatestN(NUM_KEPT),
+                    cleanup_tmp_directories=True,
+                    enable_async_checkpointing=True,
+                    # Each process would else wait for all others, and one alone writes.
+                    multiprocessing_options=ocp.options.MultiprocessingOptions(
+                        primary_host=jax.process_index(), active_processes={jax.process_index()}
+                    )
+                    if jax.process_count() > 1
+                    else ocp.options.MultiprocessingOptions(),
+                    create=False,
+                ),
+            )
 
     def save(self, epoch: int, tree: Any) -> None:
         """Starts to write `tree` as the state after `epoch`; waits only for an earlier write.
@@ -56,7 +60,9 @@ class Keeper:
           UserError: the write failed, or a later epoch is there already.
         """
         tree = jax.device_get(_keys_to_data(tree))
-        meta = {"epoch": epoch, "digest": digest(tree)}
+        flat = digest(ocp.tree.to_flat_dict(tree))
+        meta = {"epoch": epoch, "digest": digest(tree), "flat": flat, "run": self.run}
+        meta["of_this"] = _digest_of_meta(meta)
         arguments = ocp.args.Composite(state=ocp.args.StandardSave(tree), meta=ocp.args.JsonSave(meta))
         with self._writing():
             saved = self.manager.save(epoch, args=arguments)
@@ -68,25 +74,30 @@ class Keeper:
     def restore(self, template: Any) -> tuple[int, Any] | None:
         """The last whole (epoch, tree), on the host; None when nothing was kept.
 
-        A damaged checkpoint is named in a warning and removed, and the one before it is used.
+        The tree has the structure of `template`; where that is None, of nested dictionaries.
+
+        A damaged checkpoint is named in a warning and removed, and the one before it is used. Older ones than are kept
+        are removed: a killed process may not have come to it.
 
         Raises:
-          UserError: checkpoints are there, and every one of them is damaged.
+          UserError: checkpoints are there, and one is another run's or cannot be read, or every one is damaged.
         """
         self.wait()
-        epochs = sorted(self.manager.all_steps(), reverse=True)
         damaged: list[int] = []
-        for epoch in epochs:
+        epochs = sorted(self.manager.all_steps(), reverse=True)
+        for number, epoch in enumerate(epochs):
             tree = self._read(epoch, template)
             if tree is not None:
-                for bad in damaged:
-                    self.manager.delete(bad)
+                with self._writing():
+                    for other in (*damaged, *epochs[number + NUM_KEPT :]):
+                        self.manager.delete(other)
                 return epoch, tree
             damaged.append(epoch)
             warnings.warn(f"the checkpoint {self.folder / str(epoch)} is damaged; trying the one before", stacklevel=2)
         if damaged:
             raise UserError(
-                f"every checkpoint in {self.folder} is damaged; delete that folder to train again from the start"
+                f"every checkpoint in {self.folder} is damaged; put a copy of that folder in its place, or delete it "
+                "to train again from the start"
             )
         return None
 
@@ -107,48 +118,109 @@ class Keeper:
             yield
         except (OSError, ValueError) as error:
             raise UserError(
-                f"cannot write a checkpoint to {self.folder}: {_reason(error)}; free the space and resume"
+                f"cannot write a checkpoint to {self.folder}: {_reason(error)}; mend that and repeat the command, "
+                "which goes on from the checkpoint before"
             ) from error
 
     def _read(self, epoch: int, template: Any) -> Any | None:
-        target = jax.tree.map(np.asarray, jax.device_get(_keys_to_data(template)))
-        try:
-            restored = self.manager.restore(
-                epoch, args=ocp.args.Composite(state=ocp.args.StandardRestore(target), meta=ocp.args.JsonRestore())
-            )
-            tree = jax.tree.map(np.asarray, restored.state)
-            if restored.meta["digest"] != digest(tree) or restored.meta["epoch"] != epoch:
-                return None
-        except Exception:  # orbax raises bare Exceptions on truncated data
+        """The tree of a checkpoint; None where it is damaged.
+
+        Raises:
+          UserError: it is whole, but another run's or of other shapes; or it cannot be read.
+        """
+        step = self.folder / str(epoch)
+        unreadable, advice = f"cannot read the checkpoint {step}", "let it be read, or choose another --workdir"
+        with file_errors(unreadable, advice):
+            meta = _read_meta(step)
+        if meta is None:
             return None
-        if jax.tree.map(np.shape, tree) != jax.tree.map(np.shape, target):
-            raise UserError(f"{self.folder} holds another model's checkpoint; choose another --workdir")
+        if meta.get("run", self.run) != self.run:
+            raise UserError(
+                f"the checkpoint {step} is another run's; choose another --workdir, or --noresume to delete it"
+            )
+        try:
+            state = ocp.args.Composite(state=ocp.args.StandardRestore())  # as it was written, whatever is wanted
+            kept = ocp.tree.to_flat_dict(self.manager.restore(epoch, args=state).state)
+        except Exception as error:  # of truncated data orbax raises a bare one
+            if _is_damage(error):
+                return None
+            if isinstance(error, OSError | ValueError):
+                raise UserError(f"{unreadable}: {_reason(error)}; {advice}") from error
+            raise
+        if template is None:
+            tree = ocp.tree.from_flat_dict(dict(kept))
+            whole = meta.get("flat") == digest(kept) or meta["digest"] == digest(tree)  # none before there was "flat"
+            return tree if whole and meta["epoch"] == epoch else None
+        target = jax.tree.map(np.asarray, jax.device_get(_keys_to_data(template)))
+        if _layout(kept) != _layout(ocp.tree.to_flat_dict(target)):
+            raise UserError(
+                f"the checkpoint {step} is of another model, number of seeds or release; choose another --workdir, or "
+                "--noresume to delete it"
+            )
+        tree = ocp.tree.from_flat_dict(kept, target)
+        if meta["digest"] != digest(tree) or meta["epoch"] != epoch:
+            return None
         return _data_to_keys(tree, template)
 
 
-def save_once(folder: Path, tree: Any) -> None:
-    """Writes `tree` as the one checkpoint of `folder`, in place of an earlier one."""
-    with contextlib.suppress(FileNotFoundError):
-        shutil.rmtree(folder)
-    keeper = Keeper(folder)
+def save_once(folder: Path, tree: Any, run: str) -> None:
+    """Writes `tree` as the one checkpoint of `folder` and of `run`, in place of an earlier one or of a link.
+
+    Raises:
+      UserError: the folder cannot be replaced or written.
+    """
+    with file_errors(f"cannot replace {folder}", "let it be written and repeat the command: nothing is trained again"):
+        files.remove(folder)
+    keeper = Keeper(folder, run)
     keeper.save(0, tree)
     keeper.close()
 
 
-def restore_once(folder: Path, template: Any) -> Any:
-    """What `save_once` wrote.
+def restore_once(folder: Path, template: Any, run: str) -> Any:
+    """What `save_once` wrote for the same `run`.
 
     Raises:
-      UserError: nothing is there, or it is damaged.
+      UserError: nothing is there, or it is damaged or another run's.
     """
     if not folder.is_dir():
         raise UserError(f"no checkpoint in {folder}; train first")
-    keeper = Keeper(folder)
+    keeper = Keeper(folder, run)
     kept = keeper.restore(template)
     keeper.close()
     if kept is None:
         raise UserError(f"no checkpoint in {folder}; train first")
     return kept[1]
+
+
+def _read_meta(step: Path) -> dict[str, Any] | None:
+    """What was written beside the arrays; None where it is damaged, or files are missing or no files."""
+    if not all(path.is_file() or path.is_dir() for path in step.rglob("*")):  # a FIFO would be waited for
+        return None
+    try:
+        meta = json.loads(files.read_text(step / "meta" / "metadata"))
+        whole = set(meta) == {"epoch", "digest"} or meta.pop("of_this") == _digest_of_meta(meta)
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
+        return None
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        return None
+    return meta if whole else None
+
+
+def _digest_of_meta(meta: dict[str, Any]) -> str:
+    return files.sha256(json.dumps(meta, sort_keys=True).encode())
+
+
+def _layout(flat: dict[Any, Any]) -> dict[Any, Any]:
+    return {name: (np.shape(leaf), np.asarray(leaf).dtype) for name, leaf in flat.items()}
+
+
+def _is_damage(error: Exception) -> bool:
+    """Whether a read failed of the files' content: not of permissions or descriptors, nor of a fault of the code."""
+    if isinstance(error, OSError):
+        return isinstance(error, FileNotFoundError | IsADirectoryError | NotADirectoryError)
+    if str(error).startswith(("PERMISSION_DENIED", "RESOURCE_EXHAUSTED")):  # TensorStore's
+        return False
+    return type(error) is Exception or isinstance(error, ValueError | LookupError | AssertionError)
 
 
 def digest(tree: Any) -> str:
@@ -167,6 +239,8 @@ def _reason(error: Exception) -> str:
     >>> _reason(ValueError("OUT_OF_RANGE: Failed writing: 'd': No space left on device [os_error_code='28']"))
     'No space left on device'
     """
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
     first = str(error).partition("\n")[0]
     return re.sub(r" \[\w+=.*", "", first).rpartition(": ")[2][:200]
 

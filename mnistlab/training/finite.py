@@ -1,4 +1,4 @@
-"""Which runs of a crowd are finite."""
+"""Which runs of a population are finite."""
 
 from typing import Any
 

@@ -16,6 +16,7 @@ class Sums(NamedTuple):
     loss: jax.Array  # float32 []
     correct: jax.Array  # float32 []
     num_examples: jax.Array  # float32 []
+    metrics: dict[str, jax.Array] = {}  # noqa: RUF012 - float32 []: a user's own, in evaluation
 
 
 def cross_entropy(logits: jax.Array, label: jax.Array) -> jax.Array:
@@ -40,16 +41,12 @@ def double_softmax_cross_entropy(logits: jax.Array, label: jax.Array) -> jax.Arr
     return cross_entropy(jax.nn.softmax(logits, axis=-1), label)
 
 
-def categorical_cross_entropy_one_hot(logits: jax.Array, label: jax.Array) -> jax.Array:
-    """`categorical_cross_entropy` with the label as a one-hot target, as Keras' to_categorical makes it."""
-    return categorical_cross_entropy(logits, _target(logits, label))
-
-
 LOSSES: dict[str, Loss] = {
     "cross_entropy": cross_entropy,
     "double_softmax": double_softmax_cross_entropy,
-    "categorical": categorical_cross_entropy_one_hot,
+    "categorical": cross_entropy,  # Keras' name for it with one-hot targets
 }
+"""What TrainConfig.loss may name; a script may add its own: LOSSES["hinge"] = hinge."""
 
 
 def sums(loss: jax.Array, logits: jax.Array, label: jax.Array, weight: jax.Array) -> Sums:

@@ -2,14 +2,15 @@
 
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from types import MappingProxyType
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
 import optax
 from flax import linen as nn
 
-from mnistlab.config import AugmentConfig
+from mnistlab.config import AugmentConfig, TrainConfig
 from mnistlab.data import arrays
 from mnistlab.data.augment import augment, mixup
 from mnistlab.data.batches import Batch
@@ -25,53 +26,75 @@ class TrainState(NamedTuple):
     params: Any
     model_state: dict[str, Any]  # the model's other collections: batch_stats, settings
     opt_state: Any
-    rng: jax.Array  # one key, folded with the step
+    rng: jax.Array  # uint32 [2]: data of one key, folded with the step
 
 
 NO_AUGMENTATION = AugmentConfig()
 
-InitState = Callable[[jax.Array, tuple[int, ...], Mapping[str, jax.Array]], TrainState]
-TrainStep = Callable[[TrainState, Batch], tuple[TrainState, Sums]]
-EvalStep = Callable[[TrainState, Batch, jax.Array], Sums]
+Metric = Callable[[jax.Array, jax.Array], jax.Array]
+"""(logits float32 [N, K], label int32 [N]) -> value float32 [N]; its mean over the examples is reported."""
+
+
+class InitState(Protocol):
+    """The state before the first step."""
+
+    def __call__(
+        self, seed: jax.Array, image_shape: tuple[int, ...], settings: Mapping[str, jax.Array], /
+    ) -> TrainState: ...
+
+
+class TrainStep(Protocol):
+    """One update; with `axis_name` the batch is one device's part, and sums are taken over all parts."""
+
+    def __call__(self, state: TrainState, batch: Batch, /, axis_name: str | None = None) -> tuple[TrainState, Sums]: ...
+
+
+class EvalStep(Protocol):
+    """The sums of a batch; its number int32 [] keys what is random in evaluation."""
+
+    def __call__(self, state: TrainState, batch: Batch, number: jax.Array, /, axis_name: str | None = None) -> Sums: ...
+
+
 Predict = Callable[[TrainState, jax.Array], jax.Array]
 
 
-class Program(NamedTuple):
+class StepFunctions(NamedTuple):
     """All that training needs to know of a model, its loss and its optimiser: four pure functions."""
 
-    init: InitState  # (seed uint32 [], image shape, settings) -> state
+    init: InitState
     train_step: TrainStep
     eval_step: EvalStep
-    predict: Predict  # (state, image uint8 [N, H, W, C]) -> logits float32 [N, K]
+    predict: Predict  # (state, image [N, H, W, C] as the data has it) -> logits float32 [N, K]
     needs_full_batches: bool = False  # a padded batch would be counted wrongly: batch statistics without weights
+    splits_batches: bool = True  # whether axis_name may be given
 
 
-def make_program(
+def make_step_functions(
     model: nn.Module,
     tx: optax.GradientTransformation,
     loss: Loss,
+    config: TrainConfig,
     *,
-    pixel_scale: float = 1 / 255,
-    reduction: str = "mean",
-    augmentation: AugmentConfig = NO_AUGMENTATION,
-    axis_name: str | None = None,
-) -> Program:
-    """The program of a Linen module: image float32 [N, H, W, C] -> logits [N, K]; __call__ may take train=, weight=.
+    is_float: bool = False,
+) -> StepFunctions:
+    """Of a Linen module: image float32 [N, H, W, C] -> logits [N, K].
 
-    With `axis_name` the steps see one device's part of the batch; the module must have been made for that axis too.
+    Its __call__ may take train=, weight= and axis_name=; each is given where it does. `config` gives the pixels' scale,
+    the reduction of the loss, the augmentation and the metrics. `is_float`: images are float32, taken as they
+    are, not uint8.
     """
+    pixel_scale, reduction = 1.0 if is_float else config.pixel_scale, config.loss_reduction
 
-    def init(seed: jax.Array, image_shape: tuple[int, ...], settings: Mapping[str, jax.Array]) -> TrainState:
+    def init(seed: jax.Array, image_shape: tuple[int, ...], settings: Mapping[str, jax.Array], /) -> TrainState:
         return init_state(model, tx, seed, image_shape, settings)
 
-    return Program(
+    return StepFunctions(
         init,
-        make_train_step(
-            model, tx, loss, axis_name, pixel_scale=pixel_scale, reduction=reduction, augmentation=augmentation
-        ),
-        make_eval_step(model, loss, axis_name, pixel_scale=pixel_scale),
-        make_predict(model, pixel_scale=pixel_scale),
-        needs_full_batches=not takes_weight(model),
+        make_train_step(model, tx, loss, pixel_scale=pixel_scale, reduction=reduction, augmentation=config.augment),
+        make_eval_step(model, loss, pixel_scale=pixel_scale, metrics=config.metrics),
+        make_predict(model, pixel_scale=pixel_scale, is_float=is_float),
+        needs_full_batches=not _takes(model, "weight"),
+        splits_batches=_takes(model, "axis_name"),
     )
 
 
@@ -112,14 +135,13 @@ def init_state(
         model_state = {**model_state, "settings": jax.tree.map(lambda _: rate, model_state["settings"])}
     opt_state = tx.init(params)
     opt_state = optim.with_settings(opt_state, settings)
-    return TrainState(jnp.zeros([], jnp.int32), params, model_state, opt_state, rng)
+    return TrainState(jnp.zeros([], jnp.int32), params, model_state, opt_state, jax.random.key_data(rng))
 
 
 def make_train_step(
     model: nn.Module,
     tx: optax.GradientTransformation,
     loss: Loss,
-    axis_name: str | None = None,
     *,
     pixel_scale: float = 1 / 255,
     reduction: str = "mean",
@@ -128,13 +150,13 @@ def make_train_step(
     """(state, batch) -> (state, sums of the loss and accuracy that the step saw, before its update).
 
     The images are augmented first, with other random numbers at every step.
-    The gradient is of sum_i w_i loss_i, divided by sum_i w_i where the reduction is "mean". With `axis_name` the batch
-    is one device's part: gradients, sums and batch statistics are taken over all parts.
+    The gradient is of sum_i w_i loss_i, divided by sum_i w_i where the reduction is "mean".
     """
     apply = _apply(model)
+    update = optax.with_extra_args_support(tx).update  # some transformations look at the loss
 
-    def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Sums]:
-        rng = jax.random.fold_in(state.rng, state.step)
+    def train_step(state: TrainState, batch: Batch, /, axis_name: str | None = None) -> tuple[TrainState, Sums]:
+        rng = jax.random.fold_in(key_of(state), state.step)
         image = batch.image.astype(jnp.float32) * pixel_scale
         count = _sum_over(jnp.sum(batch.weight), axis_name)
         divisor = count if reduction == "mean" else jnp.ones([])
@@ -147,9 +169,8 @@ def make_train_step(
                 image = mixed.image
 
         def objective(params: Any) -> tuple[jax.Array, tuple[dict[str, Any], Sums]]:
-            logits, model_state = apply(
-                params, state.model_state, image, batch.weight, rng, train=True, mutable=["batch_stats"]
-            )
+            call = Call(image, rng, train=True, weight=batch.weight, axis_name=axis_name)
+            logits, model_state = apply(params, state.model_state, call)
             target = batch.label
             if mixed is not None:
                 target = losses.mixed_target(target, mixed.partner_label, mixed.share, logits.shape[-1])
@@ -162,7 +183,7 @@ def make_train_step(
             params = jax.tree.map(lambda leaf: jax.lax.pcast(leaf, axis_name, to="varying"), params)
         gradient, (model_state, total) = jax.grad(objective, has_aux=True)(params)
         gradient, total = _sum_over((gradient, total), axis_name)
-        updates, opt_state = tx.update(gradient, state.opt_state, state.params)
+        updates, opt_state = update(gradient, state.opt_state, state.params, value=total.loss / divisor)
         new = TrainState(
             state.step + 1,
             optax.apply_updates(state.params, updates),
@@ -176,7 +197,11 @@ def make_train_step(
 
 
 def make_eval_step(
-    model: nn.Module, loss: Loss, axis_name: str | None = None, *, pixel_scale: float = 1 / 255
+    model: nn.Module,
+    loss: Loss,
+    *,
+    pixel_scale: float = 1 / 255,
+    metrics: Mapping[str, Metric] = MappingProxyType({}),
 ) -> EvalStep:
     """(state, batch, batch number int32 []) -> sums, with the model in evaluation mode.
 
@@ -184,55 +209,59 @@ def make_eval_step(
     """
     apply = _apply(model)
 
-    def eval_step(state: TrainState, batch: Batch, number: jax.Array) -> Sums:
-        rng = jax.random.fold_in(jax.random.fold_in(state.rng, state.step), number + 1)
+    def eval_step(state: TrainState, batch: Batch, number: jax.Array, /, axis_name: str | None = None) -> Sums:
+        rng = jax.random.fold_in(jax.random.fold_in(key_of(state), state.step), number + 1)
         image = batch.image.astype(jnp.float32) * pixel_scale
-        logits, _ = apply(state.params, state.model_state, image, batch.weight, rng, train=False, mutable=[])
+        logits, _ = apply(state.params, state.model_state, Call(image, rng, weight=batch.weight, axis_name=axis_name))
         total = losses.sums(loss(logits, batch.label), logits, batch.label, batch.weight)
-        return _sum_over(total, axis_name)
+        own = {name: jnp.sum(batch.weight * metric(logits, batch.label)) for name, metric in metrics.items()}
+        return _sum_over(total._replace(metrics=own), axis_name)
 
     return eval_step
 
 
-def make_predict(model: nn.Module, *, pixel_scale: float = 1 / 255) -> Predict:
-    """(state, image uint8 [N, H, W, C]) -> logits float32 [N, K], in evaluation mode."""
+def make_predict(model: nn.Module, *, pixel_scale: float = 1 / 255, is_float: bool = False) -> Predict:
+    """(state, image uint8 [N, H, W, C]) -> logits float32 [N, K], in evaluation mode; `is_float`: image float32."""
     apply = _apply(model)
 
     def predict(state: TrainState, image: jax.Array) -> jax.Array:
-        arrays.check_images("these", image)
-        scaled = image.astype(jnp.float32) * pixel_scale
-        rng = jax.random.fold_in(state.rng, state.step)
-        logits, _ = apply(state.params, state.model_state, scaled, None, rng, train=False, mutable=[])
-        return logits
+        arrays.check_images("these", image, may_be_float=is_float)
+        rng = jax.random.fold_in(key_of(state), state.step)
+        return apply(state.params, state.model_state, Call(image.astype(jnp.float32) * pixel_scale, rng))[0]
 
     return predict
 
 
-def takes_weight(model: nn.Module) -> bool:
-    """Whether the model's __call__ has `weight`, without which batch statistics would count padded examples."""
-    return "weight" in inspect.signature(model.__call__).parameters
+def key_of(state: TrainState) -> jax.Array:
+    """The run's key; the state holds its data, so that it is saved and sent like every other array."""
+    return jax.random.wrap_key_data(state.rng)
 
 
-def _apply(model: nn.Module) -> Callable[..., tuple[jax.Array, dict[str, Any]]]:
-    """model.apply for any Linen module: `train` and `weight` are passed where its __call__ has them."""
-    accepted = inspect.signature(model.__call__).parameters
+class Call(NamedTuple):
+    """One call of a model."""
 
-    def apply(
-        params: Any,
-        model_state: dict[str, Any],
-        image: jax.Array,
-        weight: jax.Array | None,
-        rng: jax.Array,
-        *,
-        train: bool,
-        mutable: list[str],
-    ) -> tuple[jax.Array, dict[str, Any]]:
-        keywords: dict[str, Any] = {"train": train, "weight": weight}
-        keywords = {name: value for name, value in keywords.items() if name in accepted}
+    image: jax.Array  # float32 [N, H, W, C]
+    rng: jax.Array  # key of its dropout
+    train: bool = False
+    weight: jax.Array | None = None  # float32 [N]
+    axis_name: str | None = None
+
+
+def _apply(model: nn.Module) -> Callable[[Any, dict[str, Any], Call], tuple[jax.Array, dict[str, Any]]]:
+    """(params, model state, call) -> (logits, new model state) of any Linen module."""
+    given = [name for name in ("train", "weight", "axis_name") if _takes(model, name)]
+
+    def apply(params: Any, model_state: dict[str, Any], call: Call) -> tuple[jax.Array, dict[str, Any]]:
+        keywords = {name: getattr(call, name) for name in given}
+        mutable = ["batch_stats"] if call.train else []
         variables = {"params": params, **model_state}
-        return model.apply(variables, image, rngs={"dropout": rng}, mutable=mutable, **keywords)  # type: ignore[return-value]
+        return model.apply(variables, call.image, rngs={"dropout": call.rng}, mutable=mutable, **keywords)  # type: ignore[return-value]
 
     return apply
+
+
+def _takes(model: nn.Module, name: str) -> bool:
+    return name in inspect.signature(model.__call__).parameters
 
 
 def _varies(axis_name: str) -> bool:

@@ -6,19 +6,19 @@ from typing import Any
 import jax
 import numpy as np
 
-from mnistlab.training.train import Epoch
+from mnistlab.training.callbacks import Callback, Epoch
 
 
-class EventWriter:
+class TensorBoard(Callback):
     """Writes one run's scalars and weight histograms under `folder`, a sub-folder a seed."""
 
     def __init__(self, folder: Path):
         self.folder = folder
         self.writers: dict[str, Any] = {}
 
-    def epoch(self, epoch: Epoch) -> None:
+    def on_epoch(self, epoch: Epoch) -> None:
         """The scalars of an epoch and a histogram of every parameter."""
-        params = jax.device_get(epoch.carry.state.params)
+        params = jax.device_get(epoch.snapshot.carry.state.params)
         for number, run in enumerate(epoch.runs):
             words = [f"seed_{run.seed}", *(f"{name}={float(value)!r}" for name, value in run.settings.items())]
             writer = self._writer("_".join(words))

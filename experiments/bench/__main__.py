@@ -1,0 +1,104 @@
+"""The benchmark's command: its flags, and what it measures in turn."""
+
+import importlib.util
+import json
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from absl import flags
+
+from mnistlab.comparison import workdirs
+from mnistlab.data import datasets
+from mnistlab.errors import UserError
+
+from .. import bench, common
+from . import results
+from .measure import OURS, Measured, by_turns, ratios, regressions, start_up
+from .peers.worker import PEERS
+from .results import NAME, Findings
+from .workloads import WORKLOADS, steps_of_round, write_job
+
+__doc__ = bench.__doc__  # of --help
+FLAGS = flags.FLAGS
+DEFAULT_PEERS = (
+    OURS, "mnistlab_8_seeds", "pytorch", "pytorch_compiled", "keras_tensorflow", "flax_step", "flax_scan"
+)  # fmt: skip
+NEEDS = {"pytorch": "torch", "pytorch_compiled": "torch", "keras_tensorflow": "tensorflow"}
+
+
+def main() -> None:
+    """Measures, checks that the losses agree, writes the page; exit status 1 where --against finds us slower."""
+    workloads = _chosen("workloads", FLAGS.workloads, WORKLOADS)
+    peers = _chosen("peers", FLAGS.peers or DEFAULT_PEERS, PEERS)
+    if not FLAGS.round_gflop > 0 or FLAGS.rounds < 1:
+        raise UserError(
+            f"round_gflop is {FLAGS.round_gflop}, rounds {FLAGS.rounds}; expected more than 0, and at least 1 round"
+        )
+    reference = _read_reference(Path(FLAGS.against)) if FLAGS.against else None
+    missing = {name: NEEDS[name] for name in peers if name in NEEDS and importlib.util.find_spec(NEEDS[name]) is None}
+    for name, package in missing.items():
+        print(f"{name} is left out: {package} is not installed (pip install -e .[bench])")
+    peers = [name for name in peers if name not in missing]
+    folder = common.workdir(NAME)
+    dataset = datasets.load("mnist", data_dir=common.data_dir())
+    with workdirs.made_anew(folder, NAME):
+        found: dict[str, dict[str, Measured]] = {}
+        calibrating: dict[str, float] = {}
+        for name in workloads:
+            workload = WORKLOADS[name]
+            with tempfile.TemporaryDirectory() as scratch:
+                job = write_job(workload, dataset, steps_of_round(workload, FLAGS.round_gflop), Path(scratch))
+                found[name], calibrating[name] = by_turns(workload, job, peers, FLAGS.rounds, _say)
+            results.show(name, found[name])
+        start = start_up(FLAGS.data_dir) if FLAGS.start_up else {}
+        results.write(folder, Findings(found, calibrating, start, missing, FLAGS.rounds, FLAGS.round_gflop))
+    print(f"\nreport: {folder / 'report.html'}")
+    if reference is not None:
+        slower = regressions(ratios(found, calibrating), reference, FLAGS.tolerance)
+        for line in slower:
+            print(f"slower: {line}")
+        if slower:
+            sys.exit(1)
+        print(f"no workload is over {FLAGS.tolerance:g} times as slow as in {FLAGS.against}")
+
+
+def _read_reference(path: Path) -> dict[str, dict[str, float]]:
+    try:
+        found = json.loads(path.read_text())["ratios"]
+        return {str(name): {str(peer): float(value) for peer, value in row.items()} for name, row in found.items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(
+            f"{path} is no result of this benchmark ({error}); expected a summary.json of an earlier run"
+        ) from error
+
+
+def _chosen(what: str, asked: Sequence[str], known: Mapping[str, Any]) -> list[str]:
+    unknown = [name for name in asked if name not in known]
+    if unknown:
+        raise UserError(f"unknown {what} {unknown[0]!r}; choose from {'; '.join(known)}")
+    return [name for name in known if name in asked] if asked else list(known)
+
+
+def _say(line: str) -> None:
+    if FLAGS.progress != "none":
+        print(line, file=sys.stderr, flush=True)
+
+
+def define_flags() -> None:
+    """Flags of this entry point beside the common ones."""
+    common.define_run_flags()
+    flags.DEFINE_list("workloads", [], f"Which; default all: {', '.join(WORKLOADS)}.")
+    flags.DEFINE_list("peers", [], f"Which of {', '.join(PEERS)}; default {', '.join(DEFAULT_PEERS)}.")
+    flags.DEFINE_integer("rounds", 5, "Timed rounds of each peer.")
+    flags.DEFINE_float("round_gflop", 30.0, "Operations of a round, in GFLOP; a round is at most an epoch.")
+    flags.DEFINE_bool("start_up", True, "Also time experiment 1 from the start of its process.")
+    flags.DEFINE_string("against", None, "summary.json of an earlier run; exit status 1 where we have become slower.")
+    flags.DEFINE_float("tolerance", 1.3, "How many times slower than --against, by every measure, is too slow.")
+
+
+if __name__ == "__main__":
+    define_flags()
+    common.enter(main)

@@ -1,0 +1,246 @@
+"""Every peer in a process of its own, by turns, and what their seconds say beside each other."""
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from mnistlab.errors import UserError
+
+from .. import common
+from .peers import job as jobs
+from .workloads import Workload
+
+OURS = "mnistlab"
+LOSS_TOLERANCE = 0.02  # of the first round's mean loss, where nothing is dropped out
+RMSPROP_TOLERANCE = 0.15  # its first steps are signs of the gradient, and where that is small rounding decides them
+CALIBRATING_SIZE = 2048  # of the matrix product beside which the rounds are put
+PAUSE_SECONDS = 0.5  # before a round: until the threads of the peer before have stopped spinning
+
+
+class Measured(NamedTuple):
+    """One peer on one workload."""
+
+    seconds: np.ndarray  # float64 [rounds], of an epoch, for each seed
+    first_loss: float  # mean loss of the first round
+    ready_seconds: float  # from the start of its process to the first round: imports, data, building
+    compile_seconds: float  # of the first round, what it took longer than the others
+    peak_bytes: int  # of its process
+
+    @property
+    def median(self) -> float:
+        """Seconds an epoch, for each seed."""
+        return float(np.median(self.seconds))
+
+    def first_epoch_seconds(self, num_seeds: int) -> float:
+        """From the start of the process to the end of a whole first epoch."""
+        return self.ready_seconds + self.compile_seconds + num_seeds * self.median
+
+
+class Peer:
+    """A process that trains one round each time it is asked to."""
+
+    def __init__(self, name: str, job_file: Path, errors: Path, environ: Mapping[str, str]):
+        self.name, self.errors, self.start = name, errors, time.perf_counter()
+        with errors.open("w") as stream:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", f"{__package__}.peers.worker", name, str(job_file)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=stream,
+                text=True,
+                env={**environ},
+            )
+        self._answer()
+        self.ready_seconds = time.perf_counter() - self.start
+
+    def round(self) -> dict[str, Any]:
+        """Trains a round and waits for it."""
+        assert self.process.stdin is not None
+        time.sleep(PAUSE_SECONDS)
+        with contextlib.suppress(BrokenPipeError):
+            self.process.stdin.write("round\n")
+            self.process.stdin.flush()
+        return self._answer()
+
+    def _answer(self) -> dict[str, Any]:
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        if not line:
+            last = self.errors.read_text().strip().split("\n")[-1]
+            raise UserError(f"{self.name} failed: {last}; leave it out with --peers, or mend its installation")
+        return json.loads(line)
+
+    def end(self) -> None:
+        """Ends the process."""
+        self.process.kill()
+        self.process.wait()
+
+
+def by_turns(
+    workload: Workload,
+    job: jobs.Job,
+    peers: Sequence[str],
+    num_rounds: int,
+    say: Callable[[str], None] = lambda line: None,
+) -> tuple[dict[str, Measured], float]:
+    """What each peer takes, and seconds of the calibrating product, measured between the rounds.
+
+    Raises:
+      UserError: a peer fails, or learns something else than mnistlab in the first round.
+    """
+    running: list[Peer] = []
+    rounds: dict[str, list[dict[str, Any]]] = {name: [] for name in peers}
+    product = _calibrating_product()
+    calibrating = [product()]
+    try:
+        for name in peers:
+            say(f"{workload.model} {workload.batch_size}: {name}")
+            path = job.folder / f"{len(running)}.json"
+            jobs.write(job._replace(num_seeds=num_seeds(name)), path)
+            running.append(Peer(name, path, job.folder / f"{len(running)}.log", _environment(name)))
+            rounds[name].append(running[-1].round())
+        for _ in range(num_rounds):
+            for peer in running:
+                rounds[peer.name].append(peer.round())
+            calibrating.append(product())
+    finally:
+        for peer in running:
+            peer.end()
+    rounds_per_epoch = workload.steps_per_epoch / len(job.order())
+    measured = {peer.name: _measured(peer, rounds[peer.name], rounds_per_epoch) for peer in running}
+    if not any(kind == "Dropout" for kind, _, _ in job.layers):
+        tolerance = RMSPROP_TOLERANCE if workload.optimizer == "rmsprop" else LOSS_TOLERANCE
+        check_losses({name: one.first_loss for name, one in measured.items()}, tolerance)
+    return measured, float(np.median(calibrating))
+
+
+def _measured(peer: Peer, rounds: Sequence[Mapping[str, Any]], rounds_per_epoch: float) -> Measured:
+    seconds = np.array([one["seconds"] for one in rounds[1:]])
+    compile_seconds = max(0.0, rounds[0]["first_seconds"] - np.median(seconds))
+    return Measured(
+        seconds * rounds_per_epoch / num_seeds(peer.name),
+        rounds[0]["loss"],
+        peer.ready_seconds,
+        float(compile_seconds),
+        max(one["peak_bytes"] for one in rounds),
+    )
+
+
+def num_seeds(peer: str) -> int:
+    """How many seeds a peer trains at once, as its name says.
+
+    >>> num_seeds("mnistlab_8_seeds"), num_seeds("pytorch")
+    (8, 1)
+    """
+    return int(peer.split("_")[-2]) if peer.endswith("_seeds") else 1
+
+
+def check_losses(losses: Mapping[str, float], tolerance: float = LOSS_TOLERANCE) -> None:
+    """Raises UserError where a peer's loss is not that of the first: then it does other work.
+
+    Crowds are left out: their seeds start elsewhere.
+    """
+    single = {name: loss for name, loss in losses.items() if num_seeds(name) == 1}
+    for name, loss in single.items():
+        first = next(iter(single.values()))
+        if not abs(loss - first) <= tolerance * first:
+            raise UserError(
+                f"the first round's loss of {name} is {loss:.4f}, of {next(iter(single))} {first:.4f}: they do not do the same work"
+            )
+
+
+def _environment(peer: str) -> dict[str, str]:
+    """What the peer's process finds; mnistlab makes a device of each core, as its entry points do."""
+    environ = dict(os.environ)
+    if peer.startswith(OURS):
+        environ["XLA_FLAGS"] = common.with_devices_of_cores(environ.get("XLA_FLAGS", ""))
+    return environ
+
+
+def _calibrating_product() -> Callable[[], float]:
+    """A call that gives seconds of one matrix product, the best of five."""
+    import jax
+
+    from mnistlab.timing import time_calls
+
+    matrix = jax.random.normal(jax.random.key(0), (CALIBRATING_SIZE, CALIBRATING_SIZE))
+    product = jax.jit(lambda left: left @ left)
+    return lambda: float(time_calls(product, matrix, num_repeats=5).finished_seconds.min())
+
+
+def ratios(
+    found: Mapping[str, Mapping[str, Measured]], calibrating: Mapping[str, float]
+) -> dict[str, dict[str, float]]:
+    """Our seconds as multiples of each peer's, and of the calibrating product's: what another machine can be held to."""
+    result: dict[str, dict[str, float]] = {}
+    for workload, measured in found.items():
+        for ours in measured:
+            if ours.startswith(OURS):
+                mine = measured[ours].median
+                others = {name: mine / one.median for name, one in measured.items() if not name.startswith(OURS)}
+                result[f"{workload}: {ours}"] = {**others, "matrix product": mine / calibrating[workload]}
+    return result
+
+
+def regressions(
+    now: Mapping[str, Mapping[str, float]], reference: Mapping[str, Mapping[str, float]], tolerance: float
+) -> list[str]:
+    """A line for each workload that is over `tolerance` times as slow as in the reference by every measure it has.
+
+    Measured by several peers, one of them may have become quicker or slower; all of them seldom did.
+
+    >>> regressions({"a": {"PyTorch": 0.5}}, {"a": {"PyTorch": 0.3}}, 1.3)
+    ['a: 0.5 of PyTorch, was 0.3']
+    >>> regressions({"a": {"PyTorch": 0.5, "Flax": 0.1}}, {"a": {"PyTorch": 0.3, "Flax": 0.1}}, 1.3)
+    []
+    """
+    lines = []
+    for workload in sorted(now.keys() & reference.keys()):
+        shared = sorted(now[workload].keys() & reference[workload].keys())
+        slower = [name for name in shared if now[workload][name] > tolerance * reference[workload][name]]
+        if shared and slower == shared:
+            texts = [f"{now[workload][name]:.3g} of {name}, was {reference[workload][name]:.3g}" for name in shared]
+            lines.append(f"{workload}: {'; '.join(texts)}")
+    return lines
+
+
+def start_up(data_dir: str | None) -> dict[str, dict[str, float]]:
+    """Experiment 1 from the start of its process, with a cold and a warm compile cache: seconds and peak memory."""
+    found = {}
+    with tempfile.TemporaryDirectory() as scratch:
+        for temperature in ("cold", "warm"):
+            command = [
+                sys.executable,
+                "-m",
+                f"{__package__.rpartition('.')[0]}.lenet_vs_dense",
+                "--variants=lenet5",
+                "--epochs=1",
+            ]
+            command += [
+                "--progress=lines",
+                "--noresume",
+                f"--workdir={scratch}/run",
+                f"--compile_cache={scratch}/cache",
+            ]
+            command += [f"--data_dir={data_dir}"] if data_dir else []
+            start, first = time.perf_counter(), float("nan")
+            process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+            assert process.stdout is not None
+            for line in process.stdout:
+                if "epoch 1/1" in line:
+                    first = time.perf_counter() - start
+            _, status, usage = os.wait4(process.pid, 0)
+            if status:
+                raise UserError("experiment 1 failed; run python -m experiments.lenet_vs_dense to see why")
+            seconds = {"first_epoch_seconds": first, "total_seconds": time.perf_counter() - start}
+            found[temperature] = {**seconds, "peak_bytes": usage.ru_maxrss * 1024.0}
+    return found

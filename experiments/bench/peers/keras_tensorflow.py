@@ -1,0 +1,104 @@
+"""Keras 3 on TensorFlow: `model.fit`, its images already floats and in order when the clock starts."""
+
+import os
+
+os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+from keras import layers
+
+from .job import Job, Round
+
+OPTIMIZERS = {
+    "adam": lambda rate: keras.optimizers.Adam(rate, epsilon=1e-7),
+    "rmsprop": lambda rate: keras.optimizers.RMSprop(rate, rho=0.9, epsilon=1e-14),  # Keras 3 adds it within the root
+    "adadelta": lambda rate: keras.optimizers.Adadelta(rate, rho=0.95, epsilon=1e-7),
+}
+
+
+def prepare(job: Job, peer: str) -> Round:
+    """A round of `fit`, with all of Keras' defaults; the images are put in order before, not by Keras."""
+    del peer
+    tf.config.threading.set_intra_op_parallelism_threads(job.num_threads)
+    tf.config.threading.set_inter_op_parallelism_threads(job.num_threads)
+    keras.utils.set_random_seed(0)
+    model = build(job)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(OPTIMIZERS[job.optimizer](job.learning_rate), loss=loss, metrics=["accuracy"])
+    example = job.order().reshape(-1)
+    image = job.image()[example].astype(np.float32) / 255
+    label = job.label()[example]
+
+    def train(order: np.ndarray) -> float:
+        del order
+        fitted = model.fit(image, label, batch_size=job.batch_size, epochs=1, shuffle=False, verbose=0)
+        return float(fitted.history["loss"][0])
+
+    return train
+
+
+def build(job: Job) -> keras.Model:
+    """The network with the job's weights."""
+    params = job.params()
+    inputs = keras.Input((28, 28, 1))
+    x: Any = inputs
+    for kind, name, fields in job.layers:
+        x = _layer(kind, name, fields)(x)
+    model = keras.Model(inputs, x)
+    for layer in model.layers:
+        name = layer.name.replace("-", "/")  # Keras allows no slash
+        if f"{name}/kernel" in params:
+            layer.set_weights([params[f"{name}/kernel"], params[f"{name}/bias"]])
+    return model
+
+
+def _layer(kind: str, name: str, fields: dict[str, Any]) -> Any:
+    if kind == "Conv":
+        return layers.Conv2D(
+            fields["features"],
+            fields["kernel_size"],
+            fields["stride"],
+            fields["padding"].lower(),
+            activation=fields["activation"],
+            name=name,
+        )
+    if kind == "Dense":
+        return layers.Dense(fields["features"], fields["activation"], name=name)
+    if kind in ("AvgPool", "MaxPool"):
+        pool = layers.AveragePooling2D if kind == "AvgPool" else layers.MaxPooling2D
+        return pool(fields["window"], fields["stride"])
+    if kind == "LocalResponseNorm":
+        radius, bias, alpha, beta = (fields[field] for field in ("depth_radius", "bias", "alpha", "beta"))
+        return layers.Lambda(lambda x: tf.nn.local_response_normalization(x, radius, bias, alpha, beta))
+    if kind == "BatchNorm":
+        return layers.BatchNormalization(momentum=fields["momentum"], epsilon=fields["epsilon"])
+    if kind == "Dropout":
+        return layers.Dropout(fields["rate"])
+    if kind == "Flatten":
+        return layers.Flatten()
+    if kind == "Pad":
+        return layers.ZeroPadding2D(fields["size"])
+    if kind == "Inception":
+        return lambda x: _inception(x, name, fields)
+    raise ValueError(f"no Keras form of {kind}")
+
+
+def _inception(x: Any, name: str, fields: dict[str, Any]) -> Any:
+    one, three, five, projection, three_reduce, five_reduce = fields["filters"]
+
+    def conv(features: int, size: int, part: str, x: Any) -> Any:
+        return layers.Conv2D(features, size, padding="same", activation="relu", name=f"{name}-{part}")(x)
+
+    return layers.Concatenate()(
+        [
+            conv(one, 1, "one", x),
+            conv(three, 3, "three", conv(three_reduce, 1, "three_reduce", x)),
+            conv(five, 5, "five", conv(five_reduce, 1, "five_reduce", x)),
+            conv(projection, 1, "projection", layers.MaxPooling2D(3, 1, "same")(x)),
+        ]
+    )

@@ -1,0 +1,149 @@
+"""PyTorch, eager and compiled: images as floats in memory, one loop over the batches, a fused optimiser."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional
+
+from .job import Job, Round, same_padding
+
+ACTIVATIONS = {"relu": nn.ReLU, "tanh": nn.Tanh}
+
+
+def prepare(job: Job, peer: str) -> Round:
+    """A round of plain PyTorch; "pytorch_compiled" puts torch.compile around the network."""
+    torch.set_num_threads(job.num_threads)
+    model = build(job)
+    optimizer = _optimizer(job, model)
+    image = torch.from_numpy(job.image().astype(np.float32) / 255).permute(0, 3, 1, 2).contiguous()
+    label = torch.from_numpy(job.label().astype(np.int64))
+    network: Any = torch.compile(model) if peer == "pytorch_compiled" else model
+
+    def train(order: np.ndarray) -> float:
+        total, correct = torch.zeros(()), torch.zeros((), dtype=torch.int64)
+        for index in torch.from_numpy(order.astype(np.int64)):
+            y = label[index]
+            optimizer.zero_grad(set_to_none=True)
+            logits = network(image[index])
+            loss = functional.cross_entropy(logits, y)
+            loss.backward()
+            optimizer.step()
+            total += loss.detach()
+            correct += (logits.argmax(1) == y).sum()
+        return float(total) / len(order)
+
+    return train
+
+
+def build(job: Job) -> nn.Module:
+    """The network with the job's weights, in training mode."""
+    torch.manual_seed(0)
+    params = {name: torch.from_numpy(array) for name, array in job.params().items()}
+    modules: list[nn.Module] = []
+    for kind, name, fields in job.layers:
+        modules += _modules(kind, name, fields, params, job)
+    return nn.Sequential(*modules).train()
+
+
+def _modules(kind: str, name: str, fields: dict[str, Any], params: dict[str, Any], job: Job) -> list[nn.Module]:
+    shape = fields["input_shape"]
+    if kind == "Conv":
+        return _conv(name, fields, shape, params)
+    if kind == "Dense":
+        dense = nn.Linear(shape[0], fields["features"])
+        kernel = params[f"{name}/kernel"]
+        before = _flattened_shape(name, job)
+        if before is not None:  # rows of the kernel: from (row, column, channel) to (channel, row, column)
+            kernel = kernel.reshape(*before, -1).permute(2, 0, 1, 3).reshape(kernel.shape)
+        _set(dense.weight, kernel.T)
+        _set(dense.bias, params[f"{name}/bias"])
+        return [dense, *_activation(fields)]
+    if kind in ("AvgPool", "MaxPool"):
+        pool: Any = nn.AvgPool2d if kind == "AvgPool" else nn.MaxPool2d
+        return [pool(fields["window"], fields["stride"] or fields["window"])]
+    if kind == "LocalResponseNorm":
+        size = 2 * fields["depth_radius"] + 1
+        return [nn.LocalResponseNorm(size, size * fields["alpha"], fields["beta"], fields["bias"])]
+    if kind == "BatchNorm":
+        norm: Any = nn.BatchNorm2d if len(shape) == 3 else nn.BatchNorm1d
+        return [norm(shape[-1], eps=fields["epsilon"], momentum=1 - fields["momentum"])]
+    if kind == "Dropout":
+        return [nn.Dropout(fields["rate"])]
+    if kind == "Flatten":
+        return [nn.Flatten()]
+    if kind == "Pad":
+        return [nn.ZeroPad2d(fields["size"])]
+    if kind == "Inception":
+        return [_Inception(name, fields, params)]
+    raise ValueError(f"no PyTorch form of {kind}")
+
+
+def _conv(name: str, fields: dict[str, Any], shape: list[int], params: dict[str, Any]) -> list[nn.Module]:
+    k, stride = fields["kernel_size"], fields["stride"]
+    pads = [same_padding(size, k, stride) if fields["padding"] == "SAME" else (0, 0) for size in shape[:2]]
+    symmetric = all(before == after for before, after in pads)
+    padding = (pads[0][0], pads[1][0]) if symmetric else (0, 0)
+    conv = nn.Conv2d(shape[2], fields["features"], k, stride, padding)
+    _set(conv.weight, params[f"{name}/kernel"].permute(3, 2, 0, 1))
+    _set(conv.bias, params[f"{name}/bias"])
+    before: list[nn.Module] = [] if symmetric else [nn.ZeroPad2d((*pads[1], *pads[0]))]
+    return [*before, conv, *_activation(fields)]
+
+
+class _Inception(nn.Module):
+    def __init__(self, name: str, fields: dict[str, Any], params: dict[str, Any]):
+        super().__init__()
+        one, three, five, projection, three_reduce, five_reduce = fields["filters"]
+        shape = fields["input_shape"]
+
+        def conv(features: int, size: int, part: str, channels: int) -> nn.Sequential:
+            asked = {"kernel_size": size, "stride": 1, "padding": "SAME", "features": features, "activation": "relu"}
+            return nn.Sequential(*_conv(f"{name}/{part}", asked, [*shape[:2], channels], params))
+
+        self.branches = nn.ModuleList(
+            [
+                conv(one, 1, "one", shape[2]),
+                nn.Sequential(conv(three_reduce, 1, "three_reduce", shape[2]), conv(three, 3, "three", three_reduce)),
+                nn.Sequential(conv(five_reduce, 1, "five_reduce", shape[2]), conv(five, 5, "five", five_reduce)),
+                nn.Sequential(nn.MaxPool2d(3, 1, 1), conv(projection, 1, "projection", shape[2])),
+            ]
+        )
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.cat([branch(x) for branch in self.branches], 1)
+
+
+def _activation(fields: dict[str, Any]) -> list[nn.Module]:
+    return [ACTIVATIONS[fields["activation"]]()] if fields["activation"] else []
+
+
+def _flattened_shape(name: str, job: Job) -> list[int] | None:
+    """Image shape before the Flatten that stands (but for dropout and normalisation) right before layer `name`."""
+    shape = None
+    for kind, other, fields in job.layers:
+        if kind == "Flatten":
+            shape = fields["input_shape"]
+        if other == name:
+            return shape
+        if kind == "Dense":
+            shape = None
+    return None
+
+
+def _set(parameter: torch.Tensor | None, value: torch.Tensor) -> None:
+    assert parameter is not None
+    with torch.no_grad():
+        parameter.copy_(value)
+
+
+def _optimizer(job: Job, model: nn.Module) -> torch.optim.Optimizer:
+    rate = job.learning_rate
+    if job.optimizer == "adam":
+        return torch.optim.Adam(model.parameters(), rate, eps=1e-7, fused=True)
+    if job.optimizer == "rmsprop":
+        return torch.optim.RMSprop(model.parameters(), rate, alpha=0.9, eps=1e-7, foreach=True)
+    if job.optimizer == "adadelta":
+        return torch.optim.Adadelta(model.parameters(), rate, rho=0.95, eps=1e-7, foreach=True)
+    raise ValueError(f"no PyTorch form of {job.optimizer}")

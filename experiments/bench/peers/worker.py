@@ -1,0 +1,64 @@
+"""One peer in a process of its own: `python -m experiments.bench.peers.worker PEER JOB`, then a line a round on its input.
+
+Answers with a line of JSON: {"ready": true} once it is set up, and for each round {"first_seconds", "seconds", "loss",
+"peak_bytes"}: of the round's first pass over the order, which is not counted; of a pass after it; of the first pass.
+"""
+
+import importlib
+import json
+import resource
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+from . import job as jobs
+
+LEAST_SECONDS = 0.5  # shorter passes are repeated until they took this long together
+
+PEERS = {
+    "mnistlab": "mnistlab_epoch",
+    **{f"mnistlab_{number}_seeds": "mnistlab_epoch" for number in (2, 4, 8, 16, 32)},
+    "pytorch": "pytorch",
+    "pytorch_compiled": "pytorch",
+    "keras_tensorflow": "keras_tensorflow",
+    "flax_step": "plain_flax",
+    "flax_scan": "plain_flax",
+    "flax_scan_8_seeds": "plain_flax",
+}
+"""Peer -> the module beside this one that trains it."""
+
+
+def main(peer: str, path: str) -> None:
+    """Sets the peer up, then trains a round for every line of the input."""
+    job = jobs.read(Path(path))
+    answers = sys.stdout
+    sys.stdout = sys.stderr  # what the framework prints is no answer
+    train = importlib.import_module(f"experiments.bench.peers.{PEERS[peer]}").prepare(job, peer)
+    order = job.order()
+    print(json.dumps({"ready": True}), file=answers, flush=True)
+    for _ in sys.stdin:
+        first_seconds, loss = _timed(train, order)  # what the machine took from an idle process comes back here
+        passes: list[float] = []
+        while sum(passes) < LEAST_SECONDS:
+            passes.append(_timed(train, order)[0])
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        answer = {
+            "first_seconds": first_seconds,
+            "seconds": sum(passes) / len(passes),
+            "loss": loss,
+            "peak_bytes": peak,
+        }
+        print(json.dumps(answer), file=answers, flush=True)
+
+
+def _timed(train: jobs.Round, order: np.ndarray) -> tuple[float, float]:
+    """Seconds of a pass, and its loss."""
+    start = time.perf_counter()
+    loss = train(order)
+    return time.perf_counter() - start, loss
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

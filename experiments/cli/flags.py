@@ -1,0 +1,260 @@
+"""The command line: flags from the settings that they set, what they ask of an experiment, and what was meant by a slip."""
+
+import difflib
+import re
+import shlex
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from absl import flags
+
+from mnistlab.config import AugmentConfig, OptimConfig, Setting, TrainConfig, settings_of
+from mnistlab.errors import UserError
+
+if TYPE_CHECKING:
+    from mnistlab.comparison.spec import Options
+
+FLAGS = flags.FLAGS
+flags.disclaim_key_flags()  # they are the entry point's that asks for them: its --help lists them
+
+_DEFINE: dict[type, Callable[..., Any]] = {
+    int: flags.DEFINE_integer,
+    float: flags.DEFINE_float,
+    bool: flags.DEFINE_bool,
+    str: flags.DEFINE_string,
+}
+
+
+def define_run_flags() -> None:
+    """Flags of every entry point."""
+    flags.DEFINE_string(
+        "workdir",
+        None,
+        "Folder for what the run leaves; default results/<experiment>, and results/quick/... with --limit_examples.",
+    )
+    flags.DEFINE_string("data_dir", None, "TFDS data folder; default ~/.cache/mnistlab/datasets.")
+    flags.DEFINE_enum("progress", "auto", ["auto", "bar", "lines", "none"], "How progress is shown.")
+    flags.DEFINE_bool(
+        "deterministic", False, "The same bits from the same command on a GPU too, somewhat slower; a CPU's are anyway."
+    )
+    flags.DEFINE_bool("preallocate", False, "Let JAX take the GPU's memory at the start instead of as needed.")
+    flags.DEFINE_enum(
+        "matmul_precision", "default", ["default", "float32", "tensorfloat32", "bfloat16"], "Precision of products."
+    )
+    flags.DEFINE_string(
+        "compile_cache", None, "Folder of compiled programs, or 'off'; default ~/.cache/mnistlab/programs."
+    )
+
+
+def define_training_flags() -> None:
+    """Flags of the experiments that train: the settings' own, and those that set something else."""
+    from mnistlab.comparison.spec import Options
+    from mnistlab.devices import cluster
+    from mnistlab.training.checks import REGISTRIES
+
+    for about in settings_of(Options):
+        _define(about, about.default, about.help)
+    for about in [*settings_of(OptimConfig), *settings_of(TrainConfig)]:
+        names = f" One of {', '.join(REGISTRIES[about.word])}." if about.word in REGISTRIES else ""
+        _define(about, None, f"{about.help}{names} Default: each variant's own.")
+    moves = "; ".join(f"{name}: {about.help}" for name, about in _moves().items())
+    flags.DEFINE_list("augment", None, f"name=number,... such as shift=2,rotate=10. {moves}.")
+    flags.DEFINE_enum(
+        "convolution",
+        None,
+        ["cells", "slices", "lax"],
+        "How convolutions are computed, in place of what suits the backend.",
+    )
+    flags.DEFINE_multi_string("sweep", [], "setting=value,value,...: train the grid; may be repeated.")
+    flags.DEFINE_enum(
+        "distributed", "auto", cluster.MODES, "Several processes: as the launcher says, asked for, or never."
+    )
+    flags.DEFINE_string("coordinator", None, "host:port of the first process, where no launcher names it.")
+    flags.DEFINE_integer("num_processes", None, "How many processes, where no launcher says.")
+    flags.DEFINE_integer("process_id", None, "Which of them this is, from 0, where no launcher says.")
+    flags.DEFINE_integer("heartbeat_seconds", 10, "After how long a silent process counts as dead.", lower_bound=1)
+
+
+def _define(about: Setting, default: Any, help: str) -> None:
+    """The flag of a setting, if it has one."""
+    if about.flag is None:
+        return
+    if about.choices:
+        flags.DEFINE_enum(about.flag, default, about.choices, help)
+    elif about.is_tuple:
+        flags.DEFINE_list(about.flag, default, help)
+    else:
+        _DEFINE[about.kind](about.flag, default, help)
+
+
+def options(name: str) -> "Options":
+    """What the common flags ask of the experiment `name`."""
+    from mnistlab.comparison.spec import Options
+
+    overrides = _given(OptimConfig) | _given(TrainConfig)
+    if "name" in overrides:
+        overrides["optimizer"] = overrides.pop("name")
+    if FLAGS.augment is not None:
+        overrides["augment"] = augmentation(FLAGS.augment)
+    if FLAGS.convolution is not None:
+        overrides["convolution"] = FLAGS.convolution
+    folder = name if FLAGS.protocol == "reported" else f"{name}_{FLAGS.protocol}"
+    return Options(
+        workdir=workdir(folder if FLAGS.limit_examples is None else f"quick/{folder}"),
+        overrides=overrides,
+        sweep=_sweeps(FLAGS.sweep),
+        data_dir=data_dir(),
+        command=command(),
+        **_given(Options),
+    )
+
+
+def _given(cls: type) -> dict[str, Any]:
+    """What the flags of the settings in `cls` say, where they say something."""
+    given: dict[str, Any] = {}
+    for about in settings_of(cls):
+        value = None if about.flag is None else FLAGS[about.flag].value
+        if value is not None and about.is_tuple:
+            value = tuple(value) if about.kind is str else _numbers(about.word, value)
+        if value is not None:
+            given[about.name] = value
+    return given
+
+
+def _sweeps(texts: Sequence[str]) -> dict[str, tuple[float, ...]]:
+    sweeps: dict[str, tuple[float, ...]] = {}
+    for name, values in map(_sweep, texts):
+        if name in sweeps:
+            raise UserError(f"sweep of {name} is given twice; expected all its values in one --sweep={name}=...")
+        sweeps[name] = values
+    return sweeps
+
+
+def _sweep(text: str) -> tuple[str, tuple[float, ...]]:
+    name, equals, values = text.partition("=")
+    if not equals:
+        raise UserError(f"sweep is {text!r}; expected setting=value,value,... such as learning_rate=1e-4,1e-3")
+    return name, _numbers("sweep", values.split(","))
+
+
+def augmentation(settings: Sequence[str]) -> AugmentConfig:
+    """The augmentation that name=value settings ask for; the names are AugmentConfig's without their units.
+
+    >>> augmentation(["shift=2", "rotate=7.5"])  # doctest: +ELLIPSIS
+    AugmentConfig(shift_pixels=2, rotate_degrees=7.5, ...)
+    """
+    moves = _moves()
+    values: dict[str, Any] = {}
+    for text in settings:
+        name, _, value = text.partition("=")
+        if name not in moves:
+            raise UserError(f"augment has {text!r}; expected name=value with a name of {', '.join(moves)}")
+        number = _numbers("augment", [value])[0]
+        values[moves[name].name] = int(number) if moves[name].kind is int and number.is_integer() else number
+    return AugmentConfig(**values)
+
+
+def _moves() -> dict[str, Setting]:
+    return {about.name.rpartition("_")[0]: about for about in settings_of(AugmentConfig)}
+
+
+def _numbers(what: str, texts: Sequence[str]) -> tuple[float, ...]:
+    try:
+        return tuple(float(text) for text in texts)
+    except ValueError as error:
+        raise UserError(f"{what} has {','.join(texts)!r}; expected numbers separated by commas") from error
+
+
+def workdir(name: str) -> Path:
+    """--workdir, or results/<name>."""
+    return usable("workdir", FLAGS.workdir or str(Path("results") / name))
+
+
+def data_dir() -> Path | None:
+    """--data_dir."""
+    return usable("data_dir", FLAGS.data_dir) if FLAGS.data_dir else None
+
+
+def usable(flag: str, text: str) -> Path:
+    """The path that a flag names.
+
+    Raises:
+      UserError: no file can have that name, or the libraries beneath, which take UTF-8 alone, cannot open it.
+    """
+    try:
+        path = Path(text).expanduser()
+        str(path.absolute()).encode()
+        path.exists()
+    except UnicodeEncodeError as error:
+        raise UserError(f"{flag} is {text!a:.80}, which is not UTF-8; choose another name") from error
+    except (OSError, ValueError, RuntimeError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"{flag} is {text!r:.80}: {reason}; choose another name") from error
+    return path
+
+
+def command() -> str:
+    """This process's command line, as a user would type it."""
+    if " " in sys.argv[0]:  # the program as cli.main calls it
+        return shlex.join([*sys.argv[0].split(" "), *sys.argv[1:]])
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    module = spec.name.removesuffix(".__main__") if spec else Path(sys.argv[0]).stem
+    return shlex.join(["python", "-m", module, *sys.argv[1:]])
+
+
+def parse(argv: Sequence[str], arguments: Sequence[str]) -> list[str]:
+    """`argv` without its flags: the program, and as many paths as there are names in `arguments`.
+
+    Raises:
+      UserError: an unknown flag or an impossible value; too many or too few paths.
+    """
+    try:
+        rest = FLAGS(["--help" if text == "-h" else text for text in argv])
+    except flags.UnrecognizedFlagError as error:
+        known = [*FLAGS, *(f"no{name}" for name in FLAGS if FLAGS[name].boolean)]
+        raise UserError(f"unknown flag --{error.flagname!s:.80}; {_advice(error.flagname, known)}") from error
+    except flags.Error as error:
+        raise UserError(_clearer(str(error).split("\n")[0])) from error
+    given = rest[1:]
+    if len(given) > len(arguments):
+        raise UserError(f"unexpected argument {given[len(arguments)]!r}; flags start with --, see --help")
+    if len(given) < len(arguments):
+        missing = " ".join(arguments[len(given) :])
+        raise UserError(f"{missing} is missing; expected {' '.join(arguments)}, see --help")
+    for name, text in zip(arguments, given, strict=True):
+        usable(name, text)
+    return rest
+
+
+def _clearer(message: str) -> str:
+    """absl's message about a value, or ours for what people often mean by it."""
+    listed = re.match(r"flag --seeds=(\d+)(?:,\d+)+: ", message)
+    if listed is None:
+        return message
+    count = listed[0].count(",") + 1
+    return f"seeds says how many, not which; use --seeds={count} --seed={listed[1]} for {count} from {listed[1]} on"
+
+
+def _advice(given: str, known: Iterable[str]) -> str:
+    near = nearest(given, known)
+    return f"did you mean --{near}? See --help" if near else "see --help"
+
+
+def nearest(given: str, known: Iterable[str]) -> str | None:
+    """The name among `known` that was probably meant: by its initials, its beginning, its end or its letters.
+
+    >>> names = ("batch_size", "epochs", "learning_rate")
+    >>> [nearest(text, names) for text in ("lr", "batch", "num_epochs", "learning-rat", "colour")]
+    ['learning_rate', 'batch_size', 'epochs', 'learning_rate', None]
+    """
+    text, known = given.lower().replace("-", "_"), sorted(known)
+    rules: list[Callable[[str], bool]] = [
+        lambda name: name.replace("_", "") == text.replace("_", ""),
+        lambda name: "_" in name and "".join(word[:1] for word in name.split("_")) == text,
+        lambda name: len(text) > 1 and name.startswith(text),
+        lambda name: text.endswith(f"_{name}"),
+    ]
+    near = [name for rule in rules for name in known if rule(name)]
+    return next(iter([*near, *difflib.get_close_matches(text, known, n=1)]), None)

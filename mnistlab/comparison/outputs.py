@@ -1,0 +1,334 @@
+"""What a comparison leaves: summary.json, figures and report.html, and the tables on the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import jax
+import numpy as np
+
+from mnistlab.analysis import claims, departures, history, reported
+from mnistlab.analysis.claims import Checked
+from mnistlab.comparison import nets, workdirs
+from mnistlab.comparison.spec import Experiment, Findings, Outcome, Variant
+from mnistlab.data.datasets import Dataset
+from mnistlab.files import write_atomic
+from mnistlab.nets import models
+from mnistlab.report import figures, images, page, sections, text
+from mnistlab.report.page import Draw
+from mnistlab.training import loop
+from mnistlab.training.result import Result
+from mnistlab.training.step import TrainState
+
+if TYPE_CHECKING:
+    from mnistlab.comparison.run import Session
+
+
+def layer_tables(variants: Mapping[str, Variant], dataset: Dataset) -> dict[str, page.Table]:
+    """One table for each different network, captioned with the variants that use it."""
+    tables: dict[str, page.Table] = {}
+    users: dict[Any, list[str]] = {}
+    for name, variant in variants.items():
+        users.setdefault((variant.model, variant.model_options), []).append(name)
+    for (model, options), names in users.items():
+        network = loop.make_model(model, options)
+        rows = models.layer_table(network, dataset.train.image.shape[1:])
+        total, trainable = sum(row.parameters for row in rows), sum(row.trainable for row in rows)
+        rest = f", of which {trainable:,} are trained and the rest are moving averages" if trainable < total else ""
+        lines = [(row.name, row.layer, "×".join(map(str, row.output_shape)), row.parameters) for row in rows]
+        kind = model if isinstance(model, str) else type(model).__name__
+        caption = f"{', '.join(names)}: the network {kind}, {total:,} parameters{rest}"
+        tables[names[0]] = page.Table(("name", "layer", "output shape", "parameters"), lines, caption)
+    return tables
+
+
+def predictions_figure(result: Result, predicted: np.ndarray, dataset: Dataset) -> Any:
+    """The first nine test images of the first run, with what it says of them."""
+    image, label = nets.test_examples(result, dataset)
+    return images.predictions(image, label, predicted, dataset.class_names, 3, 3)
+
+
+def leave(session: Session, outcome: Outcome) -> dict[str, Any]:
+    """Writes summary.json, figures and report.html; says the tables."""
+    experiment, log = session.experiment, session.hooks.log
+    draw = page.draw_into(session.options.workdir / "figures")
+    findings = experiment.extra(outcome, draw) if experiment.extra else Findings()
+    checked = departures.of_changed_run(claims.check(experiment.claims, outcome.results), outcome.departures)
+    checked = [*checked, *findings.claims]
+    summary = summarize(session, outcome, checked, findings) | dict(findings.summary)
+    table = result_table(experiment, outcome)
+    log("\n" + table.caption)
+    log(text.text_table(table.header, table.rows))
+    if line := sections.diverged(outcome.results):
+        log(line)
+    log("\nClaims")
+    for item in checked:
+        log(f"({item.claim.id}) {item.claim.text}\n    {item.sentence}")
+    for block in findings.blocks:
+        if isinstance(block, page.Table):
+            log("\n" + block.caption)
+            log(text.text_table(block.header, block.rows))
+    blocks = _page(session, outcome, checked, table, findings.blocks, draw)
+    title = departures.title(experiment.title, outcome.departures)
+    write_atomic(session.options.workdir / "history.csv", history.to_csv(outcome.results))
+    summary = workdirs.write_findings(session.options.workdir, title, blocks, summary)
+    log(f"\nreport: {session.options.workdir / 'report.html'}")
+    return summary
+
+
+def summarize(session: Session, outcome: Outcome, checked: Sequence[Checked], findings: Findings) -> dict[str, Any]:
+    """What summary.json holds."""
+    experiment, options = session.experiment, session.options
+    entries = {}
+    for name, result in outcome.results.items():
+        names = dict.fromkeys((*history.METRICS, *result.metrics))
+        metrics = {metric: history.summarize(history.metric(result, metric)) for metric in names}
+        metrics |= {metric: history.summarize(values) for metric, values in findings.metrics.get(name, {}).items()}
+        entries[name] = {**parameter_counts(outcome.trained[name].state), "metrics": metrics}
+        if name in outcome.searched:
+            entries[name]["learning_rate"] = result.runs[0].settings["learning_rate"]
+    device = jax.devices()[0]
+    limit = {result.config.limit_examples for result in outcome.results.values()}.pop()
+    return {
+        "experiment": experiment.name,
+        "protocol": options.protocol,
+        "departures": list(outcome.departures),
+        "data": {"name": outcome.dataset.name, "fingerprint": outcome.dataset.fingerprint, "limit_examples": limit},
+        "device": f"{device.platform}: {device.device_kind}",
+        "n_seeds": options.num_seeds,
+        "variants": entries,
+        "claims": [item.to_dict() for item in checked],
+        "seconds": outcome.seconds,
+    }
+
+
+def parameter_counts(state: TrainState) -> dict[str, int]:
+    """What summary.json says of the parameters of each run; "params" is the older name of the trainable."""
+    averages = state.model_state.get("batch_stats", {})
+    one, one_averages = jax.tree.map(lambda leaf: leaf[0], (state.params, averages))
+    trainable = models.count_parameters(one)
+    total = trainable + models.count_parameters(one_averages)
+    return {"params": trainable, "trainable_parameters": trainable, "total_parameters": total}
+
+
+def reported_beside(name: str, outcome: Outcome) -> dict[str, dict[str, float]]:
+    """The reported numbers of the experiment `name`, which stand beside a run of the reported protocol alone."""
+    return reported.results(name) if outcome.protocol == "reported" and not outcome.departures else {}
+
+
+def result_table(experiment: Experiment, outcome: Outcome) -> page.Table:
+    """Reported beside ours, where something was reported: a row for each variant and metric."""
+    theirs = reported_beside(experiment.name, outcome)
+    rows = []
+    for name, result in outcome.results.items():
+        shown = dict.fromkeys(("test_accuracy", "test_loss", "val_accuracy", "train_accuracy", "final_train_accuracy"))
+        shown |= dict.fromkeys(metric for metric in theirs.get(name, {}) if metric in history.METRICS)
+        shown |= dict.fromkeys(("overfitting_gap", "train_seconds"))
+        for metric in shown:
+            cells = [text.format_value(metric, theirs.get(name, {}).get(metric))] if theirs else []
+            rows.append((name, metric.replace("_", " "), *cells, _ours(result, metric)))
+    header = ("variant", "metric", "reported", "ours") if theirs else ("variant", "metric", "ours")
+    return page.Table(header, rows, _ours_caption(bool(theirs), outcome))
+
+
+def overview_table(experiment: Experiment, variants: Mapping[str, Variant], outcome: Outcome) -> page.Table:
+    """Ours, beside what was reported where something was: a row for each variant, test accuracy and loss."""
+    theirs = reported_beside(experiment.name, outcome)
+    rows = []
+    for name, result in outcome.results.items():
+        cells = [name, variants[name].description if name in variants else ""]
+        for metric in ("test_accuracy", "test_loss"):
+            cells += [text.format_value(metric, theirs.get(name, {}).get(metric))] if theirs else []
+            cells.append(_ours(result, metric, with_n=False))
+        rows.append((*cells, _ours(result, "overfitting_gap", with_n=False)))
+    metrics = (
+        ("test accuracy, reported", "ours", "test loss, reported", "ours") if theirs else ("test accuracy", "test loss")
+    )
+    caption = (
+        f"{_ours_caption(bool(theirs), outcome)}; overfitting gap: training minus validation accuracy, final weights"
+    )
+    return page.Table(("variant", "what it is", *metrics, "overfitting gap"), rows, caption)
+
+
+def _ours_caption(beside_reported: bool, outcome: Outcome) -> str:
+    """What a table of numbers holds, and of what run."""
+    changed = f", {departures.brief(outcome.departures)}" if outcome.departures else ""
+    return f"{'Reported, and ours' if beside_reported else 'Ours'} ({_seeds(outcome)}{changed})"
+
+
+def _seeds(outcome: Outcome) -> str:
+    n = max(len(result.runs) for result in outcome.results.values())
+    return f"mean ± standard deviation over {n} seeds" if n > 1 else "one seed"
+
+
+def _ours(result: Result, metric: str, *, with_n: bool = True) -> str:
+    summary = history.summarize(history.metric(result, metric))
+    words = text.format_value(metric, summary["mean"])
+    if summary["n"] > 1 and not metric.endswith("seconds"):
+        words = text.format_mean_sd(summary["mean"], summary["sd"], summary["n"])
+        words = words if with_n else words.removesuffix(f" (n={summary['n']})")
+    return f"{words}, {summary['num_failed']} not finite" if summary["num_failed"] else words
+
+
+def _page(
+    session: Session,
+    outcome: Outcome,
+    checked: Sequence[Checked],
+    table: page.Table,
+    extra: Sequence[page.Block],
+    draw: Draw,
+) -> list[page.Block]:
+    experiment, options = session.experiment, session.options
+    seconds = [(name, *(f"{value:.1f}" for value in times.values())) for name, times in outcome.seconds.items()]
+    several = any(len(result.runs) > 1 for result in outcome.results.values())
+    return [
+        *_opening(session, outcome, checked),
+        page.Heading("Results"),
+        overview_table(experiment, session.variants, outcome),
+        page.Details("All metrics", [table]),
+        page.Heading("Learning curves"),
+        *_curve_blocks(session.variants, outcome, draw),
+        *(_seed_blocks(experiment, outcome, checked, draw) if several else []),
+        *_rate_blocks(outcome, draw),
+        *_sweep_blocks(tuple(options.sweep), tuple(session.variants), outcome.results, draw),
+        page.Heading("Predictions"),
+        *_prediction_blocks(outcome, draw),
+        *extra,
+        page.Heading("Networks"),
+        *layer_tables(session.variants, outcome.dataset).values(),
+        page.Heading("How to repeat it"),
+        page.Command(options.command or f"python -m experiments.{experiment.name}"),
+        page.Table(("variant", *next(iter(outcome.seconds.values()))), seconds, "Wall time on this machine"),
+    ]
+
+
+def _opening(session: Session, outcome: Outcome, checked: Sequence[Checked]) -> list[page.Block]:
+    """What must be known first, the question, and the claims."""
+    experiment, options, departed = session.experiment, session.options, outcome.departures
+    protocol = departures.protocol_words(options.protocol, departed)
+    where = f"{outcome.dataset.name}, {protocol}, {_count(options.num_seeds, 'seed')}"
+    notices = [departures.notice(departed)] if departed else []
+    notices += [diverged] if (diverged := sections.diverged(outcome.results)) else []
+    about = f"Protocol `{options.protocol}`. {experiment.quirks} Source: {experiment.source}."
+    return [
+        *(page.Text(line, notice=True) for line in notices),
+        page.Text(experiment.question),
+        page.Text(about),
+        page.Heading("Claims"),
+        sections.claims_table(checked, departed),
+        *sections.quotable(checked, where),
+    ]
+
+
+def _curve_blocks(variants: Mapping[str, Variant], outcome: Outcome, draw: Draw) -> list[page.Block]:
+    names = {} if outcome.departures else {name: variant.curve for name, variant in variants.items() if variant.curve}
+    curves = {name: reported.curve(curve) for name, curve in names.items()}
+    blocks: list[page.Block] = []
+    for name, result in outcome.results.items():
+        caption = f"{name}: training (running mean of the epoch) and validation."
+        if history.diverged(result).any():
+            caption += " What is not finite is not drawn."
+        if not np.isfinite(result.epoch_seconds).all():
+            caption += " Runs stopped at different epochs: the mean at an epoch is of those that went on until then."
+        if name in curves:
+            deviation, epoch = history.largest_deviation(result, curves[name], "val_accuracy")
+            off = f"; our validation accuracy is {deviation:.4f} off at most (epoch {epoch})" if epoch else ""
+            caption += f" Broken lines: as reported{off}."
+        figure = figures.history({name: result.history}, {name: curves[name]} if name in curves else None)
+        blocks.append(draw(figure, f"history_{name}", caption, f"loss and accuracy of {name} by epoch"))
+    return blocks
+
+
+def _rate_blocks(outcome: Outcome, draw: Draw) -> list[page.Block]:
+    """Where a learning rate was chosen: by what."""
+    blocks: list[page.Block] = []
+    for name, by_rate in outcome.searched.items():
+        rates = sorted(by_rate)
+        values = {"validation accuracy": np.stack([by_rate[rate].metrics["val_accuracy"] for rate in rates])}
+        figure = figures.sweep(rates, values, "learning rate", "validation accuracy")
+        chosen = outcome.results[name].runs[0].settings["learning_rate"]
+        caption = f"{name}: validation accuracy by learning rate; the best mean was chosen, {chosen:g}."
+        blocks.append(draw(figure, f"learning_rate_{name}", caption, caption))
+    return blocks
+
+
+def _prediction_blocks(outcome: Outcome, draw: Draw) -> list[page.Block]:
+    blocks: list[page.Block] = []
+    for name, result in outcome.results.items():
+        figure = predictions_figure(result, outcome.predictions[name], outcome.dataset)
+        said = "the first nine test images, predicted by the first seed's model as read from its checkpoint"
+        blocks.append(draw(figure, f"predictions_{name}", f"{name}: {said}{_if_diverged(result)}."))
+    return blocks
+
+
+def _sweep_blocks(
+    swept_settings: Sequence[str], variants: Sequence[str], results: Mapping[str, Result], draw: Draw
+) -> list[page.Block]:
+    """How sensitive validation is to one swept setting: what it may be chosen by, which test results are not."""
+    if len(swept_settings) != 1:
+        return []
+    (setting,) = swept_settings
+    words = setting.replace("_", " ")
+    blocks: list[page.Block] = [
+        page.Heading(f"Sensitivity to the {words}"),
+        page.Text("On validation examples, by which a setting may be chosen: test results must not choose."),
+    ]
+    swept = {
+        name: {
+            result.runs[0].settings[setting]: result
+            for label, result in results.items()
+            if label.split(" ")[0] == name and setting in result.runs[0].settings
+        }
+        for name in variants
+    }
+    points = sorted({value for by_value in swept.values() for value in by_value})
+    if len(points) < 2:
+        return []
+    for metric in ("val_accuracy", "val_loss"):
+        values = {
+            name: np.stack([by_value[point].metrics[metric] for point in points]) for name, by_value in swept.items()
+        }
+        label = metric.replace("val_", "validation ")
+        log_x = points[0] > 0 and points[-1] >= 10 * points[0]
+        figure = figures.sweep(points, values, words, label, log_x=log_x)
+        caption = f"{label.capitalize()} of the final weights by {words}, mean over the seeds."
+        blocks.append(draw(figure, f"sweep_{metric}", caption, f"{label} by {words}"))
+    return blocks
+
+
+def class_pictures(name: str, outcome: Outcome, draw: Draw) -> list[page.Block]:
+    """The confusion matrix of a variant's first seed on its test examples, and 25 of them with truth and prediction."""
+    image, label = nets.test_examples(outcome.results[name], outcome.dataset)
+    predicted, class_names = outcome.predictions[name], outcome.dataset.class_names
+    diverged = _if_diverged(outcome.results[name])
+    counts = np.zeros((len(class_names), len(class_names)), np.int64)
+    np.add.at(counts, (label, predicted), 1)
+    confusion = images.confusion(counts, class_names)
+    predictions = images.predictions(image, label, predicted, class_names, 5, 5)
+    return [
+        draw(
+            confusion,
+            f"confusion_{name}",
+            f"{name}: confusion matrix of the first seed over {len(label):,} test images{diverged}.",
+        ),
+        draw(predictions, f"test_images_{name}", f"{name}: 25 test images with truth and prediction{diverged}."),
+    ]
+
+
+def _if_diverged(result: Result) -> str:
+    """What to say beside pictures of the first seed where its network is not finite."""
+    return " (it diverged: what is shown is no prediction)" if history.diverged(result)[0] else ""
+
+
+def _seed_blocks(experiment: Experiment, outcome: Outcome, checked: Sequence[Checked], draw: Draw) -> list[page.Block]:
+    theirs = reported_beside(experiment.name, outcome)
+    blocks: list[page.Block] = [page.Heading("Seeds")]
+    for metric in ("test_accuracy", "test_loss"):
+        numbers = {name: theirs[name][metric] for name in outcome.results if metric in theirs.get(name, {})}
+        blocks.append(sections.seeds_picture(metric, outcome.results, draw, numbers))
+    return blocks + sections.difference_pictures(checked, outcome.results, draw)
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

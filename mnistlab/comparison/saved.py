@@ -1,0 +1,369 @@
+"""Runs read back from their folders, and compared with one another.
+
+>>> from pathlib import Path
+>>> a, b = read_run(Path("results/a")), read_run(Path("results/b"))  # doctest: +SKIP
+>>> compare_runs(a, b, "test_accuracy").verdict  # doctest: +SKIP
+'holds'
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from mnistlab import config, sealed
+from mnistlab.analysis import claims, history, stats
+from mnistlab.comparison import workdirs
+from mnistlab.config import TrainConfig
+from mnistlab.errors import UserError
+from mnistlab.training.epoch import Record
+from mnistlab.training.result import Result, Run, concatenate, select
+
+
+class RunFolder(NamedTuple):
+    """What a training experiment left in a folder."""
+
+    path: Path
+    seeds: tuple[int, ...]
+    variants: dict[str, Result]  # as history.metric and claims.check take them; without weights and wall times
+    config: dict[str, Any]  # config.json
+    summary: dict[str, Any]  # summary.json
+
+
+def read_run(path: Path | str) -> RunFolder:
+    """The run that an experiment left in the folder `path`: config.json, summary.json and history.csv.
+
+    Raises:
+      UserError: no run, none that trained, one that has not come to its end, a damaged file, or files of several runs.
+    """
+    path = Path(path)
+    settings = _read_json(path, "config.json", "give the folder of a run", COPY)
+    wrong = _misfit(settings, _SETTINGS)
+    if wrong:
+        raise UserError(f"{path} holds no run of training: in its config.json {wrong}; give another folder")
+    summary = read_summary(path)
+    wrong = _misfit(summary, _TRAINED)
+    if wrong:
+        raise UserError(f"{path / 'summary.json'} is of no run of training ({wrong}); give another folder")
+    curves = history.from_csv(path / "history.csv")
+    try:
+        seeds = tuple(settings["run"]["seeds"])
+        if not seeds or not summary["variants"]:
+            raise ValueError("no seeds, or no variants")
+        variants = {
+            label: _result(label, entry, settings["run"]["variants"], seeds, curves[label])
+            for label, entry in summary["variants"].items()
+        }
+    except (KeyError, IndexError, TypeError, ValueError, OverflowError) as error:
+        raise UserError(f"the files in {path} do not belong together ({error!r:.200}); {REPEAT}") from error
+    return RunFolder(path, seeds, variants, settings, summary)
+
+
+def read_summary(path: Path) -> dict[str, Any]:
+    """The summary.json that any experiment left in the folder `path`.
+
+    Raises:
+      UserError: there is none, it is damaged or lacks what every summary has, or what lies beside it is of another run.
+    """
+    unfinished = "its run has not come to its end; repeat its command, which resumes it"
+    summary = _read_json(path, "summary.json", unfinished, REPEAT)
+    wrong = _misfit(summary, _SUMMARY)
+    if wrong:
+        raise UserError(f"{path / 'summary.json'} is damaged ({wrong}); {REPEAT}")
+    if "digests" in summary:
+        for name, digest in workdirs.digests_beside(path).items():
+            if summary["digests"].get(name) != digest:
+                raise UserError(f"{name} in {path} is not what its summary.json was made of; {REPEAT}")
+    return summary
+
+
+REPEAT = "repeat its run's command, which keeps the checkpoints and writes history.csv and summary.json again"
+COPY = "put back a copy of it, or repeat the run in another --workdir"
+_NUMBER = (int, float, type(None))
+_METRIC = {"mean": _NUMBER, "ci95": [_NUMBER, _NUMBER], "n": int, "values": [_NUMBER]}
+_CLAIM = {"id": str, "text": str, "verdict": str, "metric": str, "left": str, "right": (str, int, float)}
+_SECONDS: dict[Any, Any] = {}
+_SECONDS[...] = (int, float, _SECONDS)  # of parts, of variants, of runs that were gathered
+_SUMMARY = {
+    "experiment": str,
+    "protocol": (str, list),
+    "data": (dict, list, type(None)),
+    "device": str,
+    "n_seeds": int,
+    "variants": {...: {"metrics": {...: _METRIC}}},
+    "claims": [_CLAIM | {"delta": _NUMBER, "ci95": ([_NUMBER, _NUMBER], type(None)), "comparison": dict}],
+    "seconds": _SECONDS,
+}
+"""What every summary has: types, (any of), [of each] or [first, second], {name: its value}, {...: every value}."""
+
+_SETTINGS = {"run": {"seeds": [int], "variants": {...: {"config": dict}}}}
+_TRAINED = {"protocol": str, "data": {"name": str, "limit_examples": (int, type(None))}}
+"""What config.json and summary.json of a run of training have beside it."""
+
+
+def _misfit(value: Any, shape: Any) -> str:
+    """What of a JSON value is not of `shape`, in words on one line; empty where all of it is.
+
+    >>> _misfit({"n": [1, "x"]}, {"n": [int]})
+    "n.1 is 'x'"
+    """
+    try:
+        return _misfit_at("", value, shape)
+    except RecursionError:
+        return "it is nested too deep"
+
+
+def _misfit_at(where: str, value: Any, shape: Any) -> str:
+    if isinstance(shape, dict):
+        if not isinstance(value, dict):
+            return f"{where or 'it'} is no object"
+        names = list(value) if ... in shape else list(shape)
+        missing = next((name for name in names if name not in value), None)
+        if missing is not None:
+            return f"{where}{'.' if where else ''}{missing} is missing"
+        strange = next((name for name in names if not _is_text(name, 200)), None)
+        if strange is not None:
+            return f"{where or 'it'} has the name {strange!r:.40}, which is not up to 200 printable characters"
+        parts = [(name, value[name], shape.get(name, shape.get(...))) for name in names]
+    elif isinstance(shape, list):
+        if not isinstance(value, list):
+            return f"{where} is no list"
+        if len(shape) not in (1, len(value)):
+            return f"{where} has {len(value)} items"
+        parts = [(str(number), item, shape[number % len(shape)]) for number, item in enumerate(value)]
+    elif isinstance(shape, tuple):
+        return "" if any(not _misfit_at(where, value, kind) for kind in shape) else f"{where} is {value!r:.40}"
+    else:
+        return "" if isinstance(value, shape) and _is_sound(value) else f"{where} is {value!r:.40}"
+    found = (_misfit_at(f"{where}.{name}".strip("."), item, kind) for name, item, kind in parts)
+    return next(filter(None, found), "")
+
+
+def _is_sound(value: Any) -> bool:
+    """Whether it can be shown and reckoned with: no text of many lines, no infinity."""
+    if isinstance(value, int | float):
+        return not isinstance(value, bool) and abs(value) <= stats.LARGEST
+    return not isinstance(value, str) or _is_text(value, 2000)
+
+
+def _is_text(value: str, most: int) -> bool:
+    return value.isprintable() and len(value) <= most
+
+
+def join_runs(runs: Sequence[RunFolder]) -> dict[str, Result]:
+    """The variants of runs that differ in their seeds alone, with all their seeds in increasing order.
+
+    Raises:
+      UserError: nothing to join, another experiment or configuration among them, or a seed that two hold.
+    """
+    if not runs:
+        raise UserError("no runs to join; expected at least one folder of a run")
+    first = runs[0]
+    for run in runs[1:]:
+        for what in ("experiment", "protocol", "variants", "sweep"):
+            if run.config["run"].get(what) != first.config["run"].get(what):
+                raise UserError(f"{run.path} and {first.path} differ in their {what}; only seeds may differ")
+        if _chosen(run) != _chosen(first):
+            raise UserError(
+                f"{run.path} and {first.path} hold other variants or chose other rates; only seeds may differ"
+            )
+    ordered = sorted(runs, key=lambda run: run.seeds)
+    seeds = [seed for run in ordered for seed in run.seeds]
+    twice = sorted({seed for seed in seeds if seeds.count(seed) > 1})
+    if twice:
+        raise UserError(f"seed {twice[0]} is in two of the runs; give each seed once")
+    return {name: _join([run.variants[name] for run in ordered]) for name in first.variants}
+
+
+def _chosen(run: RunFolder) -> dict[str, Any]:
+    return {name: entry.get("learning_rate") for name, entry in run.summary["variants"].items()}
+
+
+def _join(results: Sequence[Result]) -> Result:
+    """All runs in the order of their seeds, the histories as long as the longest."""
+    num_epochs = max(result.epoch_seconds.shape[1] for result in results)
+
+    def as_long(curve: np.ndarray) -> np.ndarray:
+        return np.pad(curve, ((0, 0), (0, num_epochs - curve.shape[1])), constant_values=np.nan)
+
+    whole = concatenate(
+        [
+            result._replace(
+                history={name: as_long(curve) for name, curve in result.history.items()},
+                epoch_seconds=as_long(result.epoch_seconds),
+            )
+            for result in results
+        ]
+    )
+    return select(whole, np.argsort([run.seed for run in whole.runs]).tolist())
+
+
+def choose_variant(run: RunFolder, name: str | None) -> str:
+    """`name`, or the only variant of the run.
+
+    Raises:
+      UserError: no such variant, or several and none named.
+    """
+    if name in run.variants:
+        return str(name)
+    if name is None and len(run.variants) == 1:
+        return next(iter(run.variants))
+    wrong = "has several variants; say which of" if name is None else f"has no variant {name!r}; expected one of"
+    raise UserError(f"{run.path} {wrong} {', '.join(run.variants)}")
+
+
+def compare_runs(
+    a: RunFolder,
+    b: RunFolder,
+    metric: str = "test_accuracy",
+    *,
+    variant_a: str | None = None,
+    variant_b: str | None = None,
+    direction: str = ">",
+) -> stats.Comparison:
+    """Measures and judges the one claim "A > B" (or "A < B") on two runs, paired by seed.
+
+    Args:
+      metric: a name that history.metric knows.
+      variant_a, variant_b: may be left out where a run has one variant.
+
+    Raises:
+      UserError: no such variant or metric, another direction, seeds that do not pair.
+    """
+    left = a.variants[choose_variant(a, variant_a)]
+    right = b.variants[choose_variant(b, variant_b)]
+    check_metric(left, metric)
+    check_metric(right, metric)
+    comparison = stats.compare(history.metric(left, metric), claims.paired(left, right, metric), direction=direction)
+    return stats.judge([comparison])[0]
+
+
+def pair_variants(
+    a: RunFolder, b: RunFolder, variant_a: str | None = None, variant_b: str | None = None
+) -> list[tuple[str, str]]:
+    """Which variants of two runs are compared: those named, else all that both have, else the only one of each.
+
+    Within one run, its two variants.
+
+    Raises:
+      UserError: no such variant, or it cannot be said which.
+    """
+    if variant_a is None and variant_b is None:
+        if a.path.resolve() == b.path.resolve():
+            if len(a.variants) == 2:
+                first, second = a.variants
+                return [(first, second)]
+            raise UserError(f"{a.path} is given twice: say which of its variants are meant: {', '.join(a.variants)}")
+        common = [(name, name) for name in a.variants if name in b.variants]
+        if common:
+            return common
+    return [(choose_variant(a, variant_a), choose_variant(b, variant_b))]
+
+
+def check_metric(result: Result, metric: str) -> None:
+    """Makes sure that history.metric knows `metric` and that the runs were trained long enough to have it.
+
+    Raises:
+      UserError: no such metric, or one of an epoch that no run has reached.
+    """
+    values = history.metric(result, metric)
+    if metric not in result.metrics and not np.isfinite(values).any():
+        raise UserError(f"no run has a finite {metric}; trained epochs: {result.epoch_seconds.shape[1]}")
+
+
+def differing_settings(a: RunFolder, variant_a: str, b: RunFolder, variant_b: str) -> list[tuple[str, Any, Any]]:
+    """(setting, in A, in B) for all that differs between two variants: config, data, device, versions, code."""
+    left, right = _settings(a, variant_a), _settings(b, variant_b)
+    return [(name, left.get(name), right.get(name)) for name in {**left, **right} if left.get(name) != right.get(name)]
+
+
+def _settings(run: RunFolder, variant: str) -> dict[str, Any]:
+    base = _base(variant, run.config["run"]["variants"])
+    own = {**run.config["run"]["variants"][base]["config"], **run.variants[variant].runs[0].settings}
+    names = ("data", "device", "matmul_precision", "xla_flags", "versions", "git_revision", "code_digest")
+    about = {name: run.config.get(name) for name in names}
+    return _flat({"experiment": run.summary.get("experiment"), "protocol": run.summary.get("protocol"), **own, **about})
+
+
+def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """A nested mapping as one, names joined by points.
+
+    >>> _flat({"optimizer": {"name": "adam"}, "loss": "sum"})
+    {'optimizer.name': 'adam', 'loss': 'sum'}
+    """
+    flat: dict[str, Any] = {}
+    for name, value in tree.items():
+        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {prefix + name: value}
+    return flat
+
+
+def _read_json(folder: Path, name: str, missing: str, advice: str) -> dict[str, Any]:
+    path = folder / name
+    try:
+        there = path.is_file()
+    except OSError as error:  # the name is too long, or a folder on the way is closed
+        raise UserError(f"cannot read {path}: {error.strerror}; {missing}") from error
+    if not there:
+        raise UserError(f"{folder} has no {name}: {missing}")
+    content = sealed.read(path, advice)
+    if not isinstance(content, dict):
+        raise UserError(f"{path} is damaged (it is no object); {advice}")
+    return content
+
+
+def _result(
+    label: str,
+    entry: Mapping[str, Any],
+    configs: Mapping[str, Any],
+    seeds: tuple[int, ...],
+    curves: history.Curves,
+) -> Result:
+    """A variant's Result; `label` is its name, or "dense learning_rate=0.001" in a sweep.
+
+    Raises:
+      ValueError: summary, history and seeds are not of one run.
+    """
+    base = _base(label, configs)
+    words = label.removeprefix(base).split()
+    settings = {name: float(value) for name, _, value in (word.partition("=") for word in words)}
+    metrics = {name: np.array(summary["values"], np.float64) for name, summary in entry["metrics"].items()}
+    wrong = [name for name, values in metrics.items() if len(values) != len(seeds)]
+    if wrong:
+        raise ValueError(f"{wrong[0]} of {label} has not one value for each of {len(seeds)} seeds")
+    if curves.seeds != seeds:
+        raise ValueError(f"history.csv has other seeds of {label} than config.json")
+    for name, values in _at_the_end(curves.values).items():
+        given = metrics.get(name, np.full(len(seeds), np.nan))  # of a diverged run there is none
+        if not np.allclose(values[np.isfinite(given)], given[np.isfinite(given)], rtol=1e-6, atol=0.0):
+            raise ValueError(f"{name} of {label} is another in history.csv than in summary.json")
+    return Result(
+        config=config.from_dict(TrainConfig, configs[base]["config"]),
+        runs=tuple(Run(seed, settings) for seed in seeds),
+        history={name: curves.values[name] for name in Record._fields},
+        metrics=metrics,
+        seconds={},
+        epoch_seconds=curves.values["seconds"],
+    )
+
+
+def _base(label: str, names: Iterable[str]) -> str:
+    """The variant of a label, which is its name, in a sweep with settings after it.
+
+    >>> _base("my net learning_rate=0.1", ["my", "my net"])
+    'my net'
+
+    Raises:
+      ValueError: it is of none of the variants.
+    """
+    found = [name for name in names if f"{label} ".startswith(f"{name} ")]
+    if not found:
+        raise ValueError(f"config.json has no variant {label!r:.100}")
+    return max(found, key=len)
+
+
+def _at_the_end(curves: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The metrics of a summary that a history knows as well, each float64 [seeds]."""
+    num_epochs = np.isfinite(curves["seconds"]).sum(axis=1)
+    last = {name: curves[name][np.arange(len(num_epochs)), num_epochs - 1] for name in ("train_loss", "train_accuracy")}
+    return last | {"num_epochs": num_epochs.astype(np.float64)}

@@ -1,0 +1,209 @@
+"""A comparison as data: variants, claims, two protocols, and what a caller may ask of it."""
+
+import dataclasses
+import difflib
+import math
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from mnistlab import config as configs
+from mnistlab.analysis import departures
+from mnistlab.analysis.claims import Checked, Claim
+from mnistlab.config import COUNT, AugmentConfig, Interval, TrainConfig, setting
+from mnistlab.data.datasets import IMAGE_SHAPE, Dataset
+from mnistlab.devices import mesh
+from mnistlab.errors import UserError
+from mnistlab.report import page
+from mnistlab.report.page import Draw
+from mnistlab.training import checks, optim
+from mnistlab.training.result import Result
+from mnistlab.training.step import Metric
+from mnistlab.training.trained import Trained
+
+PROTOCOLS = ("reported", "controlled")
+
+
+@dataclasses.dataclass(frozen=True)
+class Variant(TrainConfig):
+    """One row of a comparison: what is trained, and what is said of it."""
+
+    description: str = ""
+    curve: str | None = None  # the reported curve drawn behind ours, a file in source_numbers/
+    learning_rates: tuple[float, ...] = ()  # the one with the best mean validation accuracy is taken
+    by_default: bool = True  # else it runs only when named, or with variants=("all",)
+
+    @property
+    def config(self) -> TrainConfig:
+        """What is trained, without what is said of it."""
+        return TrainConfig(**{field.name: getattr(self, field.name) for field in dataclasses.fields(TrainConfig)})
+
+
+class Outcome(NamedTuple):
+    """What an experiment's own figures and tables are made of."""
+
+    results: dict[str, Result]  # variant -> runs; a swept variant once for each point of the grid
+    searched: dict[str, dict[float, Result]]  # variant -> learning rate -> runs, where one was chosen
+    trained: dict[str, Trained]  # as results, with the weights
+    dataset: Dataset
+    predictions: dict[str, np.ndarray]  # variant -> int [test examples], of the first seed
+    seconds: dict[str, dict[str, float]]  # trained variant -> wall seconds of compiling, training, evaluating
+    protocol: str
+    departures: tuple[str, ...] = ()  # in what the run departs from it; empty: it is the protocol
+
+
+class Findings(NamedTuple):
+    """What an experiment adds to what all show."""
+
+    blocks: Sequence[page.Block] = ()  # of the page
+    summary: Mapping[str, Any] = MappingProxyType({})  # entries of summary.json
+    claims: Sequence[Checked] = ()  # beside those about runs
+    metrics: Mapping[str, Mapping[str, np.ndarray]] = MappingProxyType({})  # variant -> name -> float64 [R]
+
+
+Extra = Callable[[Outcome, Draw], Findings]
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+    """A comparison of trained networks: two protocols, the claims, and what it shows beyond what all show."""
+
+    name: str
+    title: str = ""
+    source: str = ""
+    question: str = ""  # what is asked, in a sentence or two
+    quirks: str = ""  # what "reported" keeps of the source and "controlled" mends
+    reported: Mapping[str, Variant] = dataclasses.field(default_factory=dict)
+    controlled: Mapping[str, Variant] = dataclasses.field(default_factory=dict)
+    claims: tuple[Claim, ...] = ()
+    metrics: Mapping[str, Metric] = dataclasses.field(default_factory=dict)  # measured on the final weights
+    extra: Extra | None = None
+    data: Dataset | Callable[[], Dataset] | None = None  # in place of the dataset that the variants name
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """What a caller may ask of an experiment; None keeps the experiment's own value."""
+
+    workdir: Path
+    protocol: str = setting("reported", "As the source did it, or asked fairly.", choices=PROTOCOLS, flag="protocol")
+    num_seeds: int = setting(1, "How many seeds.", within=COUNT, flag="seeds")
+    first_seed: int = setting(0, "The first seed.", within=Interval(0, configs.MAX_SEED), flag="seed")
+    variants: tuple[str, ...] = setting(
+        (), "Which variants; 'all' adds those that run only when named.", flag="variants"
+    )
+    overrides: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # fields of TrainConfig and OptimConfig
+    sweep: Mapping[str, tuple[float, ...]] = dataclasses.field(default_factory=dict)
+    data_dir: Path | None = None
+    resume: bool = setting(True, "Continue what --workdir holds; --noresume replaces it.", flag="resume")
+    tensorboard: bool = setting(False, "Write TensorBoard events to <workdir>/tb.", flag="tensorboard")
+    debug_nans: bool = setting(
+        False,
+        "End at the first NaN or infinity and name its seed, step, layer and operation; status 1.",
+        flag="debug_nans",
+    )
+    population_size: int | None = setting(
+        None, "How many runs share a compiled program.", within=COUNT, flag="population_size"
+    )
+    num_devices: int | None = setting(
+        None, "How many devices of each process train; default all.", within=COUNT, flag="devices"
+    )
+    strategy: str = setting("auto", "How several devices share the work.", choices=mesh.STRATEGIES, flag="parallel")
+    stream_megabytes: int | None = setting(
+        None,
+        "Keep the dataset on disk and so much of it on the devices at a time; default: all, unless it is too large.",
+        within=Interval(1, math.inf),
+        flag="stream_megabytes",
+    )
+    command: str = ""  # how to repeat it
+
+
+def settled(experiment: Experiment, options: Options) -> Options:
+    """`options` with a protocol that the experiment has: one of the user's own has no reported one."""
+    has_it = experiment.reported if options.protocol == "reported" else experiment.controlled
+    other = "controlled" if options.protocol == "reported" else "reported"
+    return options if has_it or options.protocol not in PROTOCOLS else dataclasses.replace(options, protocol=other)
+
+
+def resolve(experiment: Experiment, options: Options) -> dict[str, Variant]:
+    """The variants to run, with the options' overrides in them.
+
+    Raises:
+      UserError: an unknown protocol, variant or setting, an impossible value, or two that contradict each other.
+    """
+    configs.check_fields(options)
+    _check_once(options)
+    _check_claims(experiment)
+    known = experiment.reported if options.protocol == "reported" else experiment.controlled
+    names = options.variants or tuple(name for name, variant in known.items() if variant.by_default)
+    names = tuple(known) if names == ("all",) else names
+    resolved = {}
+    for name in names:
+        if name not in known:
+            raise UserError(
+                f"unknown variant {name!r} (protocol {options.protocol}); expected some of {', '.join(known)}"
+            )
+        variant = override(known[name], options.overrides)
+        variant = dataclasses.replace(variant, metrics={**experiment.metrics, **variant.metrics})
+        if variant.program is not None and variant.augment != AugmentConfig():
+            raise UserError(f"variant {name} has a program of its own, which cannot augment; leave it or --augment out")
+        if "learning_rate" in options.overrides or "learning_rate" in options.sweep:
+            variant = dataclasses.replace(variant, learning_rates=())
+        checks.check_sweep(options.sweep, checks.check(variant, IMAGE_SHAPE), IMAGE_SHAPE)
+        resolved[name] = variant
+    return resolved
+
+
+def departures_of(experiment: Experiment, options: Options, variants: Mapping[str, Variant]) -> tuple[str, ...]:
+    """In what the resolved `variants` and the options depart from the protocol, in words."""
+    protocol = experiment.reported if options.protocol == "reported" else experiment.controlled
+    own, run = (
+        {name: departures.Setup(table[name].config, table[name].learning_rates) for name in variants}
+        for table in (protocol, variants)
+    )
+    return departures.between(own, run, options.sweep)
+
+
+def _check_claims(experiment: Experiment) -> None:
+    """Checks that every claim is about variants that there are, under one protocol or the other."""
+    known = [*experiment.reported, *experiment.controlled]
+    for claim in experiment.claims:
+        for name in (claim.left, claim.right):
+            if isinstance(name, str) and name not in known:
+                near = difflib.get_close_matches(name, known, 1)
+                advice = f"did you mean {near[0]}? " if near else ""
+                raise UserError(
+                    f"claim {claim.id} is about the variant {name!r}, which there is not; {advice}"
+                    f"expected one of {', '.join(dict.fromkeys(known))}"
+                )
+
+
+def _check_once(options: Options) -> None:
+    """Checks that no variant is named twice and no setting is both fixed and swept."""
+    for name in options.variants:
+        if options.variants.count(name) > 1:
+            raise UserError(f"variants names {name!r} twice; expected each once")
+    for name in options.sweep:
+        if name in options.overrides:
+            raise UserError(f"{name} is both fixed and swept; give --{name} or --sweep={name}=..., not both")
+
+
+def override(variant: Variant, overrides: Mapping[str, Any]) -> Variant:
+    """`variant` with fields of it or of its optimiser replaced; "convolution" is the form of the model's."""
+    settings = dict(overrides)
+    if "convolution" in settings:
+        options = dict(variant.model_options) | {"form": settings.pop("convolution")}
+        variant = dataclasses.replace(variant, model_options=tuple(options.items()))
+    if "optimizer" in settings:  # first: its defaults give way to the other overrides
+        variant = dataclasses.replace(variant, optimizer=optim.default_config(settings.pop("optimizer")))
+    for name, value in settings.items():
+        variant = configs.with_setting(variant, name, value)
+    return variant
+
+
+def sweep_of(variant: Variant, options: Options) -> dict[str, tuple[float, ...]]:
+    """The grid over which a variant is trained."""
+    return {**options.sweep, **({"learning_rate": variant.learning_rates} if variant.learning_rates else {})}

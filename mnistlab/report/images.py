@@ -1,0 +1,107 @@
+"""Figures of images and of classes: predictions, the confusion matrix, signed weights of pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from mnistlab.report.canvas import VERMILLION, WIDTH_INCHES, laid_out, new_figure, style
+
+if TYPE_CHECKING:
+    from mnistlab.report.canvas import Figure
+
+
+def predictions(
+    image: NDArray[np.uint8],
+    truth: ArrayLike,
+    predicted: ArrayLike | None,
+    class_names: Sequence[str],
+    rows: int,
+    columns: int,
+) -> Figure:
+    """The first rows x columns images, titled with truth and prediction; a wrong one is red, framed and marked ✗.
+
+    Args:
+      image: uint8 [n, H, W, C] with C 1 or 3.
+      truth: int [n].
+      predicted: int [n], or None for images that only show their label.
+    """
+    true_labels = np.asarray(truth)
+    labels = None if predicted is None else np.asarray(predicted)
+    n = min(rows * columns, len(image))
+    one_line = max(map(len, class_names)) <= 2 and columns <= 5
+    with style():
+        cell = min(1.42, WIDTH_INCHES / columns)
+        text_height = 0.22 if labels is None or one_line else 0.36
+        figure = new_figure(cell * columns, (cell * 0.86 + text_height) * rows)
+        grid = figure.subplots(rows, columns, squeeze=False).ravel()
+        for axes in grid[n:]:
+            axes.set_axis_off()
+        for k, axes in enumerate(grid[:n]):
+            pixels = image[k, ..., 0] if image.shape[-1] == 1 else image[k]
+            axes.imshow(pixels, cmap="gray_r", vmin=0, vmax=255, interpolation="none")
+            axes.set(xticks=[], yticks=[])
+            name = class_names[int(true_labels[k])]
+            wrong = labels is not None and labels[k] != true_labels[k]
+            text = name
+            if labels is not None:
+                gap = " " if one_line else "\n"
+                text = f"truth {name},{gap}predicted {class_names[int(labels[k])]}{' ✗' if wrong else ''}"
+            axes.set_title(text, fontsize=8, pad=3, color=VERMILLION if wrong else "black")
+            axes.spines[:].set(visible=True, color=VERMILLION if wrong else "#c8c8c8", linewidth=2.0 if wrong else 0.5)
+        return laid_out(figure)
+
+
+def confusion(counts: ArrayLike, class_names: Sequence[str]) -> Figure:
+    """Confusion matrix: int [k, k], row the truth, column the prediction; colour is the share of the true class."""
+    from matplotlib.colors import PowerNorm
+
+    table = np.asarray(counts)
+    share = table / np.maximum(table.sum(1, keepdims=True), 1)
+    with style():
+        size = max(3.6, 0.47 * len(class_names))
+        figure = new_figure(size + 1.6, size + 0.7)
+        axes = figure.subplots()
+        # The square root lets the few mistakes be seen beside the many right answers.
+        picture = axes.imshow(share, cmap="Blues", norm=PowerNorm(0.5, 0.0, 1.0), interpolation="none")
+        for (i, j), count in np.ndenumerate(table):
+            dark = share[i, j] > 0.35
+            color = "white" if dark else ("#9a9a9a" if count == 0 else "black")
+            axes.text(j, i, f"{int(count)}", ha="center", va="center", fontsize=8, color=color)
+        positions = range(len(class_names))
+        long = max(map(len, class_names)) > 3
+        axes.set_xticks(
+            positions, class_names, rotation=40 if long else 0, ha="right" if long else "center", rotation_mode="anchor"
+        )
+        axes.set_yticks(positions, class_names)
+        axes.set(xlabel="predicted class", ylabel="true class")
+        axes.tick_params(length=0)
+        axes.spines[:].set_visible(False)
+        bar = figure.colorbar(picture, ax=axes, shrink=0.8, aspect=25, ticks=[0.0, 0.01, 0.1, 0.25, 0.5, 1.0])
+        bar.ax.set_yticklabels(["0", "1 %", "10 %", "25 %", "50 %", "100 %"])
+        bar.set_label("share of the true class (square-root scale)")
+        bar.outline.set_visible(False)
+        return laid_out(figure)
+
+
+def signed(images: ArrayLike, titles: Sequence[str], label: str = "weight of the pixel") -> Figure:
+    """Signed images float [n, H, W] in a row, on one diverging colour scale symmetric about zero."""
+    arrays = np.asarray(images, np.float64)
+    columns = min(5, len(arrays))
+    rows = -(-len(arrays) // columns)
+    bound = float(np.abs(arrays).max()) or 1.0
+    with style():
+        figure = new_figure(WIDTH_INCHES * max(columns, 2) / 5 + 0.9, 1.6 * rows + 0.1)
+        grid = figure.subplots(rows, columns, squeeze=False)
+        for axes in grid.ravel()[len(arrays) :]:
+            axes.set_axis_off()
+        for axes, array, title in zip(grid.ravel(), arrays, titles, strict=False):
+            picture = axes.imshow(array, cmap="RdBu_r", vmin=-bound, vmax=bound, interpolation="none")
+            axes.set(xticks=[], yticks=[])
+            axes.set_title(title, fontsize=8)
+            axes.spines[:].set(visible=True, color="#c8c8c8", linewidth=0.5)
+        figure.colorbar(picture, ax=grid, shrink=0.9, aspect=20, label=label)
+        return laid_out(figure)

@@ -1,0 +1,154 @@
+"""Checked claims as blocks of a page: tables, sentences to quote, figures of the seeds and their differences."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from mnistlab.analysis import claims, history
+from mnistlab.analysis.claims import Checked
+from mnistlab.report import figures, page, text
+from mnistlab.report.page import Draw
+from mnistlab.training.result import Result
+
+
+def claims_table(checked: Sequence[Checked], departures: Sequence[str] = ()) -> page.Table:
+    """The claims with their verdicts, a row each; a run with `departures` from its protocol judges no source."""
+    rows = []
+    for item in checked:
+        c = item.comparison
+        who = "ours" if item.claim.ours else "source"
+        verdict = item.verdict.replace("A diverged", f"{item.claim.left} diverged")
+        verdict = verdict.replace("B diverged", f"{item.claim.right} diverged")
+        if c is None or c.n == 0:
+            rows.append(
+                (
+                    item.claim.id,
+                    item.claim.text,
+                    who,
+                    verdict,
+                    *(text.MISSING,) * 3,
+                    str(c.n) if c else text.MISSING,
+                )
+            )
+            continue
+        low, high = c.bca_interval
+        interval = text.format_interval(c.difference, low, high, signed=True)
+        p = text.format_p(c.p_holm) if np.isfinite(c.p_holm) else text.MISSING
+        rows.append((item.claim.id, item.claim.text, who, verdict, interval, p, f"{c.probability:.2f}", str(c.n)))
+    header = ("", "claim", "whose", "verdict", "difference [95 %]", "p (Holm)", "P(claim)", "n")
+    what = "What the claims say, asked of a changed run: it judges no source" if departures else "Claims, checked"
+    return page.Table(header, rows, f"{what}; runs are paired by seed")
+
+
+def diverged(results: Mapping[str, Result]) -> str:
+    """Which runs of which variants diverged, in words; empty where none did."""
+    found = []
+    for name, result in results.items():
+        seeds = [run.seed for run, bad in zip(result.runs, history.diverged(result), strict=True) if bad]
+        if seeds:
+            which = ", ".join(map(str, seeds[:8])) + (", ..." if len(seeds) > 8 else "")
+            found.append(f"{name} in {len(seeds)} of {len(result.runs)} runs (seed{'s' * (len(seeds) > 1)} {which})")
+    rule = "A network that is not finite is counted, and enters no mean, interval or test."
+    return f"Diverged: {'; '.join(found)}. {rule}" if found else ""
+
+
+def measured_table(checked: Sequence[Checked], caption: str) -> page.Table:
+    """The claims with their verdicts and what was measured in words, for those that no seeds answer."""
+    rows = [
+        (c.claim.id, c.claim.text, "ours" if c.claim.ours else "source", c.verdict, c.sentence.rpartition(": ")[2])
+        for c in checked
+    ]
+    return page.Table(("", "claim", "whose", "verdict", "measured"), rows, caption)
+
+
+def quotable(checked: Sequence[Checked], where: str) -> list[page.Block]:
+    """The claims as sentences to quote, which say `where` they were measured, and all the evidence."""
+    measured = [item for item in checked if item.comparison]
+    if not measured:
+        return []
+    sentences = [f"({item.claim.id}) {item.sentence}" for item in measured]
+    return [
+        page.Heading("To quote", 3),
+        page.Text("\n\n".join([f"Measured on {where}:", *sentences])),
+        page.Details("All the evidence", [evidence_table(measured)]),
+    ]
+
+
+def evidence_table(checked: Sequence[Checked]) -> page.Table:
+    """All that was measured on the claims, a column each."""
+    measured = [(item, item.comparison) for item in checked if item.comparison]
+    columns = []
+    for item, c in measured:
+        claim = item.claim
+        low, high = c.probability_interval
+        right = claim.right if isinstance(claim.right, str) else f"{claim.right:g}"
+        columns.append(
+            {
+                "metric": claim.metric.replace("_", " "),
+                "A": claim.left,
+                "B": right,
+                "claim": f"A {c.direction} B",
+                "pairs": str(c.n) + (f", {c.num_failed} diverged" if c.num_failed else ""),
+                "A: mean ± sd": text.format_mean_sd(c.mean_a, c.sd_a, c.n),
+                "B: mean ± sd": text.format_mean_sd(c.mean_b, c.sd_b, c.n),
+                "A − B [95 %, t]": text.format_interval(c.difference, *c.t_interval, signed=True),
+                "A − B [95 %, BCa]": text.format_interval(c.difference, *c.bca_interval, signed=True),
+                "sign-flip p": text.format_p(c.p),
+                "p (Holm)": text.format_p(c.p_holm),
+                f"P(A {c.direction} B) [95 %]": f"{c.probability:.2f} [{low:.2f}, {high:.2f}]",
+                "correlation of A and B": text.format_significant(c.correlation, 2),
+                "smallest resolvable difference": text.format_significant(c.smallest_resolvable, 2),
+                "verdict": item.verdict,
+            }
+        )
+    names = list(dict.fromkeys(name for column in columns for name in column))
+    rows = [(name, *(column.get(name, text.MISSING) for column in columns)) for name in names]
+    caption = (
+        "The evidence. Smallest resolvable: the true difference that so many pairs find four times in five, before Holm"
+    )
+    return page.Table(("", *(f"({item.claim.id})" for item, _ in measured)), rows, caption)
+
+
+def seeds_picture(
+    metric: str, results: Mapping[str, Result], draw: Draw, numbers: Mapping[str, float] | None = None
+) -> page.Picture:
+    """A metric of every seed, a dot each, with the reported `numbers` by variant."""
+    values = {name: history.metric(result, metric) for name, result in results.items()}
+    label = metric.replace("_", " ")
+    figure = figures.seeds(values, label, numbers)
+    caption = f"{label.capitalize()} of every seed, a dot each; below them the mean with its 95 % interval."
+    return draw(figure, f"seeds_{metric}", caption, f"{label} of every seed by variant")
+
+
+def difference_pictures(checked: Sequence[Checked], results: Mapping[str, Result], draw: Draw) -> list[page.Picture]:
+    """The paired differences behind the claims about two variants: a figure for each quantity, a row a claim."""
+    rows: dict[str, dict[str, np.ndarray]] = {}
+    intervals: dict[str, tuple[float, float]] = {}
+    for item in checked:
+        claim = item.claim
+        if item.comparison is None or not isinstance(claim.right, str):
+            continue
+        label = f"({claim.id}) {claim.left} − {claim.right}, {claim.metric.replace('_', ' ')}"
+        left, right = results[claim.left], results[claim.right]
+        difference = history.metric(left, claim.metric) - claims.paired(left, right, claim.metric)
+        rows.setdefault(_quantity(claim.metric), {})[label] = difference
+        intervals[label] = item.comparison.bca_interval
+    return [
+        draw(
+            figures.differences(differences, intervals, f"difference in {quantity}"),
+            f"differences_{quantity}",
+            f"Paired differences in {quantity}, a dot a seed; below them the mean with its BCa interval.",
+            f"paired differences in {quantity} by claim",
+        )
+        for quantity, differences in rows.items()
+    ]
+
+
+def _quantity(metric: str) -> str:
+    """What a metric is counted in, so that a figure has one unit.
+
+    >>> [_quantity(name) for name in ("val_accuracy@1 - val_accuracy@2", "overfitting_gap", "lowest_epoch:val_loss")]
+    ['accuracy', 'accuracy', 'epochs']
+    """
+    units = {"seconds": "seconds", "epoch": "epochs", "loss": "loss"}  # the first that the name speaks of
+    return next((unit for word, unit in units.items() if word in metric), "accuracy")

@@ -1,0 +1,161 @@
+"""Numbers as texts, and tables for the terminal and for Markdown."""
+
+import math
+import re
+from collections.abc import Sequence
+
+import numpy as np
+
+MISSING = "–"
+
+
+def _decimals(uncertainty: float) -> int:
+    """Decimals that show one digit of `uncertainty`, two where it starts with 1."""
+    if not math.isfinite(uncertainty) or uncertainty <= 0:
+        return 4
+    digit, exponent = f"{uncertainty:.1e}".split("e")
+    return max(0, (1 if digit.startswith("1") else 0) - int(exponent))
+
+
+def minus(text: str) -> str:
+    """`text` with the sign for minus in place of its hyphens."""
+    return text.replace("-", "−")
+
+
+def _fixed(value: float, decimals: int, sign: str = "") -> str:
+    """`value` with thousands separators and so many decimals; what would fill a line with digits gets an exponent."""
+    return f"{value:{sign},.{decimals}f}" if abs(value) < 1e12 else f"{value:{sign}.3g}"
+
+
+def format_value(metric: str, value: float | None) -> str:
+    """`value` as its metric is usually printed: counts whole, seconds to 3 digits, all else to 4 decimals.
+
+    >>> format_value("test_accuracy", 0.98664), format_value("params", 61706), format_value("train_seconds", 9.996)
+    ('0.9866', '61,706', '10.0')
+    """
+    if value is None or math.isnan(value):
+        return MISSING
+    if metric.endswith(("params", "parameters", "epoch", "epochs", "examples", "seeds", "steps")) and value == int(
+        value
+    ):
+        return minus(f"{int(value):,}")
+    if metric.endswith("seconds"):
+        return format_significant(value)
+    return minus(f"{value:.4f}" if abs(value) < 1e12 else _fixed(value, 4))
+
+
+def format_significant(value: float, digits: int = 3) -> str:
+    """`value` to `digits` significant digits, with thousands separators and no exponent down to 1e-4.
+
+    >>> format_significant(28565.83), format_significant(0.1385), format_significant(2.3e-7)
+    ('28,600', '0.139', '2.30e−07')
+    """
+    if not math.isfinite(value):
+        return MISSING if math.isnan(value) else minus(f"{value}")
+    exponent = int(f"{value:.{digits - 1}e}".split("e")[1]) if value else 0
+    if exponent < -4:
+        return minus(f"{value:.{digits - 1}e}")
+    return minus(_fixed(round(value, digits - 1 - exponent), max(0, digits - 1 - exponent)))
+
+
+def format_mean_sd(mean: float, sd: float, n: int) -> str:
+    """Mean and standard deviation over n seeds; the standard deviation decides the digits.
+
+    >>> format_mean_sd(0.98713, 0.00087, 8), format_mean_sd(0.98713, float("nan"), 1)
+    ('0.9871 ± 0.0009 (n=8)', '0.9871 (n=1)')
+    """
+    if n < 2 or not math.isfinite(sd):
+        return f"{format_value('', mean)} (n={n})"
+    decimals = _decimals(sd)
+    return minus(f"{_fixed(mean, decimals)} ± {_fixed(sd, decimals)} (n={n})")
+
+
+def format_interval(mean: float, low: float, high: float, *, signed: bool = False) -> str:
+    """Mean and interval; half the interval's width decides the digits; `signed` writes the + of a difference.
+
+    >>> format_interval(0.00891, 0.0081, 0.0097, signed=True), format_interval(0.98712, 0.98652, 0.98772)
+    ('+0.0089 [+0.0081, +0.0097]', '0.9871 [0.9865, 0.9877]')
+    """
+    if math.isnan(mean):
+        return MISSING
+    decimals = _decimals((high - low) / 2)
+    sign = "+" if signed else ""
+    middle = _fixed(mean, decimals, sign)
+    if not (math.isfinite(low) and math.isfinite(high)):
+        return minus(middle)
+    return minus(f"{middle} [{_fixed(low, decimals, sign)}, {_fixed(high, decimals, sign)}]")
+
+
+def format_p(p: float) -> str:
+    """A p-value: three decimals, or the bound it is under.
+
+    >>> format_p(0.0078), format_p(0.00002), format_p(1.0)
+    ('0.008', '< 0.001', '1.000')
+    """
+    if math.isnan(p):
+        return MISSING
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return MISSING
+    if isinstance(value, bool | np.bool_):
+        return "yes" if value else "no"
+    if isinstance(value, int | np.integer):
+        return minus(f"{int(value):,}")
+    if isinstance(value, float | np.floating):
+        number = float(value)
+        return MISSING if math.isnan(number) else minus(f"{number:,.0f}" if abs(number) >= 1e4 else f"{number:.4g}")
+    return str(value)
+
+
+_NUMBER = re.compile(r"(–|[<≤≥>~≈]?\s*[+−-]?[\[(]?\s*[+−-]?\d[\d,. ±eE+×n=()\[\]%−-]*(ms|s|x)?)(, \d+ not finite)?")
+
+
+def _numeric_columns(cells: Sequence[Sequence[str]], num_columns: int) -> list[bool]:
+    """Whether a column holds numbers only (and at least one)."""
+    columns = [[row[j] for row in cells if row[j] not in ("", MISSING)] for j in range(num_columns)]
+    return [bool(column) and all(_NUMBER.fullmatch(cell) for cell in column) for column in columns]
+
+
+def table_cells(header: Sequence[str], rows: Sequence[Sequence[object]]) -> tuple[list[list[str]], list[bool]]:
+    """A table's cells as texts, and for each column whether it holds numbers only."""
+    cells = [[_cell(value) for value in row] for row in rows]
+    for row in cells:
+        if len(row) != len(header):
+            raise ValueError(f"a table row has {len(row)} cells, its header has {len(header)}: {row}")
+    return cells, _numeric_columns(cells, len(header))
+
+
+def markdown_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """A table in Markdown; columns of numbers go right.
+
+    >>> print(markdown_table(("variant", "n"), [("dense", 8)]))
+    | variant | n |
+    | :-- | --: |
+    | dense | 8 |
+    """
+    cells, numeric = table_cells(header, rows)
+    rule = ["--:" if right else ":--" for right in numeric]
+    lines = [[cell.replace("|", "\\|") for cell in line] for line in (list(header), rule, *cells)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def text_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """A table for the terminal: two spaces between columns, columns of numbers to the right.
+
+    >>> print(text_table(["variant", "params"], [["lenet5", 61706], ["dense", 101770]]))
+    variant   params
+    -------  -------
+    lenet5    61,706
+    dense    101,770
+    """
+    cells, numeric = table_cells(header, rows)
+    widths = [max(len(row[j]) for row in [list(header), *cells]) for j in range(len(header))]
+
+    def line(row: Sequence[str]) -> str:
+        aligned = zip(row, widths, numeric, strict=True)
+        return "  ".join(cell.rjust(width) if right else cell.ljust(width) for cell, width, right in aligned).rstrip()
+
+    return "\n".join([line(header), "  ".join("-" * width for width in widths), *map(line, cells)])

@@ -1,0 +1,192 @@
+"""Where a run's first NaN or infinity came from: the seed, the epoch, the step, the layer, the operation, the line."""
+
+import functools
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import flax
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.extend import core
+
+from mnistlab.config import TrainConfig
+from mnistlab.data import batches
+from mnistlab.data.batches import Order, Pool
+from mnistlab.data.datasets import Dataset
+from mnistlab.training.callbacks import Callback, Epoch, Snapshot
+from mnistlab.training.finite import finite_runs
+from mnistlab.training.population import EVAL_BATCH_SIZE
+from mnistlab.training.result import Run
+from mnistlab.training.step import StepFunctions, TrainState
+
+LIBRARIES = tuple(str(Path(str(package.__file__)).parent) for package in (jax, flax, optax))
+CALLS = ("jit", "closed_call", "custom_jvp_call", "custom_vjp_call", "checkpoint")  # looked into
+
+
+class NanCheck(Callback):
+    """Ends the training at the first NaN or infinity and says what made it.
+
+    Before a checkpoint in the list of callbacks, it lets no diverged epoch be kept. Training is as without it, to the
+    bit: the run that diverged is repeated alone, from the epoch before, and its step taken operation by operation.
+    """
+
+    def __init__(self, config: TrainConfig, dataset: Dataset, steps: StepFunctions):
+        self.find = functools.partial(find, config, dataset, steps)
+        self.before: Any = None  # the carry before the epoch, copied: training takes it over
+
+    def on_start(self, runs: Sequence[Run], snapshot: Snapshot) -> None:
+        self.before = jax.tree.map(jnp.copy, snapshot.carry)
+
+    def on_epoch(self, epoch: Epoch) -> None:
+        """Raises FloatingPointError where a run diverged: one line that says which and where."""
+        carry = epoch.snapshot.carry
+        active = np.asarray(self.before.active)
+        bad = np.flatnonzero(active & ~finite_runs((carry.state, epoch.record)))
+        if len(bad):
+            state = jax.tree.map(lambda leaf: leaf[bad[0]], self.before.state)
+            place = self.find(epoch.runs[bad[0]], state, epoch.number)
+            raise FloatingPointError(f"{place}; {len(bad)} of {len(active)} runs diverged in this epoch")
+        self.before = jax.tree.map(jnp.copy, carry)
+
+
+def find(config: TrainConfig, dataset: Dataset, steps: StepFunctions, run: Run, state: TrainState, epoch: int) -> str:
+    """Repeats the `epoch` (from 1) of one run, from the `state` before it; where the first NaN or infinity was made."""
+    pool, state = jax.device_put((batches.make_pool(dataset), state), jax.local_devices()[0])
+    part = batches.split_parts(config, dataset, run.seed)
+    settings = "".join(f", {name} {value:g}" for name, value in run.settings.items())
+    where = f"seed {run.seed}{settings}, epoch {epoch}"
+    if not _finite(state):
+        return f"NaN or infinity: {where}, in what was kept of the epoch before; start again with --noresume"
+
+    def train_step(state: TrainState, pool: Pool, order: Order) -> Any:
+        return steps.train_step(state, batches.take(pool, order))
+
+    taken = jax.jit(train_step)
+    for number, order in enumerate(_steps(batches.epoch_order(part.train, config.batch_size, run.seed, epoch - 1))):
+        after, sums = taken(state, pool, order)
+        if not _finite((after, sums)):
+            return f"the first {first_nonfinite(train_step, state, pool, order)}: {where}, step {number + 1}"
+        state = after
+
+    def eval_step(state: TrainState, pool: Pool, order: Order, number: jax.Array) -> Any:
+        return steps.eval_step(state, batches.take(pool, order), number)
+
+    evaluated = jax.jit(eval_step)
+    for number, order in enumerate(_steps(batches.padded_order(part.val, EVAL_BATCH_SIZE))):
+        if not _finite(evaluated(state, pool, order, jnp.int32(number))):
+            made = first_nonfinite(eval_step, state, pool, order, jnp.int32(number))
+            return f"the first {made}: {where}, in validation"
+    return f"NaN or infinity: {where}; not found again when this run was repeated alone"
+
+
+def first_nonfinite(function: Callable[..., Any], *args: Any) -> str:
+    """Which operation of `function(*args)` made the first of the NaNs and infinities that reach its results.
+
+    What is masked away again, such as the -inf of an excluded logit, does not count.
+
+    >>> first_nonfinite(lambda x: jnp.log(x - 1) + 1, 1.0).rpartition(",")[0]
+    'infinity, made by log'
+    """
+    closed = jax.make_jaxpr(function)(*args)
+    made: list[_Made] = []
+    inputs = [_Value(leaf, None) for leaf in jax.tree.leaves(args)]
+    results = _evaluate(closed.jaxpr, closed.consts, inputs, made, "")
+    reached = [value.maker for value in results if not _finite(value.array)]
+    culprits: set[int] = set()
+    seen: set[int | None] = set()
+    while reached:
+        number = reached.pop()
+        if number is None or number in seen:
+            continue
+        seen.add(number)
+        sources = [value for value in made[number].inputs if not _finite(value.array)]
+        if sources:
+            reached += [value.maker for value in sources]
+        else:
+            culprits.add(number)
+    if not culprits:
+        return "NaN or infinity, in what the step began with"
+    culprit = made[min(culprits)]
+    kind = "NaN" if any(bool(jnp.isnan(array).any()) for array in culprit.outputs if _is_float(array)) else "infinity"
+    return f"{kind}, made by {_describe(culprit)}"
+
+
+class _Value(NamedTuple):
+    array: Any
+    maker: int | None  # number of the operation; None: an argument
+
+
+class _Made(NamedTuple):
+    equation: Any
+    scope: str
+    inputs: Sequence[_Value]
+    outputs: Sequence[Any]
+
+
+def _evaluate(jaxpr: Any, consts: Sequence[Any], args: Sequence[_Value], made: list[_Made], scope: str) -> list[_Value]:
+    """The results of a jaxpr, operation by operation, each noted in `made`."""
+    known: dict[Any, _Value] = dict(zip(jaxpr.constvars, (_Value(const, None) for const in consts), strict=True))
+    known |= dict(zip(jaxpr.invars, args, strict=True))
+
+    def read(variable: Any) -> _Value:
+        return _Value(variable.val, None) if isinstance(variable, core.Literal) else known[variable]
+
+    for equation in jaxpr.eqns:
+        inputs = [read(variable) for variable in equation.invars]
+        name = f"{scope}/{equation.source_info.name_stack}".strip("/")
+        inner = _inner(equation)
+        if inner is not None:
+            outputs = _evaluate(*inner, inputs, made, name)
+        else:
+            variables = [variable for variable in equation.invars if not isinstance(variable, core.Literal)]
+            alone = jaxpr.replace(constvars=(), invars=variables, outvars=equation.outvars, eqns=[equation])
+            arrays = jax.core.eval_jaxpr(alone, (), *(known[variable].array for variable in variables))
+            outputs = [_Value(array, len(made)) for array in arrays]
+            made.append(_Made(equation, name, inputs, arrays))
+        known |= dict(zip(equation.outvars, outputs, strict=True))
+    return [read(variable) for variable in jaxpr.outvars]
+
+
+def _inner(equation: Any) -> tuple[Any, Sequence[Any]] | None:
+    """The (jaxpr, constants) that a call calls; None for an operation."""
+    if equation.primitive.name not in CALLS:
+        return None
+    inner = equation.params.get("jaxpr", equation.params.get("call_jaxpr"))
+    return (inner.jaxpr, inner.consts) if isinstance(inner, core.ClosedJaxpr) else (inner, ())
+
+
+def _describe(made: _Made) -> str:
+    """The operation with its layer, direction and line.
+
+    A layer's name is what the model called it; a gradient's line is that of the layer's forward pass.
+    """
+    head, *rest = made.scope.split("/")
+    layer = ".".join(part for part in rest if part.isidentifier())
+    direction = "backward" if "transpose(" in head else "forward"
+    of = f" of layer {layer}, {direction}" if layer else f", {direction}" if "jvp(" in head else ""
+    line = _line(made.equation.source_info)
+    return f"{made.equation.primitive.name}{of}{', ' + line if line else ''}"
+
+
+def _line(source_info: Any) -> str:
+    """file:line of the innermost frame that is neither JAX's nor Flax' nor optax'."""
+    frames = source_info.traceback.frames if source_info.traceback else []
+    for frame in frames:
+        if not frame.file_name.startswith(LIBRARIES):
+            return f"{'/'.join(Path(frame.file_name).parts[-2:])}:{frame.line_num}"
+    return ""
+
+
+def _steps(order: Order) -> list[Order]:
+    return [Order(example, weight) for example, weight in zip(order.example, order.weight, strict=True)]
+
+
+def _is_float(leaf: Any) -> bool:
+    return jnp.issubdtype(leaf.dtype if hasattr(leaf, "dtype") else np.result_type(leaf), jnp.floating)
+
+
+def _finite(tree: Any) -> bool:
+    return all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves(tree) if _is_float(leaf))

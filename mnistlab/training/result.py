@@ -1,0 +1,52 @@
+"""What training leaves in numbers, without weights: the same trained just now and read back from a folder."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from mnistlab.config import TrainConfig
+
+
+class Run(NamedTuple):
+    """One member of a population: a seed and the settings in which it differs from the config."""
+
+    seed: int
+    settings: dict[str, float]
+
+
+class Result(NamedTuple):
+    """The numbers of R runs of one config, the runs on the first axis of every array."""
+
+    config: TrainConfig  # its dataset is the name of the one that was given
+    runs: tuple[Run, ...]
+    history: dict[str, np.ndarray]  # epoch.Record's fields, float32 [R, E]; NaN after a run has stopped
+    metrics: dict[str, np.ndarray]  # float64 [R]; see trained.final_metrics
+    seconds: dict[str, float]  # compile_seconds, train_seconds, evaluate_seconds: wall time of all populations
+    epoch_seconds: np.ndarray  # float64 [R, E]: wall seconds of the epoch divided by the runs trained in it
+    fingerprint: str = ""  # of the dataset that was given
+
+
+def select(result: Result, numbers: Sequence[int]) -> Result:
+    """The runs of a result at `numbers`."""
+    index = np.asarray(numbers, np.int64)
+    return result._replace(
+        runs=tuple(result.runs[number] for number in numbers),
+        history={name: values[index] for name, values in result.history.items()},
+        metrics={name: values[index] for name, values in result.metrics.items()},
+        epoch_seconds=result.epoch_seconds[index],
+    )
+
+
+def concatenate(results: Sequence[Result]) -> Result:
+    """The runs of all `results`, which share a config, one after the other; seconds are added."""
+    first = results[0]
+    return Result(
+        first.config,
+        tuple(run for result in results for run in result.runs),
+        {name: np.concatenate([result.history[name] for result in results]) for name in first.history},
+        {name: np.concatenate([result.metrics[name] for result in results]) for name in first.metrics},
+        {name: sum(result.seconds[name] for result in results) for name in first.seconds},
+        np.concatenate([result.epoch_seconds for result in results]),
+        first.fingerprint,
+    )

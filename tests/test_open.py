@@ -1,0 +1,262 @@
+"""A user's own model, data, optimiser, loss, metric and claim through the public interface alone."""
+
+import dataclasses
+import json
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import linen as nn
+
+import mnistlab
+from mnistlab import Claim, Variant
+from mnistlab.errors import UserError
+
+ROOT = Path(__file__).parents[1]
+
+
+class Net(nn.Module):
+    width: int
+
+    @nn.compact
+    def __call__(self, image):
+        return nn.Dense(3)(nn.relu(nn.Dense(self.width)(image.reshape(len(image), -1))))
+
+
+def hinge(logits, label):
+    right = jnp.take_along_axis(logits, label[:, None], 1)
+    return jnp.maximum(0, 1 + logits - right).sum(1) - 1
+
+
+def top2(logits, label):
+    return (jnp.argsort(logits, axis=1)[:, -2:] == label[:, None]).any(1).astype(jnp.float32)
+
+
+def blobs(num_examples, seed):
+    centre = np.random.default_rng(0).integers(60, 196, (3, 6, 6, 3))
+    rng = np.random.default_rng(seed)
+    label = rng.integers(0, 3, num_examples)
+    return np.clip(centre[label] + rng.normal(0, 90, (num_examples, 6, 6, 3)), 0, 255).astype(np.uint8), label
+
+
+TX = optax.chain(optax.clip_by_global_norm(1.0), optax.lion(optax.cosine_decay_schedule(3e-3, 30)))
+NARROW = Variant(Net(1), optimizer=TX, loss=hinge, batch_size=50, num_epochs=2, split="own")
+WIDE = dataclasses.replace(NARROW, model=Net(16))
+CLAIM = Claim("a", "wider is more accurate", "test_accuracy", "wide", ">", "narrow")
+
+
+@pytest.fixture(scope="module")
+def data():
+    return mnistlab.from_arrays(blobs(300, 1), blobs(200, 2), blobs(100, 3), name="blobs")
+
+
+@pytest.fixture(scope="module")
+def folder(data, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("own")
+    variants = {"narrow": NARROW, "wide": WIDE}
+    keywords = {"data": data, "claims": [CLAIM], "metrics": {"top2": top2}, "workdir": folder}
+    mnistlab.compare(variants, seeds=2, **keywords)
+    before = (folder / "history.csv").read_text().splitlines()
+    summary = mnistlab.compare(variants, seeds=3, **keywords)
+    after = (folder / "history.csv").read_text().splitlines()
+    assert {line.rpartition(",")[0] for line in before} <= {line.rpartition(",")[0] for line in after}
+    return folder, summary
+
+
+def test_it_leaves_what_a_comparison_of_the_sources_leaves(folder):
+    path, summary = folder
+    assert {"config.json", "summary.json", "history.csv", "report.html", "checkpoints", "figures"} <= {
+        each.name for each in path.iterdir()
+    }
+    assert summary == json.loads((path / "summary.json").read_text())
+    assert summary["data"]["name"] == "blobs" and summary["n_seeds"] == 3
+    assert summary["claims"][0]["n"] == 3
+    run = mnistlab.read_run(path)
+    assert run.seeds == (0, 1, 2)
+    np.testing.assert_array_equal(
+        run.variants["wide"].metrics["test_top2"], summary["variants"]["wide"]["metrics"]["test_top2"]["values"]
+    )
+
+
+def test_a_network_read_back_predicts_what_its_metrics_say(folder, data):
+    path, summary = folder
+    run = mnistlab.read_run(path)
+    for seed in range(3):
+        probability = mnistlab.predict(run, "wide", data.test.image, seed=seed)
+        np.testing.assert_allclose(probability.sum(axis=1), 1, rtol=1e-5)
+        accuracy = (probability.argmax(axis=1) == data.test.label).mean()
+        metrics = summary["variants"]["wide"]["metrics"]
+        assert accuracy == pytest.approx(metrics["test_accuracy"]["values"][seed], abs=1e-6)
+        second = np.argsort(probability, axis=1)[:, -2:] == data.test.label[:, None]
+        assert second.any(axis=1).mean() == pytest.approx(metrics["test_top2"]["values"][seed], abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    "change, named",
+    [
+        ({"model": Net(17)}, "program"),
+        ({"loss": lambda logits, label: 2 * hinge(logits, label)}, "program"),
+        ({"optimizer": optax.sgd(0.1)}, "program"),
+        ({"num_epochs": 3}, "epochs 2 -> 3"),
+    ],
+)
+def test_another_network_loss_or_optimiser_is_another_run(folder, data, change, named):
+    path, _ = folder
+    changed = {"narrow": NARROW, "wide": dataclasses.replace(WIDE, **change)}
+    with pytest.raises(UserError, match=f"another run .*{named}"):
+        mnistlab.compare(changed, data=data, claims=[CLAIM], metrics={"top2": top2}, seeds=3, workdir=path)
+
+
+@pytest.mark.parametrize(
+    "change, named",
+    [
+        ({"loss": lambda logits, label: logits.sum()}, "loss gives .* expected one number per example"),
+        ({"model": nn.Dense(3)}, "expected logits"),
+        ({"patience_epochs": 2, "split": "own"}, None),
+        ({"learning_rates": (0.1, 0.2)}, "learning_rate cannot be swept"),
+    ],
+)
+def test_what_cannot_work_is_one_line(data, tmp_path, change, named):
+    variants = {"wide": dataclasses.replace(WIDE, num_epochs=1, **change)}
+    if named is None:
+        assert mnistlab.compare(variants, data=data, workdir=tmp_path)["variants"]
+        return
+    with pytest.raises(UserError, match=named) as raised:
+        mnistlab.compare(variants, data=data, workdir=tmp_path)
+    assert "\n" not in str(raised.value)
+
+
+def test_labels_beyond_the_logits_and_a_claim_on_no_variant_are_one_line(data, tmp_path):
+    image, label = blobs(60, 4)
+    wrong = mnistlab.from_arrays((image, label + 1), (image, label), name="wrong")
+    with pytest.raises(UserError, match="3 logits"):
+        mnistlab.compare({"wide": WIDE}, data=wrong, workdir=tmp_path / "labels")
+    claim = dataclasses.replace(CLAIM, right="narow")
+    with pytest.raises(UserError, match=r"claim a .*narow.* did you mean narrow"):
+        mnistlab.compare({"narrow": NARROW, "wide": WIDE}, data=data, claims=[claim], workdir=tmp_path / "claim")
+
+
+def test_without_validation_examples_the_last_epoch_is_the_best(tmp_path):
+    data = mnistlab.from_arrays(blobs(100, 1), blobs(50, 2), name="no validation")
+    summary = mnistlab.compare({"wide": WIDE}, data=data, workdir=tmp_path)
+    metrics = summary["variants"]["wide"]["metrics"]
+    assert metrics["val_accuracy"]["values"] == [None] and metrics["best_epoch"]["values"] == [2.0]
+    assert metrics["test_accuracy"]["n"] == 1
+    run = mnistlab.read_run(tmp_path)
+    last, best = (mnistlab.predict(run, "wide", data.test.image, which=which) for which in ("last", "best"))
+    np.testing.assert_array_equal(last, best)
+
+
+def test_a_sweep_of_an_optimiser_of_ones_own(data, tmp_path):
+    tx = optax.inject_hyperparams(optax.sgd)(learning_rate=0.1)
+    variant = Variant(Net(4), optimizer=tx, batch_size=50, num_epochs=1, split="own")
+    summary = mnistlab.compare({"net": variant}, data=data, workdir=tmp_path, sweep={"learning_rate": (1e-9, 0.1)})
+    still, moving = (summary["variants"][f"net learning_rate={rate!r}"]["metrics"] for rate in (1e-9, 0.1))
+    assert moving["train_loss"]["mean"] < still["train_loss"]["mean"]
+
+
+def test_a_transformation_that_looks_at_the_loss(data, tmp_path):
+    tx = optax.chain(optax.sgd(0.01), optax.contrib.reduce_on_plateau(patience=1))
+    variant = Variant(Net(4), optimizer=tx, batch_size=50, num_epochs=1, split="own")
+    assert mnistlab.compare({"net": variant}, data=data, workdir=tmp_path)["variants"]["net"]["metrics"]
+
+
+def test_pictures_in_folders(tmp_path):
+    from PIL import Image
+
+    for part, count in (("train", 8), ("test", 4)):
+        for name, value in (("dark", 10), ("light", 240)):
+            (tmp_path / part / name).mkdir(parents=True)
+            for number in range(count):
+                Image.new("L", (40, 30), value).save(tmp_path / part / name / f"{number}.png")
+    data = mnistlab.from_folder(tmp_path, image_shape=(8, 8, 1))
+    assert data.class_names == ("dark", "light") and data.train.image.shape == (16, 8, 8, 1)
+    assert data.test.label.tolist() == [0] * 4 + [1] * 4
+    (tmp_path / "test" / "dark" / "notes.txt").write_text("no picture")
+    with pytest.raises(UserError, match="no picture"):
+        mnistlab.from_folder(tmp_path)
+
+
+COMPARISON = """
+    import numpy as np
+    from flax import linen as nn
+    from mnistlab import Claim, Experiment, Variant, from_arrays
+
+    class Net(nn.Module):
+        width: int
+
+        @nn.compact
+        def __call__(self, image):
+            return nn.Dense(2)(nn.relu(nn.Dense(self.width)(image.reshape(len(image), -1))))
+
+    def data():
+        rng = np.random.default_rng(0)
+        label = rng.integers(0, 2, 200)
+        image = (rng.integers(0, 100, (200, 4, 4)) + 100 * label[:, None, None]).astype(np.uint8)
+        return from_arrays((image[:150], label[:150]), (image[150:], label[150:]), name="dark and light")
+
+    EXPERIMENT = Experiment(
+        name="mine",
+        title="Narrow against wide",
+        controlled={f"net_{w}": Variant(Net(w), split="own", batch_size=50, num_epochs=2) for w in (1, 8)},
+        claims=(Claim("a", "wider is better", "test_accuracy", "net_8", ">", "net_1"),),
+        data=data,
+    )
+"""
+
+
+def test_a_file_of_ones_own_runs_through_the_command_line(tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text(textwrap.dedent(COMPARISON))
+
+    def run(*flags):
+        command = [sys.executable, "-m", "experiments.cli.main", "run", str(path), *flags, "--progress=none"]
+        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+
+    done = run("--seeds=2", "--learning_rate=0.01", f"--workdir={tmp_path / 'w'}")
+    assert done.returncode == 0, done.stderr
+    summary = json.loads((tmp_path / "w" / "summary.json").read_text())
+    assert summary["n_seeds"] == 2 and summary["data"]["name"] == "dark and light"
+    refused = run("--variants=net_9", f"--workdir={tmp_path / 'w'}")
+    assert refused.returncode == 2 and "net_9" in refused.stderr and "net_8" in refused.stderr
+
+
+def test_statistics_need_neither_jax_nor_flax():
+    code = (
+        "import sys, mnistlab; mnistlab.stats.compare; print([m for m in ('jax', 'flax', 'optax') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.stdout.strip() == "[]", done.stderr
+
+
+def test_every_public_name_is_there_and_has_a_docstring():
+    for name in mnistlab.__all__:
+        assert getattr(mnistlab, name).__doc__, name
+    assert set(mnistlab.__all__) <= set(dir(mnistlab)) and mnistlab.__version__
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = mnistlab.nothing
+
+
+def test_the_same_program_has_the_same_digest_in_every_process(data, tmp_path):
+    del data
+    code = f"""
+        import jax, numpy as np, sys
+        sys.path.insert(0, {str(ROOT / "tests")!r})
+        import test_open
+        from mnistlab.comparison import run
+        data = test_open.mnistlab.from_arrays(test_open.blobs(20, 1), test_open.blobs(20, 2))
+        print(run._program_digest(test_open.WIDE, data))
+    """
+    found = {
+        subprocess.run(
+            [sys.executable, "-c", textwrap.dedent(code)], cwd=ROOT, capture_output=True, text=True, check=True
+        ).stdout
+        for _ in range(2)
+    }
+    assert len(found) == 1 and jax is not None

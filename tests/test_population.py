@@ -1,0 +1,50 @@
+"""How many runs share a program."""
+
+import pytest
+
+from mnistlab.training import sizing
+from mnistlab.training.result import Run
+
+
+def test_crowds_that_differ_have_different_names():
+    names = {sizing.population_name([Run(0, {"learning_rate": rate})]) for rate in (0.12345678, 0.12345679)}
+    assert len(names) == 2
+
+
+@pytest.mark.parametrize(
+    "num_runs, run_bytes, free_bytes, most, expected",
+    [
+        pytest.param(20, 0, None, None, 20, id="nothing limits"),
+        pytest.param(8, 0, None, 8, 8, id="as many as there may be"),
+        pytest.param(32, 0, None, 8, 8, id="four crowds of eight"),
+        pytest.param(10, 0, None, 8, 5, id="two of five, not eight and two"),
+        pytest.param(9, 0, None, 8, 5, id="five and four"),
+        pytest.param(8, 5_000, 22_000, 8, 3, id="0.7 * 22 / 5 = 3.08"),
+        pytest.param(8, 5_000, 14_300, 8, 2, id="0.7 * 14.3 / 5 = 2.002"),
+        pytest.param(7, 1_000, 6_000, None, 4, id="0.7 * 6 = 4.2: four and three"),
+        pytest.param(8, 5_000, 100, 8, 1, id="not even one: try it"),
+        pytest.param(8, 5_000, 0, 8, 1, id="no memory at all"),
+        pytest.param(1, 1, 10**12, 8, 1, id="one run"),
+    ],
+)
+def test_crowds_fit_into_memory(num_runs, run_bytes, free_bytes, most, expected):
+    assert sizing.fitting_size(num_runs, run_bytes, free_bytes, most) == expected
+
+
+class Device:
+    def __init__(self, platform, stats):
+        self.platform, self.stats = platform, stats
+
+    def memory_stats(self):
+        return self.stats
+
+
+def test_free_memory_is_what_the_device_or_else_the_host_says(tmp_path):
+    meminfo = tmp_path / "meminfo"
+    meminfo.write_text("MemTotal:       16000 kB\nMemFree:         1000 kB\nMemAvailable:    3000 kB\n")
+    assert sizing.free_memory(Device("gpu", {"bytes_limit": 1000, "bytes_in_use": 300}), meminfo) == 700
+    assert sizing.free_memory(Device("cpu", None), meminfo) == 3000 * 1024
+    assert sizing.free_memory(Device("tpu", None), meminfo) is None  # the host's memory is not its
+    assert sizing.free_memory(Device("cpu", None), tmp_path / "missing") is None
+    meminfo.write_text("MemTotal:       16000 kB\n")
+    assert sizing.free_memory(Device("cpu", None), meminfo) is None

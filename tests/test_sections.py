@@ -1,0 +1,66 @@
+"""The blocks that every page is made of."""
+
+import numpy as np
+from run_folders import result_of
+
+from mnistlab.analysis import claims
+from mnistlab.analysis.claims import Claim
+from mnistlab.report import page, sections, text
+
+SEEDS = range(8)
+RESULTS = {
+    name: result_of(0.9 + shift + 0.01 * np.random.default_rng(0).standard_normal(8), SEEDS)
+    for name, shift in (("high", 0.02), ("low", 0.0))
+}
+CHECKED = claims.check(
+    [
+        Claim("a", "", "test_accuracy", "high", ">", "low"),
+        Claim("b", "", "overfitting_gap", "high", ">", "low"),
+        Claim("c", "", "val_loss@2", "high", "<", "low"),
+        Claim("d", "", "test_accuracy", "high", ">", 0.5),
+        Claim("e", "", "test_accuracy", "high", ">", "never run"),
+    ],
+    RESULTS,
+)
+
+
+def picture(figure, name, caption, alt=None):
+    return page.Picture(figure, caption, name)
+
+
+def test_paired_differences_of_every_claim_on_two_variants_in_a_figure_a_quantity():
+    drawn = sections.difference_pictures(CHECKED, RESULTS, picture)
+    rows = {block.alt: [label.get_text() for label in block.figure.axes[0].get_yticklabels()] for block in drawn}
+    assert list(rows) == ["differences_accuracy", "differences_loss"]
+    accuracy, loss = rows.values()
+    assert [label[:3] for label in accuracy] == ["(a)", "(b)"] and [label[:3] for label in loss] == ["(c)"]
+
+
+def test_the_evidence_of_the_claims_that_were_measured():
+    table = sections.evidence_table(CHECKED)
+    assert table.header == ("", "(a)", "(b)", "(c)", "(d)")
+    rows = {row[0]: row[1:] for row in table.rows}
+    assert rows["verdict"][0] == "holds" and rows["B"][3] == "0.5" and rows["pairs"] == ("8",) * 4
+    assert rows["A − B [95 %, t]"][0].startswith("+0.02")
+    assert rows["P(A < B) [95 %]"][2].startswith("0.50") and rows["P(A < B) [95 %]"][0] == text.MISSING
+
+
+def test_runs_that_diverged_are_named():
+    assert sections.diverged(RESULTS) == ""
+    values = np.where(np.arange(8) % 4 == 1, np.nan, 0.9)
+    said = sections.diverged(RESULTS | {"third": result_of(values, SEEDS)})
+    assert said.startswith("Diverged: third in 2 of 8 runs (seeds 1, 5).")
+
+
+def test_the_table_of_a_claim_on_runs_that_all_diverged_names_them_and_has_no_numbers():
+    results = RESULTS | {"low": result_of(np.full(8, np.nan), SEEDS)}
+    table = sections.claims_table(claims.check([Claim("a", "", "test_accuracy", "high", ">", "low")], results))
+    (row,) = table.rows
+    assert row[3] == "not resolved (n too small; low diverged in 8 of 8 seeds)"
+    assert row[4:] == (*[text.MISSING] * 3, "0")
+
+
+def test_sentences_to_quote_say_where_they_come_from():
+    _, said, _ = sections.quotable(CHECKED, "mnist, 8 seeds")
+    assert said.text.startswith("Measured on mnist, 8 seeds:") and said.text.count("(95 % BCa interval") == 4
+    assert sections.quotable(CHECKED[-1:], "mnist") == []
