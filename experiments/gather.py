@@ -74,8 +74,9 @@ def _write(
     protocol = departures.protocol_words(first.summary["protocol"], departed)
     where = f"{first.summary['data']['name']}, {protocol}, {len(seeds)} seeds"
     notices = [departures.notice(departed)] if departed else []
+    notices += [diverged] if (diverged := sections.diverged(results)) else []
     blocks: list[page.Block] = [
-        *(page.Text(line, notice=True) for line in (*notices, *sections.diverged_lines(results))),
+        *(page.Text(line, notice=True) for line in notices),
         page.Text(f"{len(found)} runs of {len(seeds)} seeds, joined from `{first.path.parent}`."),
         page.Heading("Claims"),
         sections.claims_table(checked, departed),

@@ -86,31 +86,23 @@ def _read(path: Path) -> dict[str, Any] | None:
 def _write(folder: Path, summaries: Mapping[tuple[str, str], dict[str, Any]], failures: list[str]) -> None:
     departed = {key: found for key, summary in summaries.items() if (found := departures.of_summary(summary))}
     tables, forest = _values({key: summary for key, summary in summaries.items() if key not in departed})
-    tables += _changed_table({key: summaries[key] for key in departed}, departed)
+    changed = _changed_table({key: summaries[key] for key in departed}, departed)
     verdicts = _verdicts(summaries, departed)
     seconds = [
         (name, protocol, summary["n_seeds"], f"{_seconds(summary):.0f}", summary["device"])
         for (name, protocol), summary in summaries.items()
     ]
     blocks = _notices(len(summaries), len(departed), failures)
+    blocks += _beside_reported(folder, tables, forest) if tables else []
+    blocks += [page.Heading("Changed runs"), *changed] if changed else []
     blocks += [
-        page.Text(
-            "`inside`: the source's one number lies in the 95 % prediction interval of a single run of ours (Student's t)."
-        ),
-        page.Heading("Reported and ours"),
-        *tables,
         page.Heading("Claims"),
         verdicts,
         page.Heading("Time"),
         page.Table(("experiment", "protocol", "seeds", "wall time, s", "device"), seconds, "What each run took"),
     ]
-    for metric, rows in forest.items():
-        if rows:
-            label = metric.replace("_", " ")
-            svg, _ = canvas.save_figure(figures.forest(rows, label), folder / "figures", f"forest_{metric}")
-            blocks.insert(-4, page.Picture(svg, f"Reported and ours: {label}.", f"{label}, reported and ours"))
     markdown = []
-    for table in (*tables, verdicts):
+    for table in (*tables, *changed, verdicts):
         print(f"\n{table.caption}\n{text.text_table(table.header, table.rows)}")
         markdown.append(f"{table.caption}\n\n{text.markdown_table(table.header, table.rows)}\n")
     files.write_atomic(folder / "scoreboard.md", "\n".join(markdown))
@@ -135,6 +127,22 @@ def _write(folder: Path, summaries: Mapping[tuple[str, str], dict[str, Any]], fa
     print(f"\nreport: {folder / 'report.html'}")
     if failures:
         raise UserError("; ".join(failures))
+
+
+def _beside_reported(
+    folder: Path, tables: Sequence[page.Table], forest: Mapping[str, Sequence[figures.ForestRow]]
+) -> list[page.Block]:
+    """Tables and figures of the runs that were made as the sources' were."""
+    inside = (
+        "`inside`: the source's one number lies in the 95 % prediction interval of a single run of ours (Student's t)."
+    )
+    blocks: list[page.Block] = [page.Text(inside), page.Heading("Reported and ours"), *tables]
+    for metric, rows in forest.items():
+        if rows:
+            label = metric.replace("_", " ")
+            svg, _ = canvas.save_figure(figures.forest(rows, label), folder / "figures", f"forest_{metric}")
+            blocks.append(page.Picture(svg, f"Reported and ours: {label}.", f"{label}, reported and ours"))
+    return blocks
 
 
 def _notices(num_runs: int, num_departed: int, failures: Sequence[str]) -> list[page.Block]:

@@ -113,6 +113,15 @@ def test_an_epoch_that_was_not_trained_is_not_measured():
     assert outcome(">", 0.5, metric="val_accuracy@3") == "not measured"
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("keywords", [{}, {"tolerance": 0.1}])
+def test_a_claim_on_epochs_of_runs_that_all_diverged_says_so(keywords):
+    results = {"low": result_of(np.full(4, np.nan))}
+    direction = "about" if keywords else ">"
+    (checked,) = claims.check([claim(direction, 0.5, "low", "val_accuracy@1", **keywords)], results)
+    assert checked.verdict == "not resolved (n too small; A diverged in 4 of 4 seeds)"
+
+
 def test_a_diverged_seed_is_said():
     accuracy = 0.95 + NOISE
     accuracy[3] = np.nan

@@ -20,6 +20,7 @@ from run_folders import result_of, write_run
 
 from experiments import common, lenet_vs_dense, power, scoreboard
 from mnistlab import config, sealed
+from mnistlab.analysis import departures
 from mnistlab.analysis.claims import Claim
 from mnistlab.comparison import run, saved, spec, workdirs
 from mnistlab.config import OptimConfig, TrainConfig
@@ -228,8 +229,10 @@ def read(folder):
 def board(folder):
     summary = scoreboard._read(folder / "summary.json")
     summaries = {("lenet_vs_dense", protocol): summary for protocol in spec.PROTOCOLS}
+    departed = {key: departures.of_summary(summary) for key in summaries}
     scoreboard._values(summaries)
-    scoreboard._verdicts(summaries, {})
+    scoreboard._changed_table(summaries, departed)
+    scoreboard._verdicts(summaries, departed)
     scoreboard._seconds(summary)
     sorted({summary["device"], "cpu"})
     max(summary["n_seeds"], 1)

@@ -45,6 +45,21 @@ def test_the_evidence_of_the_claims_that_were_measured():
     assert rows["P(A < B) [95 %]"][2].startswith("0.50") and rows["P(A < B) [95 %]"][0] == text.MISSING
 
 
+def test_runs_that_diverged_are_named():
+    assert sections.diverged(RESULTS) == ""
+    values = np.where(np.arange(8) % 4 == 1, np.nan, 0.9)
+    said = sections.diverged(RESULTS | {"third": result_of(values, SEEDS)})
+    assert said.startswith("Diverged: third in 2 of 8 runs (seeds 1, 5).")
+
+
+def test_the_table_of_a_claim_on_runs_that_all_diverged_names_them_and_has_no_numbers():
+    results = RESULTS | {"low": result_of(np.full(8, np.nan), SEEDS)}
+    table = sections.claims_table(claims.check([Claim("a", "", "test_accuracy", "high", ">", "low")], results))
+    (row,) = table.rows
+    assert row[3] == "not resolved (n too small; low diverged in 8 of 8 seeds)"
+    assert row[4:] == (*[text.MISSING] * 3, "0")
+
+
 def test_sentences_to_quote_say_where_they_come_from():
     _, said, _ = sections.quotable(CHECKED, "mnist, 8 seeds")
     assert said.text.startswith("Measured on mnist, 8 seeds:") and said.text.count("(95 % BCa interval") == 4

@@ -115,8 +115,10 @@ def _compare(claim: Claim, results: Mapping[str, Result]) -> stats.Comparison | 
         right = paired(results[claim.left], results[claim.right], claim.metric)
     else:
         right = np.full(len(left), float(claim.right))
-    if claim.metric not in results[claim.left].metrics and not np.isfinite(left).any():
-        return None  # fewer epochs than the claim speaks of
+    names = [claim.left] + ([claim.right] if isinstance(claim.right, str) else [])
+    for name, values in zip(names, (left, right), strict=False):
+        if not np.isfinite(values).any() and not history.diverged(results[name]).all():
+            return None  # fewer epochs than the claim speaks of
     return compare(claim, left, right)
 
 

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from mnistlab.analysis.claims import Checked
 from mnistlab.config import WORDS, TrainConfig, flat, to_dict
+from mnistlab.errors import UserError
 
 CONSEQUENCE = (
     "It departs from its protocol, so it says nothing of what the source reported: no reported number stands beside "
@@ -48,8 +49,15 @@ def between(
 
 
 def of_summary(summary: Mapping[str, Any]) -> tuple[str, ...]:
-    """The departures that a summary.json names; one of before they were named may have any."""
-    return tuple(map(str, summary["departures"])) if "departures" in summary else (UNKNOWN,)
+    """The departures that a summary.json names; one of before they were named may have any.
+
+    Raises:
+      UserError: they are no list of texts.
+    """
+    named = summary.get("departures", [UNKNOWN])
+    if not isinstance(named, list) or not all(isinstance(text, str) for text in named):
+        raise UserError(f"summary.json is damaged (departures is {named!r:.40}); repeat the run with --noresume")
+    return tuple(named)
 
 
 def brief(departures: Sequence[str]) -> str:
@@ -83,8 +91,8 @@ def of_changed_run(checked: Sequence[Checked], departures: Sequence[str]) -> lis
         return list(checked)
     return [
         item._replace(
-            verdict=f"changed run: {_neutral(item.verdict)}",
-            sentence=f"Changed run ({'; '.join(departures)}): {_neutral(item.sentence)}",
+            verdict=f"changed run: {_neutral(item.verdict, item.claim.direction)}",
+            sentence=f"Changed run ({'; '.join(departures)}): {_neutral(item.sentence, item.claim.direction)}",
         )
         if item.verdict != "not measured"
         else item
@@ -92,9 +100,9 @@ def of_changed_run(checked: Sequence[Checked], departures: Sequence[str]) -> lis
     ]
 
 
-def _neutral(text: str) -> str:
+def _neutral(text: str, direction: str) -> str:
     """A verdict, or a sentence with one, without the word that is about a source."""
-    return text.replace("reversed", "the opposite holds", 1)
+    return text.replace("reversed", "the opposite holds" if direction in (">", "<") else "does not hold", 1)
 
 
 def _changes(own: Setup, now: Setup) -> list[str]:

@@ -60,7 +60,7 @@ def leave(session: Session, outcome: Outcome) -> dict[str, Any]:
     table = result_table(experiment, outcome)
     log("\n" + table.caption)
     log(text.text_table(table.header, table.rows))
-    for line in sections.diverged_lines(outcome.results):
+    if line := sections.diverged(outcome.results):
         log(line)
     log("\nClaims")
     for item in checked:
@@ -208,9 +208,10 @@ def _opening(session: Session, outcome: Outcome, checked: Sequence[Checked]) -> 
     protocol = departures.protocol_words(options.protocol, departed)
     where = f"{outcome.dataset.name}, {protocol}, {_count(options.num_seeds, 'seed')}"
     notices = [departures.notice(departed)] if departed else []
+    notices += [diverged] if (diverged := sections.diverged(outcome.results)) else []
     about = f"Protocol `{options.protocol}`. {experiment.quirks} Source: {experiment.source}."
     return [
-        *(page.Text(line, notice=True) for line in (*notices, *sections.diverged_lines(outcome.results))),
+        *(page.Text(line, notice=True) for line in notices),
         page.Text(experiment.question),
         page.Text(about),
         page.Heading("Claims"),

@@ -40,24 +40,22 @@ def claims_table(checked: Sequence[Checked], departures: Sequence[str] = ()) -> 
     return page.Table(header, rows, f"{what}; runs are paired by seed")
 
 
-def diverged_lines(results: Mapping[str, Result]) -> list[str]:
-    """A line for each variant with runs that diverged."""
-    lines = []
+def diverged(results: Mapping[str, Result]) -> str:
+    """Which runs of which variants diverged, in words; empty where none did."""
+    found = []
     for name, result in results.items():
         seeds = [run.seed for run, bad in zip(result.runs, history.diverged(result), strict=True) if bad]
         if seeds:
             which = ", ".join(map(str, seeds[:8])) + (", ..." if len(seeds) > 8 else "")
-            lines.append(
-                f"{name} diverged in {len(seeds)} of {len(result.runs)} runs (seed{'s' * (len(seeds) > 1)} {which}): a "
-                "network that is not finite is counted, and enters no mean, interval or test."
-            )
-    return lines
+            found.append(f"{name} in {len(seeds)} of {len(result.runs)} runs (seed{'s' * (len(seeds) > 1)} {which})")
+    rule = "A network that is not finite is counted, and enters no mean, interval or test."
+    return f"Diverged: {'; '.join(found)}. {rule}" if found else ""
 
 
 def measured_table(checked: Sequence[Checked], caption: str) -> page.Table:
     """The claims with their verdicts and what was measured in words, for those that no seeds answer."""
     rows = [
-        (c.claim.id, c.claim.text, "ours" if c.claim.ours else "source", c.verdict, c.sentence.partition(": ")[2])
+        (c.claim.id, c.claim.text, "ours" if c.claim.ours else "source", c.verdict, c.sentence.rpartition(": ")[2])
         for c in checked
     ]
     return page.Table(("", "claim", "whose", "verdict", "measured"), rows, caption)
