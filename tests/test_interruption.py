@@ -108,6 +108,14 @@ def test_a_second_run_in_a_folder_and_a_folder_that_is_gone_are_one_line_each(st
     assert process.returncode == 2 and "cannot write" in errors.splitlines()[-1] and "Traceback" not in errors
 
 
+def test_a_folder_that_is_gone_but_for_what_was_just_written_is_one_line_too(start, tmp_path):
+    process = start(tmp_path, 100_000)
+    wait_for_epoch(process, 1)
+    (tmp_path / "config.json").unlink()  # as where a folder is removed while a checkpoint is written into it
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 2 and "it was removed while the run went on" in errors.splitlines()[-1]
+
+
 def test_a_full_disk_is_one_line_and_the_same_command_goes_on_where_it_was(start, uninterrupted, tmp_path):
     process = start(tmp_path)
     wait_for_epoch(process, 3)

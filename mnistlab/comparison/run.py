@@ -24,7 +24,7 @@ from mnistlab.errors import UserError
 from mnistlab.files import sha256, write_atomic
 from mnistlab.report import canvas, text
 from mnistlab.training import checks, loop, result, trained
-from mnistlab.training.callbacks import Callback, Checkpoint
+from mnistlab.training.callbacks import Callback, Checkpoint, OnEpoch
 from mnistlab.training.loop import Resources
 from mnistlab.training.nans import NanCheck
 from mnistlab.training.result import Result
@@ -194,6 +194,7 @@ def _train_variant(session: Session, name: str) -> Trained:
     variant, options, folder = session.variants[name], session.options, session.checkpoints(name)
     events = TensorBoard(options.workdir / "tb" / name) if options.tensorboard else None
     callbacks = [
+        OnEpoch(lambda epoch: workdirs.check_there(options.workdir)),
         *([NanCheck(variant, session.dataset, _steps(session, variant))] if options.debug_nans else []),
         Checkpoint(folder / "training", functools.partial(workdirs.belonging, options.workdir, name)),
         *session.hooks.callbacks(name, variant),

@@ -51,6 +51,18 @@ def locked(workdir: Path) -> Iterator[None]:
         yield
 
 
+def check_there(workdir: Path) -> None:
+    """Ends a run whose folder was taken away, which the next file written would bring back, without its lock.
+
+    Raises:
+      UserError: config.json, which every run writes first, is gone.
+    """
+    if not (workdir / "config.json").exists():
+        raise UserError(
+            f"cannot write to {workdir}: it was removed while the run went on; start again in a new --workdir"
+        )
+
+
 def prepare(workdir: Path, run: Mapping[str, Any], resume: bool) -> None:
     """Leaves in `workdir` what this run can go on from: nothing, itself, or itself with fewer seeds or variants.
 
