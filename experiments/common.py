@@ -47,7 +47,7 @@ __all__ = [
     "workdir",
 ]
 
-TOOLS = ("bench", "compare", "gather", "power", "simulate_verdicts")  # entry points that are no comparison of a source
+TOOLS = ("bench", "compare", "gather", "power")  # entry points that are no comparison of a source
 flags.disclaim_key_flags()  # those that `main` defines are the experiment's
 
 

@@ -1,6 +1,6 @@
 """Checks the verdicts by simulation: how often they are wrong however often one looks, and how many seeds they take.
 
-python -m experiments.simulate_verdicts [--num=10000] [--num_intervals=1000]
+python tests/simulate_verdicts.py [--num=10000] [--num_intervals=1000]
 
 Needs no data and trains nothing. docs/statistics.md has the tables that this prints, and says what they mean.
 """
