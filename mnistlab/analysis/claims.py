@@ -73,16 +73,26 @@ class Checked(NamedTuple):
         }
 
 
+Sides = tuple[np.ndarray, np.ndarray]  # of a claim, float64 [n] each and paired
+
+
 def check(claims: Sequence[Claim], results: Mapping[str, Result]) -> list[Checked]:
     """Measures every claim on the variants that were run; runs are paired by seed, Holm is over all claims."""
-    measured: list[stats.Comparison | None] = []
-    for claim in claims:
+
+    def sides(claim: Claim) -> Sides | None:
         wanted = [claim.left] + ([claim.right] if isinstance(claim.right, str) else [])
-        measured.append(_compare(claim, results) if all(name in results for name in wanted) else None)
+        return _sides(claim, results) if all(name in results for name in wanted) else None
+
+    return check_sides(claims, [sides(claim) for claim in claims])
+
+
+def check_sides(claims: Sequence[Claim], sides: Sequence[Sides | None]) -> list[Checked]:
+    """Measures every claim on its two sides; None where they were not measured. Holm is over all that were."""
+    measured = [None if both is None else compare(claim, *both) for claim, both in zip(claims, sides, strict=True)]
     judged = iter(stats.judge([comparison for comparison in measured if comparison is not None]))
     checked = []
-    for claim, comparison in zip(claims, measured, strict=True):
-        if comparison is None:
+    for claim, unjudged in zip(claims, measured, strict=True):
+        if unjudged is None:
             checked.append(
                 Checked(claim, None, "not measured", "Not measured: a variant or an epoch of it was not run.")
             )
@@ -115,7 +125,7 @@ def paired(left: Result, right: Result, metric: str) -> np.ndarray:
     return np.array([values[seed] for seed in seeds])
 
 
-def _compare(claim: Claim, results: Mapping[str, Result]) -> stats.Comparison | None:
+def _sides(claim: Claim, results: Mapping[str, Result]) -> Sides | None:
     left = history.metric(results[claim.left], claim.metric)
     if isinstance(claim.right, str):
         right = paired(results[claim.left], results[claim.right], claim.metric)
@@ -125,7 +135,7 @@ def _compare(claim: Claim, results: Mapping[str, Result]) -> stats.Comparison | 
     for name, values in zip(names, (left, right), strict=False):
         if not np.isfinite(values).any() and not history.diverged(results[name]).all():
             return None  # fewer epochs than the claim speaks of
-    return compare(claim, left, right)
+    return left, right
 
 
 def compare(claim: Claim, left: np.ndarray, right: np.ndarray) -> stats.Comparison:
