@@ -78,12 +78,7 @@ Sides = tuple[np.ndarray, np.ndarray]  # of a claim, float64 [n] each and paired
 
 def check(claims: Sequence[Claim], results: Mapping[str, Result]) -> list[Checked]:
     """Measures every claim on the variants that were run; runs are paired by seed, Holm is over all claims."""
-
-    def sides(claim: Claim) -> Sides | None:
-        wanted = [claim.left] + ([claim.right] if isinstance(claim.right, str) else [])
-        return _sides(claim, results) if all(name in results for name in wanted) else None
-
-    return check_sides(claims, [sides(claim) for claim in claims])
+    return check_sides(claims, [sides(claim, results) for claim in claims])
 
 
 def check_sides(claims: Sequence[Claim], sides: Sequence[Sides | None]) -> list[Checked]:
@@ -125,7 +120,10 @@ def paired(left: Result, right: Result, metric: str) -> np.ndarray:
     return np.array([values[seed] for seed in seeds])
 
 
-def _sides(claim: Claim, results: Mapping[str, Result]) -> Sides | None:
+def sides(claim: Claim, results: Mapping[str, Result]) -> Sides | None:
+    """Both sides of a claim on `results`; None where a variant or an epoch of it was not run."""
+    if claim.left not in results or (isinstance(claim.right, str) and claim.right not in results):
+        return None
     left = history.metric(results[claim.left], claim.metric)
     if isinstance(claim.right, str):
         right = paired(results[claim.left], results[claim.right], claim.metric)
