@@ -59,6 +59,7 @@ def _write(folder: Path, path: str, runs: Runs, checked: Sequence[Checked]) -> N
         page.Heading("Claims"),
         sections.claims_table(checked),
         *sections.quotable(checked, f"{name}, {num_seeds} seeds"),
+        *sections.looks_picture(checked, tables.sides([item.claim for item in checked], runs), draw),
         page.Heading("Runs"),
         *pictures,
         page.Heading("How to repeat it"),

@@ -5,6 +5,7 @@ from mnistlab.analysis import claims
 from mnistlab.analysis.claims import Claim
 from mnistlab.analysis.looks import looks, open_claims
 from mnistlab.analysis.sequential import expected_num_pairs, sequential_p
+from mnistlab.report import sections
 
 NOISE = np.array([0.01, -0.02, 0.015, 0.005, -0.01, 0.02, -0.005, 0.01, -0.015, 0.0])
 CLAIMS = [
@@ -33,3 +34,12 @@ def test_looks_are_the_evidence_and_the_interval_of_the_verdict():
     (item, _) = claims.check_sides(CLAIMS[:2], SIDES[:2])
     assert 1 / found.evidence == pytest.approx(sequential_p(SIDES[0][0] - SIDES[0][1]))
     assert (found.low[-1], found.high[-1]) == item.comparison.interval and found.decides == 40
+
+
+def test_the_picture_has_a_row_of_two_panels_for_each_claim_with_two_pairs():
+    drawn = []
+    sections.looks_picture(claims.check_sides(CLAIMS, SIDES), SIDES, lambda figure, *words: drawn.append(figure))
+    panels = drawn[0].axes
+    assert len(panels) == 4
+    assert list(panels[0].lines[0].get_ydata()) == list(looks(SIDES[0], 2).evidence)
+    assert sections.looks_picture([], [], lambda *words: pytest.fail("drawn")) == []

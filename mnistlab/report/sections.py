@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from mnistlab.analysis import claims, history
-from mnistlab.analysis.claims import Checked
+from mnistlab.analysis import claims, history, looks
+from mnistlab.analysis.claims import Checked, Sides
 from mnistlab.report import figures, page, text
 from mnistlab.report.page import Draw
 from mnistlab.training.result import Result
@@ -148,6 +148,21 @@ def difference_pictures(checked: Sequence[Checked], results: Mapping[str, Result
         )
         for quantity, differences in rows.items()
     ]
+
+
+def looks_picture(checked: Sequence[Checked], sides: Sequence[Sides | None], draw: Draw) -> list[page.Picture]:
+    """Evidence and interval of the claims by number of pairs; nothing where no claim has two."""
+    measured = [(c, both) for c, both in zip(checked, sides, strict=True) if c.comparison and both]
+    rows = {
+        f"({item.claim.id})": (looks.looks(both, len(measured)), item.claim.margin)
+        for item, both in measured
+        if item.comparison and item.comparison.n > 1
+    }
+    caption = (
+        "Evidence and 95 % interval by number of pairs. The broken line settles the claim with the most evidence "
+        "(Holm); an interval between the dotted lines says that no difference matters."
+    )
+    return [draw(figures.looks(rows), "looks", caption, "evidence and interval by number of pairs")] if rows else []
 
 
 def _quantity(metric: str) -> str:
