@@ -13,7 +13,7 @@ import numpy as np
 from absl import flags
 
 from mnistlab.analysis import claims, history, tables
-from mnistlab.analysis.claims import Checked
+from mnistlab.analysis.claims import Checked, Sides
 from mnistlab.analysis.tables import Runs
 from mnistlab.comparison import workdirs
 from mnistlab.errors import UserError
@@ -33,17 +33,18 @@ def main(path: str) -> None:
     asked = asked or tables.every_claim(runs, matters)
     if not asked:
         raise UserError(f"{path} has no metric that two variants share; expected one")
-    checked = claims.check_sides(asked, tables.sides(asked, runs))
+    sides = tables.sides(asked, runs)
+    checked = claims.check_sides(asked, sides)
     table = sections.claims_table(checked)
     print(text.text_table(table.header, table.rows))
     print("\n".join(["", *(f"({item.claim.id}) {item.sentence}" for item in checked)]))
     folder = common.workdir(NAME)
     with workdirs.made_anew(folder, NAME):
-        _write(folder, path, runs, checked)
+        _write(folder, path, runs, checked, sides)
     print(f"\nreport: {folder / 'report.html'}")
 
 
-def _write(folder: Path, path: str, runs: Runs, checked: Sequence[Checked]) -> None:
+def _write(folder: Path, path: str, runs: Runs, checked: Sequence[Checked], sides: Sequence[Sides]) -> None:
     draw = page.draw_into(folder / "figures")
     name = Path(path).name
     num_seeds = len({seed for of in runs.values.values() for by_seed in of.values() for seed in by_seed})
@@ -59,7 +60,7 @@ def _write(folder: Path, path: str, runs: Runs, checked: Sequence[Checked]) -> N
         page.Heading("Claims"),
         sections.claims_table(checked),
         *sections.quotable(checked, f"{name}, {num_seeds} seeds"),
-        *sections.looks_picture(checked, tables.sides([item.claim for item in checked], runs), draw),
+        *sections.looks_picture(checked, sides, draw),
         page.Heading("Runs"),
         *pictures,
         page.Heading("How to repeat it"),

@@ -16,7 +16,7 @@ from absl import flags
 
 from mnistlab.analysis import claims, departures, history, stats
 from mnistlab.analysis.power import num_pairs_needed, smallest_resolvable_difference, standardised
-from mnistlab.analysis.sequential import PairsNeeded, expected_num_pairs
+from mnistlab.analysis.sequential import expected_num_pairs
 from mnistlab.comparison import saved, workdirs
 from mnistlab.comparison.saved import RunFolder
 from mnistlab.errors import UserError
@@ -26,7 +26,7 @@ from . import common
 
 NAME = "power"
 POWER = 0.8
-MOST_PAIRS = 256  # simulated
+MOST_PAIRS = 256  # simulated, or more where the pilot has more
 FLAGS = flags.FLAGS
 
 
@@ -150,12 +150,13 @@ def until_table(asked: Sequence[Pilot], num_claims: int) -> page.Table:
     """Seeds until each claim is answered however often one looks, in simulated continuations of the pilot."""
     rows = []
     for pilot in asked:
+        most = max(MOST_PAIRS, len(pilot.differences) + 1)
         alone, corrected = (
-            expected_num_pairs(pilot.differences, pilot.margin, alpha, MOST_PAIRS, pilot.direction)
+            expected_num_pairs(pilot.differences, pilot.margin, alpha, most, pilot.direction)
             for alpha in (stats.ALPHA, stats.ALPHA / num_claims)
         )
         margin = _short(pilot.margin) if pilot.margin else "any"
-        found = [text_ for one in (alone, corrected) for text_ in (_until(one.median, one), _until(one.most, one))]
+        found = [_until(pairs, one.share, most) for one in (alone, corrected) for pairs in (one.median, one.most)]
         rows.append((pilot.label, pilot.metric.replace("_", " "), f"{len(pilot.differences)}", margin, *found))
     holm = f"Holm, {num_claims} claim{'s' if num_claims > 1 else ''}"
     header = (
@@ -175,10 +176,8 @@ def until_table(asked: Sequence[Pilot], num_claims: int) -> page.Table:
     return page.Table(header, rows, caption)
 
 
-def _until(pairs: int, needed: PairsNeeded) -> str:
-    if pairs < MOST_PAIRS:
-        return f"{pairs}"
-    return f"over {MOST_PAIRS} (answered by then: {needed.share:.0%})"
+def _until(pairs: int, share: float, most: int) -> str:
+    return f"{pairs}" if pairs < most else f"over {most} (answered by then: {share:.0%})"
 
 
 def remark(asked: Sequence[Pilot]) -> str:

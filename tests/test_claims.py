@@ -5,8 +5,7 @@ from mnistlab.analysis import claims
 from mnistlab.analysis.claims import Claim
 from mnistlab.analysis.sequential import sequential_p
 from mnistlab.config import TrainConfig
-from mnistlab.training.epoch import Record
-from mnistlab.training.result import Result, Run
+from mnistlab.training.result import Record, Result, Run
 
 NOISE = np.array([0.001, -0.002, 0.0015, 0.0005, -0.001, 0.002, -0.0005, 0.001, -0.0015, 0.0])
 NUM_SEEDS = len(NOISE)

@@ -18,16 +18,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from mnistlab.analysis.power import ALPHA, smallest_resolvable_difference
-from mnistlab.analysis.sequential import (
-    Standing,
-    confidence_sequence,
-    sequential_p,
-    standing,
-    verdict_of,
-)
+from mnistlab.analysis.sequential import Standing, confidence_sequence, sequential_p, standing, verdict_of
 from mnistlab.errors import UserError
-
-__all__ = ["confidence_sequence", "sequential_p"]  # beside what is defined here
 
 # scipy is imported inside the functions that use it: it would double the time that this module takes to import.
 
@@ -380,9 +372,7 @@ def judge(comparisons: Sequence[Comparison]) -> list[Comparison]:
         differs, within, beyond = (float(p[index]) for p in adjusted)
         after_holm = Standing(differs, within, beyond, standings[index].positive)
         outcome = verdict_of(after_holm, ALPHA, comparison.direction)
-        best = questions[0].copy()
-        best[index] = sequential_p(np.ones(comparison.n))[-1] if comparison.n else 1.0  # all pairs agree
-        too_small = outcome == "not resolved" and bool(holm(best)[index] > ALPHA)
+        too_small = outcome == "not resolved" and _too_small(questions[0], index, comparison.n)
         p = within if within <= ALPHA else beyond if comparison.direction == "=" else differs
         verdict = _remarked(outcome, comparison, too_small)
         judged.append(dataclasses.replace(comparison, p_holm=p, verdict=verdict))
@@ -411,6 +401,13 @@ def sentence(comparison: Comparison, name_a: str, name_b: str, metric: str) -> s
     text += f"; less than {c.margin:g} would not matter" if c.margin else ""
     chance = ">" if c.direction == "=" else c.direction
     return f"{text}, P({name_a} {chance} {name_b}) = {c.probability:.2f}."
+
+
+def _too_small(p: NDArray[np.float64], index: int, n: int) -> bool:
+    """Whether this claim's n pairs could not have passed Holm beside the other p, had they all agreed."""
+    best = p.copy()
+    best[index] = sequential_p(np.ones(n))[-1] if n else 1.0
+    return bool(holm(best)[index] > ALPHA)
 
 
 def _remarked(outcome: str, comparison: Comparison, too_small: bool) -> str:

@@ -262,18 +262,17 @@ def _footer() -> str:
 
 def provenance() -> dict[str, Any]:
     """Versions, device, precision, XLA's flags and code revision; without device where JAX was never loaded."""
-    packages = ["jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "tensorflow-datasets", "numpy", "mnistlab"]
-    device = None
+    packages, device = ["numpy", "mnistlab"], None
     if "jax" in sys.modules:
         import jax
 
         first = jax.devices()[0]
         device = {"platform": first.platform, "kind": first.device_kind, "count": jax.device_count()}
-    computed = packages if device else packages[-2:]
+        packages = ["jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "tensorflow-datasets", *packages]
     return {
         "versions": {
             "python": platform.python_version(),
-            **{name: importlib.metadata.version(name) for name in computed},
+            **{name: importlib.metadata.version(name) for name in packages},
         },
         "device": device,
         "matmul_precision": matmul_precision() if device else None,

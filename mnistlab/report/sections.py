@@ -132,12 +132,11 @@ def difference_pictures(checked: Sequence[Checked], results: Mapping[str, Result
     intervals: dict[str, tuple[float, float]] = {}
     for item in checked:
         claim = item.claim
-        if item.comparison is None or not isinstance(claim.right, str):
+        both = claims.sides(claim, results)
+        if item.comparison is None or both is None or not isinstance(claim.right, str):
             continue
         label = f"({claim.id}) {claim.left} − {claim.right}, {claim.metric.replace('_', ' ')}"
-        left, right = results[claim.left], results[claim.right]
-        difference = history.metric(left, claim.metric) - claims.paired(left, right, claim.metric)
-        rows.setdefault(_quantity(claim.metric), {})[label] = difference
+        rows.setdefault(_quantity(claim.metric), {})[label] = np.subtract(*both)
         intervals[label] = item.comparison.interval
     return [
         draw(

@@ -9,7 +9,7 @@ from mnistlab.data import batches
 from mnistlab.data.batches import Batch, Order, Pool
 from mnistlab.training import losses
 from mnistlab.training.losses import Sums
-from mnistlab.training.result import Record as Record
+from mnistlab.training.result import Record
 from mnistlab.training.step import EvalStep, TrainState, TrainStep
 
 
