@@ -464,7 +464,7 @@ def looks(claims: Mapping[str, tuple[Looks, float]]) -> Figure:
             left.set(yscale="log", ylabel="evidence", title=label)
             left.yaxis.set_major_formatter(lambda value, _: f"{value:,g}")  # the style writes no powers
             known = np.isfinite(said.low) & np.isfinite(said.high)
-            bounds = {"step": "post", "color": BLUE, "alpha": 0.3, "linewidth": 0, "label": "95 % interval"}
+            bounds = {"step": "post", "color": BLUE, "alpha": 0.3, "linewidth": 2.0, "label": "95 % interval"}
             right.fill_between(n[known], said.low[known], said.high[known], **bounds)
             right.axhline(0.0, color=GREY, linewidth=1.0)
             for bound in {-margin, margin} - {0.0}:
