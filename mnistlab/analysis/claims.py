@@ -94,26 +94,28 @@ def exact(claim: Claim, error: float, measured: str) -> Checked:
     return Checked(claim, None, verdict, f"{verdict}: {measured}", error)
 
 
-def paired(left: Result, right: Result, metric: str) -> np.ndarray:
-    """A metric of `right`, its runs in the order of the seeds of `left`.
+def paired(left: Result, right: Result, metric: str) -> tuple[np.ndarray, np.ndarray]:
+    """A metric of both, float64 [n] each, over the n seeds that both were run with, in the order of `left`.
 
     Raises:
-      UserError: the two were not run with the same seeds, each once.
+      UserError: they have no seed in common, or one has a seed twice.
     """
-    values = dict(zip((run.seed for run in right.runs), history.metric(right, metric), strict=True))
-    seeds = [run.seed for run in left.runs]
-    if sorted(seeds) != sorted(values) or len(right.runs) != len(seeds):
+    sides = [
+        dict(zip((run.seed for run in side.runs), history.metric(side, metric), strict=True)) for side in (left, right)
+    ]
+    seeds = [seed for seed in sides[0] if seed in sides[1]]
+    if not seeds or any(len(values) < len(side.runs) for values, side in zip(sides, (left, right), strict=True)):
         raise UserError(
-            "the runs do not pair: both sides need the same seeds, each once; run them with the same --seeds"
+            "the runs do not pair: both sides need the same seeds, each once; run them with the same --seed and --seeds"
         )
-    return np.array([values[seed] for seed in seeds])
+    return np.array([sides[0][seed] for seed in seeds]), np.array([sides[1][seed] for seed in seeds])
 
 
 def _compare(claim: Claim, results: Mapping[str, Result]) -> stats.Comparison | None:
-    left = history.metric(results[claim.left], claim.metric)
     if isinstance(claim.right, str):
-        right = paired(results[claim.left], results[claim.right], claim.metric)
+        left, right = paired(results[claim.left], results[claim.right], claim.metric)
     else:
+        left = history.metric(results[claim.left], claim.metric)
         right = np.full(len(left), float(claim.right))
     names = [claim.left] + ([claim.right] if isinstance(claim.right, str) else [])
     for name, values in zip(names, (left, right), strict=False):

@@ -129,9 +129,8 @@ def difference_pictures(checked: Sequence[Checked], results: Mapping[str, Result
         if item.comparison is None or not isinstance(claim.right, str):
             continue
         label = f"({claim.id}) {claim.left} − {claim.right}, {claim.metric.replace('_', ' ')}"
-        left, right = results[claim.left], results[claim.right]
-        difference = history.metric(left, claim.metric) - claims.paired(left, right, claim.metric)
-        rows.setdefault(_quantity(claim.metric), {})[label] = difference
+        left, right = claims.paired(results[claim.left], results[claim.right], claim.metric)
+        rows.setdefault(_quantity(claim.metric), {})[label] = left - right
         intervals[label] = item.comparison.bca_interval
     return [
         draw(
