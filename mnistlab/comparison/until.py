@@ -114,7 +114,7 @@ def next_round(
     """
     now, still_open = dict(counts), [one for one in asked if one.total > one.num_pairs]
     if not still_open:
-        return now, "Every claim is answered: no seeds are added."
+        return now, "Every claim is answered."
     for one in still_open:
         more = min(max(one.total - one.num_pairs, math.ceil(one.num_pairs / 4)), one.num_pairs)
         for name in one.variants:
