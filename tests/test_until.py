@@ -1,5 +1,6 @@
 """Rounds of seeds until every claim is answered. The oracle is a plain run with as many seeds."""
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -110,6 +111,13 @@ def test_an_obvious_claim_stops_at_the_fewest_seeds(tmp_path):
     obvious = until_run.resolve(tmp_path, claims=until_run.CLAIMS[:1])
     assert obvious["n_seeds"] == 6 and obvious["claims"][0]["verdict"].startswith("holds")
     assert obvious["until"] == "Every claim is answered."
+
+
+def test_a_twin_with_a_large_margin_stops_with_no_difference_that_matters(tmp_path):
+    about = until_run.CLAIMS[1]
+    done = until_run.resolve(tmp_path, claims=(dataclasses.replace(about, matters=0.9),), max_seeds=20)
+    assert done["claims"][0]["verdict"] == "no difference that matters" and done["n_seeds"] < 20
+    assert done["until"] == "Every claim is answered."
 
 
 @pytest.mark.parametrize(

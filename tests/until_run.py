@@ -14,7 +14,7 @@ from mnistlab.training.callbacks import OnEpoch
 
 CLAIMS = (
     Claim("a", "wider is more accurate", "test_accuracy", "wide", ">", "narrow"),
-    Claim("b", "so little matters", "test_accuracy", "wide", ">", "close"),
+    Claim("b", "so little matters", "test_accuracy", "wide", ">", "close", matters=0.0),
 )
 
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from mnistlab import config as configs
-from mnistlab.analysis import claims, history, sequential, stats
+from mnistlab.analysis import claims, history, sequential
 from mnistlab.analysis.claims import Claim
 from mnistlab.comparison.spec import Options
 from mnistlab.errors import UserError
@@ -57,43 +57,34 @@ def first_number(asked: Sequence[Claim], variants: Collection[str], options: Opt
 
 
 def questions(asked: Sequence[Claim], results: Mapping[str, Result]) -> list[Question]:
-    """Where every claim stands that was measured; Holm is over all of them."""
-    measured = [
-        (claim, *sides)
-        for claim in asked
-        if set(_variants(claim)) <= set(results)
-        for sides in [_sides(claim, results)]
-        if any(np.isfinite(side).any() for side in sides)
-    ]
-    differences = [left[finite] - right[finite] for _, left, right in measured for finite in [_finite(left, right)]]
-    margins = [_margin(claim) for claim, *_ in measured]
-    standings = [sequential.standing(*pair) for pair in zip(differences, margins, strict=True)]
-    adjusted = zip(*(stats.holm([s[kind] for s in standings]) for kind in range(3)), strict=True) if standings else ()
-    judged = [
-        standing._replace(p_differs=float(p[0]), p_within=float(p[1]), p_beyond=float(p[2]))
-        for standing, p in zip(standings, adjusted, strict=True)
-    ]
-    verdicts = [
-        sequential.verdict_of(standing, direction=_direction(claim))
-        for (claim, *_), standing in zip(measured, judged, strict=True)
-    ]
-    num_open = sum(verdict == "not resolved" for verdict in verdicts)
+    """Where every claim stands that was measured, by the verdict that the page will show."""
+    measured = [(item, item.comparison) for item in claims.check(asked, results) if item.comparison]
+    num_open = sum(comparison.outcome == "not resolved" for _, comparison in measured)
     found = []
-    for (claim, left, _), own, margin, verdict, standing in zip(
-        measured, differences, margins, verdicts, judged, strict=True
-    ):
-        total = len(left)
-        if verdict == "not resolved":
-            total = 2 * len(left)
-            if len(own) > 1:
-                alpha = sequential.ALPHA / num_open
-                needed = sequential.expected_num_pairs(own, margin, alpha, FURTHEST, _direction(claim))
-                total = len(left) - len(own) + max(needed.median, len(own) + 1)
-        evidence = f"{verdict}, p = {standing.p_differs:.2g}" + (
-            f", p = {standing.p_within:.2g} that a difference matters" if margin else ""
-        )
-        found.append(Question(claim.id, _variants(claim), len(left), evidence, total))
+    for item, comparison in measured:
+        claim, num_pairs = item.claim, comparison.n + comparison.num_failed
+        total = num_pairs
+        if comparison.outcome == "not resolved":
+            alpha = sequential.ALPHA / num_open
+            total += max(_expected(claim, results, alpha, comparison.direction) - comparison.n, 1)
+        low, high = comparison.interval
+        evidence = f"{item.verdict}, p = {comparison.p_holm:.2g}, difference {low:+.2g} to {high:+.2g}"
+        found.append(Question(claim.id, _variants(claim), num_pairs, evidence, total))
     return found
+
+
+def _expected(claim: Claim, results: Mapping[str, Result], alpha: float, direction: str) -> int:
+    """The finite pairs that an open claim will probably take."""
+    if isinstance(claim.right, str):
+        left, right = claims.paired(results[claim.left], results[claim.right], claim.metric)
+    else:
+        left = history.metric(results[claim.left], claim.metric)
+        right = np.full(len(left), float(claim.right))
+    differences = left - right
+    pilot = differences[np.isfinite(differences)]
+    if len(pilot) < 2:  # their spread cannot be told
+        return 2 * len(differences)
+    return sequential.expected_num_pairs(pilot, claim.margin, alpha, FURTHEST, direction).median
 
 
 def progress(asked: Sequence[Question], counts: Mapping[str, int]) -> list[str]:
@@ -137,24 +128,3 @@ def _open_words(still_open: Sequence[Question], why: str) -> str:
 
 def _variants(claim: Claim) -> tuple[str, ...]:
     return (claim.left, claim.right) if isinstance(claim.right, str) else (claim.left,)
-
-
-def _sides(claim: Claim, results: Mapping[str, Result]) -> tuple[np.ndarray, np.ndarray]:
-    if isinstance(claim.right, str):
-        return claims.paired(results[claim.left], results[claim.right], claim.metric)
-    left = history.metric(results[claim.left], claim.metric)
-    return left, np.full(len(left), float(claim.right))
-
-
-def _finite(left: np.ndarray, right: np.ndarray) -> np.ndarray:
-    return np.isfinite(left) & np.isfinite(right)
-
-
-def _direction(claim: Claim) -> str:
-    return claim.direction if claim.direction in (">", "<") else "="
-
-
-def _margin(claim: Claim) -> float:
-    if claim.direction == "about":
-        return claim.tolerance
-    return float(getattr(claim, "margin", 0.002 if "accuracy" in claim.metric else 0.0))
