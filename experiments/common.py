@@ -113,7 +113,8 @@ def _run(experiment: "Experiment") -> None:
     if not cluster.is_first():
         run.run(experiment, asked, Hooks(callbacks=lambda name, variant: [stop]))
         return
-    print(f"{experiment.title}\n{experiment.question}\nprotocol {asked.protocol}, {asked.num_seeds} seed(s)")
+    seeds = f"{asked.num_seeds} seed(s)" if asked.until is None else f"seeds until {asked.until}"
+    print(f"{experiment.title}\n{experiment.question}\nprotocol {asked.protocol}, {seeds}")
     run.run(experiment, asked, Hooks(log, lambda name, variant: [progress(kind, name, variant.num_epochs), stop]))
 
 

@@ -75,7 +75,7 @@ def _write(
     where = " and ".join(dict.fromkeys(_about(run) for run in (a, b)))
     blocks: list[page.Block] = [
         page.Text(f"A: `{a.path}`, {_about(a)}. B: `{b.path}`, {_about(b)}."),
-        page.Text(f"Compared by {metric}, paired by seed: {len(a.seeds)} seeds."),
+        page.Text(f"Compared by {metric}, paired by the seeds that both have."),
         page.Heading("Claims"),
         sections.claims_table(checked),
         *sections.quotable(checked, where),

@@ -80,9 +80,10 @@ def predict(
     array([7, 2, 1])
     """
     label = choose_variant(run, variant)
-    seed = run.seeds[0] if seed is None else seed
-    if seed not in run.seeds:
-        raise UserError(f"seed {seed} is not in {run.path}; expected one of {', '.join(map(str, run.seeds))}")
+    seeds = [one.seed for one in run.variants[label].runs]
+    seed = seeds[0] if seed is None else seed
+    if seed not in seeds:
+        raise UserError(f"seed {seed} of {label} is not in {run.path}; expected one of {', '.join(map(str, seeds))}")
     if which not in KINDS:
         raise UserError(f"which is {which!r}; expected one of {', '.join(KINDS)}")
     image = np.asarray(image)

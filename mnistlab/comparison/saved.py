@@ -14,7 +14,7 @@ import numpy as np
 
 from mnistlab import config, sealed
 from mnistlab.analysis import claims, history, stats
-from mnistlab.comparison import workdirs
+from mnistlab.comparison import identity, workdirs
 from mnistlab.config import TrainConfig
 from mnistlab.errors import UserError
 from mnistlab.training.result import Record, Result, Run, concatenate, select
@@ -24,7 +24,7 @@ class RunFolder(NamedTuple):
     """What a training experiment left in a folder."""
 
     path: Path
-    seeds: tuple[int, ...]
+    seeds: tuple[int, ...]  # a variant may have fewer: its Result says which
     variants: dict[str, Result]  # as history.metric and claims.check take them; without weights and wall times
     config: dict[str, Any]  # config.json
     summary: dict[str, Any]  # summary.json
@@ -38,7 +38,7 @@ def read_run(path: Path | str) -> RunFolder:
     """
     path = Path(path)
     settings = _read_json(path, "config.json", "give the folder of a run", COPY)
-    wrong = _misfit(settings, _SETTINGS)
+    wrong = _misfit(settings, _SETTINGS) or _misfit(settings["run"].get("seeds_of", {}), _FEWER)
     if wrong:
         raise UserError(f"{path} holds no run of training: in its config.json {wrong}; give another folder")
     summary = read_summary(path)
@@ -51,8 +51,7 @@ def read_run(path: Path | str) -> RunFolder:
         if not seeds or not summary["variants"]:
             raise ValueError("no seeds, or no variants")
         variants = {
-            label: _result(label, entry, settings["run"]["variants"], seeds, curves[label])
-            for label, entry in summary["variants"].items()
+            label: _result(label, entry, settings["run"], curves[label]) for label, entry in summary["variants"].items()
         }
     except (KeyError, IndexError, TypeError, ValueError, OverflowError) as error:
         raise UserError(f"the files in {path} do not belong together ({error!r:.200}); {REPEAT}") from error
@@ -97,6 +96,7 @@ _SUMMARY = {
 """What every summary has: types, (any of), [of each] or [first, second], {name: its value}, {...: every value}."""
 
 _SETTINGS = {"run": {"seeds": [int], "variants": {...: {"config": dict}}}}
+_FEWER = {...: [int]}  # the run's "seeds_of", where it has it
 _TRAINED = {"protocol": str, "data": {"name": str, "limit_examples": (int, type(None))}}
 """What config.json and summary.json of a run of training have beside it."""
 
@@ -221,20 +221,20 @@ def compare_runs(
     variant_b: str | None = None,
     direction: str = ">",
 ) -> stats.Comparison:
-    """Measures and judges the one claim "A > B" (or "A < B") on two runs, paired by seed.
+    """Measures and judges the one claim "A > B" (or "A < B") on two runs, over the seeds that both have.
 
     Args:
       metric: a name that history.metric knows.
       variant_a, variant_b: may be left out where a run has one variant.
 
     Raises:
-      UserError: no such variant or metric, another direction, seeds that do not pair.
+      UserError: no such variant or metric, another direction, no seed that both have.
     """
     left = a.variants[choose_variant(a, variant_a)]
     right = b.variants[choose_variant(b, variant_b)]
     check_metric(left, metric)
     check_metric(right, metric)
-    comparison = stats.compare(history.metric(left, metric), claims.paired(left, right, metric), direction=direction)
+    comparison = stats.compare(*claims.paired(left, right, metric), direction=direction)
     return stats.judge([comparison])[0]
 
 
@@ -304,8 +304,7 @@ def _read_json(folder: Path, name: str, missing: str, advice: str) -> dict[str, 
 def _result(
     label: str,
     entry: Mapping[str, Any],
-    configs: Mapping[str, Any],
-    seeds: tuple[int, ...],
+    run: Mapping[str, Any],
     curves: history.Curves,
 ) -> Result:
     """A variant's Result; `label` is its name, or "dense learning_rate=0.001" in a sweep.
@@ -313,7 +312,8 @@ def _result(
     Raises:
       ValueError: summary, history and seeds are not of one run.
     """
-    base = history.variant_of(label, configs)
+    base = history.variant_of(label, run["variants"])
+    seeds = tuple(identity.seeds_of(run, base))
     words = label.removeprefix(base).split()
     settings = {name: float(value) for name, _, value in (word.partition("=") for word in words)}
     metrics = {name: np.array(summary["values"], np.float64) for name, summary in entry["metrics"].items()}
@@ -327,7 +327,7 @@ def _result(
         if not np.allclose(values[np.isfinite(given)], given[np.isfinite(given)], rtol=1e-6, atol=0.0):
             raise ValueError(f"{name} of {label} is another in history.csv than in summary.json")
     return Result(
-        config=config.from_dict(TrainConfig, configs[base]["config"]),
+        config=config.from_dict(TrainConfig, run["variants"][base]["config"]),
         runs=tuple(Run(seed, settings) for seed in seeds),
         history={name: curves.values[name] for name in Record._fields},
         metrics=metrics,

@@ -13,7 +13,7 @@ import numpy as np
 from mnistlab import config as configs
 from mnistlab.analysis import departures
 from mnistlab.analysis.claims import Checked, Claim
-from mnistlab.config import COUNT, AugmentConfig, Interval, TrainConfig, setting
+from mnistlab.config import COUNT, POSITIVE, AugmentConfig, Interval, TrainConfig, setting
 from mnistlab.data.datasets import IMAGE_SHAPE, Dataset
 from mnistlab.devices import mesh
 from mnistlab.errors import UserError
@@ -52,6 +52,7 @@ class Outcome(NamedTuple):
     predictions: dict[str, np.ndarray]  # variant -> int [test examples], of the first seed
     seconds: dict[str, dict[str, float]]  # trained variant -> wall seconds of compiling, training, evaluating
     protocol: str
+    ended: str = ""  # of seeds added until resolved: why they ended, what is open and what it would take
     departures: tuple[str, ...] = ()  # in what the run departs from it; empty: it is the protocol
 
 
@@ -91,6 +92,17 @@ class Options:
     workdir: Path
     protocol: str = setting("reported", "As the source did it, or asked fairly.", choices=PROTOCOLS, flag="protocol")
     num_seeds: int = setting(1, "How many seeds.", within=COUNT, flag="seeds")
+    until: str | None = setting(
+        None,
+        "resolved: begin with the fewest seeds that can answer (or --seeds), add some to the variants that an open "
+        "claim needs, and stop when every claim is answered.",
+        choices=("resolved",),
+        flag="until",
+    )
+    max_seeds: int = setting(64, "--until: never more seeds of a variant.", within=COUNT, flag="max_seeds")
+    max_minutes: float | None = setting(
+        None, "--until: begin no further round after so many minutes.", within=POSITIVE, flag="max_minutes"
+    )
     first_seed: int = setting(0, "The first seed.", within=Interval(0, configs.MAX_SEED), flag="seed")
     variants: tuple[str, ...] = setting(
         (), "Which variants; 'all' adds those that run only when named.", flag="variants"
