@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import published
 import pytest
 import scipy.stats
 from run_folders import result_of, write_run
@@ -59,6 +60,7 @@ class TestCompare:
         assert '"high > low" in test accuracy: holds; mean difference +0.0' in done.stdout
         assert "smallest resolvable difference" in done.stdout and "P(A > B)" in done.stdout
         summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+        assert not published.errors(summary, None)
         (claim,) = summary["claims"]
         assert claim["verdict"] == "holds" and claim["n"] == 8
         test = scipy.stats.ttest_rel(HIGH, LOW).confidence_interval()
@@ -151,6 +153,7 @@ class TestPower:
         assert done.returncode == 0, done.stderr
         assert "(a) high − low" in done.stdout and "chi-square" in done.stdout
         summary = json.loads((tmp_path / "summary.json").read_text())
+        assert not published.errors(summary, None)
         first, second = summary["power"]
         expected = power.need(HIGH - LOW, 0.01, num_claims=2)
         assert first["needs"][1] == expected._asdict() and len(first["needs"]) == 3
@@ -203,6 +206,7 @@ class TestGather:
         assert done.returncode == 0, done.stderr
         assert "2 runs, 8 seeds" in done.stdout
         summary = json.loads((out / "summary.json").read_text())
+        assert not published.errors(summary, None)
         assert summary["n_seeds"] == 8
         np.testing.assert_allclose(summary["variants"]["lenet5"]["metrics"]["test_accuracy"]["values"], HIGH)
         claim = summary["claims"][0]
