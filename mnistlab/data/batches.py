@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mnistlab.config import TrainConfig
-from mnistlab.data.datasets import Dataset, random_split
+from mnistlab.data.datasets import Dataset, permutation, random_split
 from mnistlab.errors import UserError
 
 
@@ -93,11 +93,9 @@ def split_parts(config: TrainConfig, dataset: Dataset, seed: int) -> Parts:
 def epoch_order(index: np.ndarray, batch_size: int, seed: int, epoch: int) -> Order:
     """The examples of one epoch, all of `index` once, shuffled by (seed, epoch) alone; the last batch is padded.
 
-    A batch is no larger than the epoch, since padding only costs time. The same on every platform, process count and
-    NumPy release: a stable argsort of raw 64-bit draws.
+    A batch is no larger than the epoch, since padding only costs time.
     """
-    draws = np.random.PCG64(np.random.SeedSequence([seed, epoch])).random_raw(len(index))
-    return padded_order(index[np.argsort(draws, kind="stable")], min(batch_size, len(index)))
+    return padded_order(index[permutation(len(index), seed, epoch)], min(batch_size, len(index)))
 
 
 def padded_order(index: np.ndarray, batch_size: int) -> Order:

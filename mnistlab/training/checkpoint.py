@@ -59,7 +59,7 @@ class Keeper:
         Raises:
           UserError: the write failed, or a later epoch is there already.
         """
-        tree = jax.device_get(_keys_to_data(tree))
+        tree = jax.device_get(tree)
         flat = digest(ocp.tree.to_flat_dict(tree))
         meta = {"epoch": epoch, "digest": digest(tree), "flat": flat, "run": self.run}
         meta["of_this"] = _digest_of_meta(meta)
@@ -151,7 +151,7 @@ class Keeper:
             tree = ocp.tree.from_flat_dict(dict(kept))
             whole = meta.get("flat") == digest(kept) or meta["digest"] == digest(tree)  # none before there was "flat"
             return tree if whole and meta["epoch"] == epoch else None
-        target = jax.tree.map(np.asarray, jax.device_get(_keys_to_data(template)))
+        target = jax.tree.map(np.asarray, jax.device_get(template))
         if _layout(kept) != _layout(ocp.tree.to_flat_dict(target)):
             raise UserError(
                 f"the checkpoint {step} is of another model, number of seeds or release; choose another --workdir, or "
@@ -160,7 +160,7 @@ class Keeper:
         tree = ocp.tree.from_flat_dict(kept, target)
         if meta["digest"] != digest(tree) or meta["epoch"] != epoch:
             return None
-        return _data_to_keys(tree, template)
+        return tree
 
 
 def save_once(folder: Path, tree: Any, run: str) -> None:
@@ -243,19 +243,3 @@ def _reason(error: Exception) -> str:
         return error.strerror
     first = str(error).partition("\n")[0]
     return re.sub(r" \[\w+=.*", "", first).rpartition(": ")[2][:200]
-
-
-def _is_key(leaf: Any) -> bool:
-    return isinstance(leaf, jax.Array) and jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-
-
-def _keys_to_data(tree: Any) -> Any:
-    return jax.tree.map(lambda leaf: jax.random.key_data(leaf) if _is_key(leaf) else leaf, tree)
-
-
-def _data_to_keys(tree: Any, template: Any) -> Any:
-    return jax.tree.map(
-        lambda leaf, like: jax.random.wrap_key_data(leaf, impl=jax.random.key_impl(like)) if _is_key(like) else leaf,
-        tree,
-        template,
-    )
