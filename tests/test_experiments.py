@@ -128,7 +128,7 @@ def test_a_sweep_shows_how_sensitive_validation_is_and_is_resumed(run_main, tmp_
     before = (tmp_path / "history.csv").read_text()
     parts = tmp_path / "checkpoints" / "dense" / "training" / "parts.json"
     assert json.loads(parts.read_text())["parts"] == [[2, 4]]
-    # Another size would not find the crowds that were kept, and train them again.
+    # Another size would not find the populations that were kept, and train them again.
     done = run_main("lenet_vs_dense", *SWEEP, f"--workdir={tmp_path}", "--progress=lines", "--population_size=3")
     assert done.returncode == 0, done.stderr
     assert "epoch 1/1" not in done.stdout and (tmp_path / "history.csv").read_text() == before

@@ -1,4 +1,4 @@
-"""What a user's arrays must be to be trained on; asked once, at the door."""
+"""What a user's arrays must be like to be trained on; checked once, when they come in."""
 
 from typing import Any
 

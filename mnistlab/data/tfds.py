@@ -52,7 +52,7 @@ def stock_builder(name: str, data_dir: Path) -> Any:
     try:
         with quiet():
             return tfds.builder(name, data_dir=data_dir)
-    except Exception as error:  # by the way it failed: no such name, version or configuration, a damaged copy
+    except Exception as error:  # of many types: no such name, version or configuration, a damaged copy
         reason = one_line(error).partition(" Available")[0]  # what follows is every name of TFDS
         raise UserError(f"unknown dataset {name!r:.80} ({reason:.80})") from error
 
@@ -67,7 +67,7 @@ def prepare(builder: Any, downloads: Path, manual_dir: Path | None) -> None:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """TFDS prints, draws bars and warns of what is none of the user's business: not within this context."""
+    """Silences what TFDS prints, draws and warns about, which is of no use to the user."""
     from absl import logging
     from tensorflow_datasets.core.utils import tqdm_utils
 
@@ -164,7 +164,7 @@ def read_originals(builder: Any, downloads: Any, manual_dir: Path | None) -> dic
         if manual_dir is None and not any(Path(downloads.download_dir).glob(f"{builder.name}/*.INFO*")):
             _probe(builder.URL)
         paths = {name: Path(path) for name, path in downloads.download(urls).items()}
-    except Exception as error:  # of socket, requests, urllib3 or TFDS, by the way it failed
+    except Exception as error:  # from socket, requests, urllib3 or TFDS
         reason = one_line(error).partition(" To debug")[0]
         if "checksum" in reason:
             raise UserError(f"wrong file: {reason}") from error
