@@ -195,6 +195,16 @@ class TestPower:
         assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("tool, runs", [("compare", ("both", "one")), ("power", ("both",))])
+def test_tools_that_only_read_start_without_jax(folders, tmp_path, tool, runs):
+    arguments = ["x", *(str(folders / name) for name in runs), f"--workdir={tmp_path}"]
+    code = f"import runpy, sys\nsys.argv = {arguments!r}\n"
+    code += f"try: runpy.run_module('experiments.{tool}', run_name='__main__')\n"
+    code += "finally: print({'jax', 'flax', 'optax', 'orbax'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=False)
+    assert (done.returncode, done.stdout.splitlines()[-1]) == (0, "set()"), done.stderr
+
+
 class TestGather:
     def test_parts_of_a_sweep_become_a_run_that_the_other_tools_read(self, tmp_path):
         for name, part in (("seeds_0", slice(0, 4)), ("seeds_4", slice(4, 8))):
