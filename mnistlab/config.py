@@ -140,7 +140,11 @@ class TrainConfig:
     """One variant of an experiment: data, model, loss, optimiser and budget."""
 
     model: Any  # a name in nets.models.MODELS, or any Linen module: image float32 [N, H, W, C] -> logits [N, K]
-    dataset: str = "mnist"
+    dataset: str = setting(
+        "mnist",
+        "Another dataset for every variant: fashion_mnist, kmnist, emnist/digits, any prepared TFDS name.",
+        flag="dataset",
+    )
     order: str = setting(
         "tfds", "Of the examples before splitting: as TFDS or the original file has them.", choices=ORDERS
     )

@@ -15,6 +15,7 @@ ROOMS = ("mnistlab", "nets", "devices", "data", "training", "analysis", "report"
 ONLY_IMPORTER = {
     "tensorflow_datasets": {"tfds"},
     "orbax": {"checkpoint"},
+    "jsonschema": {"schema"},
     "matplotlib": {"canvas", "figures", "images"},
     "tensorboardX": {"tensorboard"},
     "tensorflow": {"peers"},

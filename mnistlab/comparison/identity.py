@@ -19,7 +19,7 @@ def digest(run: Mapping[str, Any], variant: str, part: str) -> str:
     """What a checkpoint belongs to: all of `run` but how many seeds and which other variants it has.
 
     Args:
-      part: which of the variant's checkpoints: "last", "best" or a crowd's name.
+      part: which of the variant's checkpoints: "last", "best" or a population's name.
     """
     own = {**run, "seeds": run["seeds"][:1], "variants": {variant: run["variants"][variant]}, "part": part}
     own.pop("seeds_of", None)

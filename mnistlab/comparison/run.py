@@ -21,7 +21,7 @@ from mnistlab.data import arrays, batches, datasets
 from mnistlab.data.batches import Batch
 from mnistlab.data.datasets import Dataset
 from mnistlab.devices import cluster, mesh
-from mnistlab.errors import UserError
+from mnistlab.errors import UserError, one_line
 from mnistlab.files import sha256, write_atomic
 from mnistlab.report import canvas, text
 from mnistlab.training import checks, loop, result, trained
@@ -108,6 +108,8 @@ def run(
         for name, variant in variants.items():
             if not configs.is_named(variant):
                 about["variants"][name]["program"] = _program_digest(variant, session.dataset)
+            elif "dataset" in options.overrides:
+                _check_fits(name, variant, session.dataset)
         for variant in variants.values():  # bad limits end here, before anything is written or replaced
             batches.split_parts(variant, session.dataset, options.first_seed)
         session = _prepared(dataclasses.replace(session, identity=about), seeds, options.resume)
@@ -150,6 +152,28 @@ def _identity(
         },
     }
     return identity.with_seeds(about, seeds)
+
+
+def _check_fits(name: str, variant: Variant, dataset: Dataset) -> None:
+    """Checks that a variant can be trained on data that it was not made for, without training it.
+
+    Raises:
+      UserError: its network cannot take the images, or has no logit for some label.
+    """
+    image_shape = dataset.train.image.shape[1:]
+    checks.check(variant.config, image_shape)
+    steps = loop.step_functions_of(variant.config, dataset)
+    seed = jax.ShapeDtypeStruct((), np.uint32)
+    try:
+        state = jax.eval_shape(lambda seed: steps.init(seed, image_shape, {}), seed)
+        checks.check_network(steps, state, dataset, {})
+    except UserError as error:
+        raise UserError(f"{name} cannot be trained on {dataset.name}: {error}") from error
+    except Exception as error:  # of Flax, JAX or the network, by the way the shapes do not fit
+        raise UserError(
+            f"{name} cannot take the images {list(image_shape)} of {dataset.name} ({one_line(error):.80}): they may be "
+            "too small for it; leave it out of --variants, or choose another --dataset"
+        ) from error
 
 
 def _program_digest(variant: Variant, dataset: Dataset) -> str:

@@ -14,7 +14,7 @@ import numpy as np
 
 from mnistlab import config, sealed
 from mnistlab.analysis import claims, history, stats
-from mnistlab.comparison import identity, workdirs
+from mnistlab.comparison import identity, schema, workdirs
 from mnistlab.config import TrainConfig
 from mnistlab.errors import UserError
 from mnistlab.training.result import Record, Result, Run, concatenate, select
@@ -38,11 +38,11 @@ def read_run(path: Path | str) -> RunFolder:
     """
     path = Path(path)
     settings = _read_json(path, "config.json", "give the folder of a run", COPY)
-    wrong = _misfit(settings, _SETTINGS) or _misfit(settings["run"].get("seeds_of", {}), _FEWER)
+    wrong = schema.misfit(settings, "config.json")
     if wrong:
         raise UserError(f"{path} holds no run of training: in its config.json {wrong}; give another folder")
     summary = read_summary(path)
-    wrong = _misfit(summary, _TRAINED)
+    wrong = schema.misfit(summary, "of training")
     if wrong:
         raise UserError(f"{path / 'summary.json'} is of no run of training ({wrong}); give another folder")
     curves = history.from_csv(path / "history.csv")
@@ -66,7 +66,7 @@ def read_summary(path: Path) -> dict[str, Any]:
     """
     unfinished = "its run has not come to its end; repeat its command, which resumes it"
     summary = _read_json(path, "summary.json", unfinished, REPEAT)
-    wrong = _misfit(summary, _SUMMARY)
+    wrong = schema.misfit(summary, "of an experiment")
     if wrong:
         raise UserError(f"{path / 'summary.json'} is damaged ({wrong}); {REPEAT}")
     if "digests" in summary:
@@ -78,76 +78,6 @@ def read_summary(path: Path) -> dict[str, Any]:
 
 REPEAT = "repeat its run's command, which keeps the checkpoints and writes history.csv and summary.json again"
 COPY = "put back a copy of it, or repeat the run in another --workdir"
-_NUMBER = (int, float, type(None))
-_METRIC = {"mean": _NUMBER, "ci95": [_NUMBER, _NUMBER], "n": int, "values": [_NUMBER]}
-_CLAIM = {"id": str, "text": str, "verdict": str, "metric": str, "left": str, "right": (str, int, float)}
-_SECONDS: dict[Any, Any] = {}
-_SECONDS[...] = (int, float, _SECONDS)  # of parts, of variants, of runs that were gathered
-_SUMMARY = {
-    "experiment": str,
-    "protocol": (str, list),
-    "data": (dict, list, type(None)),
-    "device": str,
-    "n_seeds": int,
-    "variants": {...: {"metrics": {...: _METRIC}}},
-    "claims": [_CLAIM | {"delta": _NUMBER, "ci95": ([_NUMBER, _NUMBER], type(None)), "comparison": dict}],
-    "seconds": _SECONDS,
-}
-"""What every summary has: types, (any of), [of each] or [first, second], {name: its value}, {...: every value}."""
-
-_SETTINGS = {"run": {"seeds": [int], "variants": {...: {"config": dict}}}}
-_FEWER = {...: [int]}  # the run's "seeds_of", where it has it
-_TRAINED = {"protocol": str, "data": {"name": str, "limit_examples": (int, type(None))}}
-"""What config.json and summary.json of a run of training have beside it."""
-
-
-def _misfit(value: Any, shape: Any) -> str:
-    """What of a JSON value is not of `shape`, in words on one line; empty where all of it is.
-
-    >>> _misfit({"n": [1, "x"]}, {"n": [int]})
-    "n.1 is 'x'"
-    """
-    try:
-        return _misfit_at("", value, shape)
-    except RecursionError:
-        return "it is nested too deep"
-
-
-def _misfit_at(where: str, value: Any, shape: Any) -> str:
-    if isinstance(shape, dict):
-        if not isinstance(value, dict):
-            return f"{where or 'it'} is no object"
-        names = list(value) if ... in shape else list(shape)
-        missing = next((name for name in names if name not in value), None)
-        if missing is not None:
-            return f"{where}{'.' if where else ''}{missing} is missing"
-        strange = next((name for name in names if not _is_text(name, 200)), None)
-        if strange is not None:
-            return f"{where or 'it'} has the name {strange!r:.40}, which is not up to 200 printable characters"
-        parts = [(name, value[name], shape.get(name, shape.get(...))) for name in names]
-    elif isinstance(shape, list):
-        if not isinstance(value, list):
-            return f"{where} is no list"
-        if len(shape) not in (1, len(value)):
-            return f"{where} has {len(value)} items"
-        parts = [(str(number), item, shape[number % len(shape)]) for number, item in enumerate(value)]
-    elif isinstance(shape, tuple):
-        return "" if any(not _misfit_at(where, value, kind) for kind in shape) else f"{where} is {value!r:.40}"
-    else:
-        return "" if isinstance(value, shape) and _is_sound(value) else f"{where} is {value!r:.40}"
-    found = (_misfit_at(f"{where}.{name}".strip("."), item, kind) for name, item, kind in parts)
-    return next(filter(None, found), "")
-
-
-def _is_sound(value: Any) -> bool:
-    """Whether it can be shown and reckoned with: no text of many lines, no infinity."""
-    if isinstance(value, int | float):
-        return not isinstance(value, bool) and abs(value) <= stats.LARGEST
-    return not isinstance(value, str) or _is_text(value, 2000)
-
-
-def _is_text(value: str, most: int) -> bool:
-    return value.isprintable() and len(value) <= most
 
 
 def join_runs(runs: Sequence[RunFolder]) -> dict[str, Result]:

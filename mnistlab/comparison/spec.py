@@ -14,7 +14,7 @@ from mnistlab import config as configs
 from mnistlab.analysis import departures
 from mnistlab.analysis.claims import Checked, Claim
 from mnistlab.config import COUNT, POSITIVE, AugmentConfig, Interval, TrainConfig, setting
-from mnistlab.data.datasets import IMAGE_SHAPE, Dataset
+from mnistlab.data.datasets import IMAGE_SHAPE, NAMES, Dataset
 from mnistlab.devices import mesh
 from mnistlab.errors import UserError
 from mnistlab.report import page
@@ -149,6 +149,8 @@ def resolve(experiment: Experiment, options: Options) -> dict[str, Variant]:
     configs.check_fields(options)
     _check_once(options)
     _check_claims(experiment)
+    if experiment.data is not None and "dataset" in options.overrides:
+        raise UserError("this comparison brings its own data; leave --dataset out")
     known = experiment.reported if options.protocol == "reported" else experiment.controlled
     names = options.variants or tuple(name for name, variant in known.items() if variant.by_default)
     names = tuple(known) if names == ("all",) else names
@@ -210,6 +212,8 @@ def _check_once(options: Options) -> None:
 def override(variant: Variant, overrides: Mapping[str, Any]) -> Variant:
     """`variant` with fields of it or of its optimiser replaced; "convolution" is the form of the model's."""
     settings = dict(overrides)
+    if settings.get("dataset", variant.dataset) not in (*NAMES, variant.dataset):  # nobody knows the order of its file
+        settings["order"] = "tfds"
     if "convolution" in settings:
         options = dict(variant.model_options) | {"form": settings.pop("convolution")}
         variant = dataclasses.replace(variant, model_options=tuple(options.items()))

@@ -10,7 +10,7 @@ from mnistlab.training.callbacks import Callback, Epoch
 
 
 class TensorBoard(Callback):
-    """Writes one run's scalars and weight histograms under `folder`, a sub-folder a seed."""
+    """Writes one run's scalars and weight histograms under `folder`, one sub-folder per seed."""
 
     def __init__(self, folder: Path):
         self.folder = folder
