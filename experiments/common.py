@@ -47,7 +47,7 @@ __all__ = [
     "workdir",
 ]
 
-TOOLS = ("bench", "compare", "gather", "power")  # entry points that are no comparison of a source
+TOOLS = ("bench", "compare", "export", "gather", "power", "predict")  # entry points that are no comparison of a source
 flags.disclaim_key_flags()  # those that `main` defines are the experiment's
 
 
@@ -62,7 +62,8 @@ def enter(body: Callable[..., Any], arguments: Sequence[str] = ()) -> None:
     """Parses the command line, sets the process up and runs `body`; bad input is one line and exit status 2.
 
     Args:
-      arguments: names of the folders that stand on the line beside the flags; `body` is called with as many texts.
+      arguments: names of the paths that stand on the line beside the flags; `body` is called with as many texts, or
+        with more where the last name ends in "...".
     """
 
     def start(argv: Sequence[str]) -> None:

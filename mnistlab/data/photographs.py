@@ -2,10 +2,10 @@
 
     grey         of red, green and blue the one with the widest range; what is transparent is white
     polarity     what the picture's rim shows is the paper: light on dark is turned to dark on light
-    background   the paper at each pixel is a grey closing (largest, then smallest of a window wider than any stroke), which
-                 keeps shadows; ink = 1 - grey / paper is the share of light that is missing, the same in sun and shade
+    background   the paper at each pixel by a grey closing (the largest, then the smallest of a window wider than any
+                 stroke), which keeps shadows; ink = 1 - grey / paper, the light that is missing, in sun and shade alike
     noise        what the ink's spread on blank paper explains is no ink
-    digit        all that is connected to ink of half the full strength: the largest piece, and those at least a tenth as large
+    digit        the largest piece of ink of half the full strength, those at least a tenth as large, and their rims
     size         the digit's box scaled, antialiased, until its longer side is 20 pixels
     place        the centre of mass on the centre of 28 x 28
 
@@ -80,7 +80,7 @@ def _grey(picture: NDArray[np.uint8]) -> Floats:
     planes = picture.reshape(*picture.shape[:2], -1).transpose(2, 0, 1)
     if factor > 1:
         size = tuple(max(8, round(side / factor)) for side in picture.shape[1::-1])
-        planes = np.stack([Image.fromarray(plane).resize(size, Image.Resampling.BOX) for plane in planes])
+        planes = np.stack([np.asarray(Image.fromarray(plane).resize(size, Image.Resampling.BOX)) for plane in planes])
     low, high = np.percentile(planes, (1, 99), axis=(1, 2))
     return planes[np.argmax(high - low)].astype(np.float64)
 
