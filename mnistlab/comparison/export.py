@@ -174,7 +174,7 @@ Images are [batch, rows, columns, channels] and enter as float32(image) * {scale
 - conv: kernel [rows, columns, channels in, channels out] (HWIO), y = x * kernel + bias as a cross-correlation (the
   kernel is not turned over); `valid` pads nothing, `same` pads with zeros as TensorFlow does: for ceil(size / stride)
   outputs, of an odd number of zeros the larger half at the end.
-- avgpool, maxpool: without padding, what does not fill a window is dropped; the stride is the window's if none is named.
+- avgpool, maxpool: without padding, what does not fill a window is dropped; the stride is the window's if none is said.
 - flatten: rows, then columns, then channels ([H, W, C] in C order).
 - dense: kernel [in, out], y = x @ kernel + bias.
 - batchnorm: scale (x - mean) / sqrt(var + 0.001) + bias, channel by channel.

@@ -25,7 +25,8 @@ WINDOW = 0.4  # of the picture's shorter side: wider than any stroke
 WORKING_SIDE = 256  # larger pictures are brought to it first
 LEAST_CONTRAST = 0.1  # ink that takes less of the paper's light is none
 LEAST_PIECE = 0.1  # of the largest piece's size: a stroke set apart, not a speck
-REACH = 3  # pixels from strong ink to the end of a stroke's faint rim
+FAINT = 0.15  # ink that a stroke's rim may have for a twentieth of the picture, and less for
+RIM = 3  # pixels more, where JPEG leaves ripples
 
 Floats = NDArray[np.float64]
 
@@ -130,7 +131,9 @@ def _digit(ink: Floats) -> Floats:
     if inner.max() > sizes.max() / 4:  # else the digit itself is cut off at the rim
         sizes = inner  # what the rim cuts off is a table, a finger, a neighbour
     kept = np.isin(label, np.flatnonzero(sizes >= LEAST_PIECE * sizes.max()))
-    return np.where(ndimage.binary_dilation(kept, around, iterations=REACH, mask=(ink > 0)), ink, 0)
+    reach = max(1, min(ink.shape) // 20)
+    rim = ndimage.binary_dilation(kept, around, iterations=reach, mask=(ink > FAINT))
+    return np.where(ndimage.binary_dilation(rim, around, iterations=RIM, mask=(ink > 0)), ink, 0)
 
 
 def _boxed(ink: Floats) -> Floats:
