@@ -89,7 +89,13 @@ def _jax(net: Net) -> bytes:
         return _serialized(lambda image: call(leaves, image), (EVAL_BATCH_SIZE,), net)
     predict = loop.predict_of(_plain(net.config))
     state = TrainState(opt_state=(), **jax.tree.map(np.asarray, dict(net.weights)))
-    return _serialized(lambda image: predict(state, image), tuple(jax.export.symbolic_shape("batch")), net)
+    batch = (EVAL_BATCH_SIZE,) if _has_fixed_batch(net) else tuple(jax.export.symbolic_shape("batch"))
+    return _serialized(lambda image: predict(state, image), batch, net)
+
+
+def _has_fixed_batch(net: Net) -> bool:
+    """Whether JAX can say it only for so many images at a time: kept so, or masks are drawn example by example."""
+    return net.exported is not None or bool(dict(net.config.model_options).get("dropout_at_evaluation"))
 
 
 def _plain(config: Any) -> Any:
@@ -187,7 +193,7 @@ Images are [batch, rows, columns, channels] and enter as float32(image) * {scale
 def _readme(net: Net, how: Format) -> str:
     dtype = "uint8" if net.image is None else str(net.image.dtype)
     what = f"{dtype} [batch, {', '.join(map(str, _image_shape(net)))}]" + (", 0 to 255" if dtype == "uint8" else "")
-    if net.exported is not None and how.file == "net.jax":
+    if _has_fixed_batch(net) and how.file == "net.jax":
         what += f"; batch is {EVAL_BATCH_SIZE}: fill up with zeros, and drop those rows of the logits"
     parts = [
         card.markdown(net.card),

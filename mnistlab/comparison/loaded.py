@@ -52,7 +52,7 @@ class Net:
         """Class probabilities float32 [N, K].
 
         Args:
-          images: as the network was trained on them, [N, H, W, C] (or [H, W], [N, H, W] where C is 1); the path of a
+          images: as the network was trained on them, [N, H, W, C] or [H, W, C] (without C where it is 1); the path of a
             picture of a digit, which data.photographs brings to MNIST's form; or a list of either.
 
         Raises:
@@ -77,7 +77,7 @@ class Net:
                 raise UserError("no images; expected at least one")
             return np.concatenate([self.seen(each) for each in images])
         image = np.asarray(images)
-        if image.ndim == 2:
+        if image.ndim == 2 or (self.image is not None and image.shape == self.image.shape):
             image = image[None]
         if image.ndim == 3:
             image = image[..., None]

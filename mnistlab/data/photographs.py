@@ -25,7 +25,7 @@ WINDOW = 0.4  # of the picture's shorter side: wider than any stroke
 WORKING_SIDE = 256  # larger pictures are brought to it first
 LEAST_CONTRAST = 0.1  # ink that takes less of the paper's light is none
 LEAST_PIECE = 0.1  # of the largest piece's size: a stroke set apart, not a speck
-FAINT = 0.15  # ink that a stroke's rim may have for a twentieth of the picture, and less for
+FAINT = 0.05  # ink that a stroke's rim may have for a twentieth of the picture, and less for
 RIM = 3  # pixels more, where JPEG leaves ripples
 
 Floats = NDArray[np.float64]
