@@ -47,7 +47,8 @@ __all__ = [
     "workdir",
 ]
 
-TOOLS = ("bench", "compare", "gather", "judge", "power")  # entry points that are no comparison of a source
+# Entry points that are no comparison of a source.
+TOOLS = ("bench", "compare", "export", "gather", "judge", "power", "predict")
 flags.disclaim_key_flags()  # those that `main` defines are the experiment's
 
 
@@ -62,7 +63,8 @@ def enter(body: Callable[..., Any], arguments: Sequence[str] = (), *, needs_jax:
     """Parses the command line, sets the process up and runs `body`; bad input is one line and exit status 2.
 
     Args:
-      arguments: names of the folders that stand on the line beside the flags; `body` is called with as many texts.
+      arguments: names of the paths that stand on the line beside the flags; `body` is called with as many texts, or
+        with more where the last name ends in "...".
       needs_jax: False for a tool that only reads numbers, which then works where there is no JAX.
     """
 

@@ -90,8 +90,15 @@ def test_bad_input_is_one_line_and_status_2(refused, folder, number):
     assert not list(folder.rglob("config.json")) and not list(folder.rglob("datasets"))
 
 
-OWN_FLAGS = {"compare": ("metric",), "judge": ("claim", "matters"), "power": ("difference",)}
-OWN_FLAGS |= {"scoreboard": ("runs",), "matmul_devices": ("sizes",)}
+OWN_FLAGS = {
+    "compare": ("metric",),
+    "judge": ("claim", "matters"),
+    "power": ("difference",),
+    "export": ("format", "output"),
+    "predict": ("which",),
+    "scoreboard": ("runs",),
+    "matmul_devices": ("sizes",),
+}
 
 
 @pytest.fixture(scope="module")

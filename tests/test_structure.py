@@ -19,6 +19,8 @@ ONLY_IMPORTER = {
     "matplotlib": {"canvas", "figures", "images"},
     "tensorboardX": {"tensorboard"},
     "tensorflow": {"peers"},
+    "onnx": {"onnx_graph"},
+    "safetensors": {"export"},
     "clu": set(),  # it imports tensorflow
     "torch": {"peers"},  # what the benchmark compares with
     "keras": {"peers"},

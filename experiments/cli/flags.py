@@ -207,6 +207,8 @@ def command() -> str:
 def parse(argv: Sequence[str], arguments: Sequence[str]) -> list[str]:
     """`argv` without its flags: the program, and as many paths as there are names in `arguments`.
 
+    Where the last name ends in "...", one path or more are called so.
+
     Raises:
       UserError: an unknown flag or an impossible value; too many or too few paths.
     """
@@ -218,6 +220,8 @@ def parse(argv: Sequence[str], arguments: Sequence[str]) -> list[str]:
     except flags.Error as error:
         raise UserError(_clearer(str(error).split("\n")[0])) from error
     given = rest[1:]
+    if arguments and arguments[-1].endswith("..."):
+        arguments = [*arguments, *[arguments[-1]] * (len(given) - len(arguments))]
     if len(given) > len(arguments):
         raise UserError(f"unexpected argument {given[len(arguments)]!r}; flags start with --, see --help")
     if len(given) < len(arguments):

@@ -29,6 +29,10 @@ class RunFolder(NamedTuple):
     config: dict[str, Any]  # config.json
     summary: dict[str, Any]  # summary.json
 
+    def seeds_of(self, label: str) -> list[int]:
+        """The seeds of one variant."""
+        return [run.seed for run in self.variants[label].runs]
+
 
 def read_run(path: Path | str) -> RunFolder:
     """The run that an experiment left in the folder `path`: config.json, summary.json and history.csv.
