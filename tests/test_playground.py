@@ -253,7 +253,7 @@ def test_one_draws_with_a_pointer_and_with_keys_and_sees_who_disagrees(mnist, tm
     for name in ("blank", "cleared", "moved", "deleted"):
         assert seen[name]["answer"] == "Draw a digit." and seen[name]["says"] == ["", "", ""], name
     for name in ("drawn", "keyed", "image", "second"):
-        assert seen[name]["answer"] == "They disagree: a says 3, b says 5, c says 3.", name
+        assert seen[name]["answer"] == "They disagree: 3 (a, c), 5 (b).", name
         assert seen[name]["odd"] == [False, True, False]
         assert seen[name]["says"][1] == "≠ 5: 3 of 4 seeds (others: 1)"
         assert seen[name]["spread"] == 2  # classes 1 and 5 of b

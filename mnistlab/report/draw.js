@@ -118,7 +118,8 @@
 
   function sentence(tops, agree) {
     if (nets.length === 1) return `${nets[0].name} says ${tops[0]}.`;
-    if (!agree) return `They disagree: ${nets.map((net, n) => `${net.name} says ${tops[n]}`).join(", ")}.`;
+    const who = (top) => nets.filter((_, n) => tops[n] === top).map(({ name }) => name);
+    if (!agree) return `They disagree: ${[...new Set(tops)].map((top) => `${top} (${who(top).join(", ")})`).join(", ")}.`;
     return `${nets.length === 2 ? "Both" : `All ${nets.length}`} say ${tops[0]}.`;
   }
 
@@ -240,9 +241,13 @@
     event.preventDefault();
   });
   paper.addEventListener("blur", () => mark(false));
-  find(".keys").textContent = about.draws
-    ? "Mouse, finger, or the arrow keys (with Shift: without drawing); Delete clears, n takes the next test image."
-    : "Choose a test image (n: the next), or drop a picture file here.";
+  const keys = about.draws
+    ? "Draw with the mouse, a finger or the arrow keys (with Shift the pen is up); Delete clears, n takes the next test image."
+    : "n takes the next test image, Delete clears.";
+  const legend = nets.some(({ weights }) => weights.length > 1)
+    ? "A bar is the mean probability over the seeds, the line on it goes from the lowest seed to the highest."
+    : "A bar is the probability of a class.";
+  find(".keys").textContent = `${legend} ${keys} A picture file may also be dropped on the drawing area.`;
 
   // Picture files: dark on light or light on dark, scaled to the canvas; what differs from its border is ink.
 
