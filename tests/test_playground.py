@@ -323,6 +323,12 @@ def test_a_seed_whose_weights_are_not_finite_as_float16_is_left_out(mnist):
     assert made.notes == ["dense: 1 of 3 seeds have weights that are not finite as float16."]
 
 
+def test_dropout_at_evaluation_is_off_in_the_page_and_that_is_said(mnist):
+    model = models.make_model("mlp512", dropout_at_evaluation=True)
+    _, made = page_of({"noisy": trained(models.make_model("mlp512"))._replace(model=model)}, mnist)
+    assert made.notes == ["noisy was evaluated with dropout on; in the playground it is off."]
+
+
 def test_no_name_ends_the_data(mnist):
     text, _ = page_of({"</script><b>": sure_of(1)}, mnist)
     assert data_of(text)["nets"][0]["name"] == "</script><b>" and "<b>" not in text

@@ -200,6 +200,8 @@ def _described(nets: Mapping[str, Trained], shape: Shape) -> tuple[dict[str, Fou
             lost = len(weights) - len(finite)
             notes.append(f"{name}: {lost} of {len(weights)} seeds have weights that are not finite as float16.")
         if len(finite):
+            if getattr(net.model, "dropout_at_evaluation", False):
+                notes.append(f"{name} was evaluated with dropout on; in the playground it is off.")
             found[name] = description, [int(number) for number in finite], weights[finite]
     return found, notes
 
