@@ -1,6 +1,6 @@
 """Trained networks of a comparison: their weights saved and restored, their predictions."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +10,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from mnistlab import files
+from mnistlab.analysis import history
 from mnistlab.comparison import workdirs
+from mnistlab.comparison.spec import Outcome, Variant
 from mnistlab.data import batches
 from mnistlab.data.datasets import Dataset
-from mnistlab.training import checkpoint
+from mnistlab.report import playground
+from mnistlab.report.playground import Playground
+from mnistlab.training import by_hand, checkpoint, loop
 from mnistlab.training.population import EVAL_BATCH_SIZE
 from mnistlab.training.result import Result
 from mnistlab.training.step import Predict, TrainState
@@ -73,6 +77,30 @@ def test_examples(result: Result, dataset: Dataset) -> tuple[np.ndarray, np.ndar
     """(image, label) of the test examples of the first run."""
     part = batches.split_parts(result.config, dataset, result.runs[0].seed).test - len(dataset.train.label)
     return dataset.test.image[part], dataset.test.label[part]
+
+
+def playground_of(variants: Mapping[str, Variant], outcome: Outcome, room: int) -> Playground:
+    """The final weights of all networks, and test images of the first, half of them such as one of them gets wrong."""
+    made, missing = {}, []
+    for name, trained in outcome.trained.items():
+        variant = variants[history.variant_of(name, variants)]
+        state, params = trained.state, trained.state.params
+        if variant.program is by_hand.make_step_functions:
+            params = by_hand.as_layers(params)
+        elif variant.program is not None:
+            missing.append(f"{name} is not in the playground: it has a program of its own.")
+            continue
+        weights = {"params": params, "batch_stats": state.model_state.get("batch_stats", {})}
+        model = loop.make_model(variant.model, variant.model_options)
+        seeds = [run.seed for run in trained.result.runs]
+        made[name] = playground.Trained(model, weights, variant.pixel_scale, seeds)
+    image, label = test_examples(next(iter(outcome.results.values())), outcome.dataset)
+    wrong = np.zeros(len(label), bool)
+    for predicted in outcome.predictions.values():
+        wrong |= predicted != label if len(predicted) == len(label) else False
+    chosen = playground.choose_images(wrong)
+    found = playground.build(made, outcome.dataset, image[chosen], label[chosen], room)
+    return found._replace(notes=[*missing, *found.notes])
 
 
 def in_batches(function: Callable[[np.ndarray], Any], image: np.ndarray) -> np.ndarray:

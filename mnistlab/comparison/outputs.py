@@ -15,7 +15,7 @@ from mnistlab.comparison.spec import Experiment, Findings, Outcome, Variant
 from mnistlab.data.datasets import Dataset
 from mnistlab.files import write_atomic
 from mnistlab.nets import models
-from mnistlab.report import figures, images, page, sections, text
+from mnistlab.report import figures, images, page, playground, sections, text
 from mnistlab.report.page import Draw
 from mnistlab.training import loop
 from mnistlab.training.result import Result
@@ -73,6 +73,8 @@ def leave(session: Session, outcome: Outcome) -> dict[str, Any]:
             log(text.text_table(block.header, block.rows))
     blocks = _page(session, outcome, checked, table, findings.blocks, draw)
     title = departures.title(experiment.title, outcome.departures)
+    if session.options.playground:
+        blocks = with_playground(blocks, session.variants, outcome)
     write_atomic(session.options.workdir / "history.csv", history.to_csv(outcome.results))
     summary = workdirs.write_findings(session.options.workdir, title, blocks, summary)
     log(f"\nreport: {session.options.workdir / 'report.html'}")
@@ -203,6 +205,18 @@ def _page(
         page.Command(options.command or f"python -m experiments.{experiment.name}"),
         page.Table(("variant", *next(iter(outcome.seconds.values()))), seconds, "Wall time on this machine"),
     ]
+
+
+def with_playground(
+    blocks: Sequence[page.Block], variants: Mapping[str, Variant], outcome: Outcome
+) -> list[page.Block]:
+    """The blocks with the playground before the networks' tables, as large as the rest of the page lets it be."""
+    room = playground.MOST_PAGE_BYTES - len(page.html_page("", blocks).encode())
+    made = nets.playground_of(variants, outcome, room)
+    heading = page.Heading("Draw a digit" if outcome.dataset.name in playground.DRAWN else "Try the networks")
+    parts: list[page.Block] = [heading, page.Html(made.html), *(page.Text(note) for note in made.notes)]
+    where = blocks.index(page.Heading("Networks"))
+    return [*blocks[:where], *parts, *blocks[where:]]
 
 
 def _opening(session: Session, outcome: Outcome, checked: Sequence[Checked]) -> list[page.Block]:

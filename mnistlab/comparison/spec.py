@@ -120,6 +120,9 @@ class Options:
     population_size: int | None = setting(
         None, "How many runs share a compiled program.", within=COUNT, flag="population_size"
     )
+    playground: bool = setting(
+        True, "Put the networks into the page, where they answer what one draws.", flag="playground"
+    )
     num_devices: int | None = setting(
         None, "How many devices of each process train; default all.", within=COUNT, flag="devices"
     )
