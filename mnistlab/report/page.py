@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import itertools
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -10,6 +9,9 @@ from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup, escape
 
 from mnistlab.errors import UserError
 from mnistlab.files import sha256
@@ -63,6 +65,13 @@ class Command:
 
 
 @dataclass(frozen=True)
+class Html:
+    """Markup as it is: of the library's own templates alone."""
+
+    markup: str
+
+
+@dataclass(frozen=True)
 class Details:
     """Blocks that open on a click (and are always printed)."""
 
@@ -95,7 +104,7 @@ def _file_name(name: str) -> str:
     return plain if is_usual else f"{plain[:60]}_{sha256(name.encode())[:8]}"
 
 
-Block: TypeAlias = Heading | Text | Table | Picture | Command | Details
+Block: TypeAlias = Heading | Text | Table | Picture | Command | Html | Details
 
 # Each verdict has a sign and a border of its own, so that it reads without colour.
 _VERDICTS = {
@@ -107,7 +116,7 @@ _VERDICTS = {
 }
 
 
-def _inline_svg(svg: str, prefix: str, alt: str) -> str:
+def _inline_svg(svg: str, prefix: str, start: str) -> Markup:
     """An svg file as an element of a page: no prolog, no metadata, no namespaces; every id and reference prefixed."""
     match = re.search(r"<svg\b.*</svg>", svg, re.DOTALL)
     if match is None:
@@ -117,79 +126,89 @@ def _inline_svg(svg: str, prefix: str, alt: str) -> str:
     body = re.sub(r'(\sid=")', rf"\g<1>{prefix}", body)
     body = re.sub(r'(\shref="#|url\(#)', rf"\g<1>{prefix}", body)
     body = re.sub(r"\s*\n\s*", "\n", body)
-    width = re.search(r'<svg\b[^>]*?\swidth="([\d.]+)pt"', body)
-    # On a narrow screen a figure scrolls before its text gets too small to read.
-    style = f' style="min-width: min({width.group(1)}pt, 32rem)"' if width else ""
-    return body.replace("<svg", f'<svg role="img" aria-label="{html.escape(alt)}"{style}', 1)
+    return Markup(body.replace("<svg", start, 1))
 
 
-def _html_cell(cell: str) -> str:
-    text = html.escape(cell)
-    for word, (style, sign) in _VERDICTS.items():
-        if cell == word or cell.startswith(f"{word} ("):
-            rest = html.escape(cell.removeprefix(word))
-            return f'<span class="verdict {style}">{sign} {word}</span>{rest}'
-    return text
+def _width(svg: str) -> str | None:
+    """Of an svg file, in points."""
+    found = re.search(r'<svg\b[^>]*?\swidth="([\d.]+)pt"', svg)
+    return found.group(1) if found else None
 
 
 def _slug(text: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-") or "section"
 
 
-def _render(block: Block, numbers: Mapping[str, Iterator[int]]) -> str:
-    match block:
-        case Heading(text, level):
-            level = min(max(level, 2), 6)
-            return f'<h{level} id="h{next(numbers["heading"])}-{_slug(text)}">{html.escape(text)}</h{level}>'
-        case Text(text, notice):
-            paragraphs = [html.escape(part.strip()) for part in re.split(r"\n\s*\n", text) if part.strip()]
-            tag = '<p class="notice" role="note">' if notice else "<p>"
-            return re.sub(r"`([^`]+)`", r"<code>\1</code>", "\n".join(f"{tag}{part}</p>" for part in paragraphs))
-        case Table(header, rows, caption):
-            cells, numeric = table_cells(header, rows)
-            long = [max((len(row[j]) for row in cells), default=0) > 24 for j in range(len(header))]
-            kind = [
-                ' class="number"' if right else ' class="words"' if words else ""
-                for right, words in zip(numeric, long, strict=True)
-            ]
-            head = "".join(f'<th scope="col"{k}>{html.escape(name)}</th>' for name, k in zip(header, kind, strict=True))
-            body = "\n".join(
-                "<tr>" + "".join(f"<td{k}>{_html_cell(cell)}</td>" for cell, k in zip(row, kind, strict=True)) + "</tr>"
-                for row in cells
-            )
-            title = f"<caption>Table {next(numbers['table'])}. {html.escape(caption)}</caption>\n" if caption else ""
-            content = f"{title}<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody>"
-            return f'<div class="wide"><table>\n{content}</table></div>'
-        case Picture(figure, caption, alt):
-            number = next(numbers["figure"])
-            svg = figure.read_text(encoding="utf-8") if isinstance(figure, Path) else svg_of(figure)
-            picture = _inline_svg(svg, f"f{number}-", alt)
-            text = f"<figcaption>Figure {number}. {html.escape(caption)}</figcaption>"
-            return f'<figure>\n<div class="picture">{picture}</div>\n{text}\n</figure>'
-        case Command(text, caption):
-            return f'<p class="label">{html.escape(caption)}</p>\n<pre><code>{html.escape(text.strip())}</code></pre>'
-        case Details(summary, blocks):
-            inner = "\n".join(_render(inside, numbers) for inside in blocks)
-            return f"<details><summary>{html.escape(summary)}</summary>\n{inner}\n</details>"
-    raise TypeError(f"no page block: {block!r}")
+class _Page:
+    """The templates, and how many headings, tables and figures were rendered with them."""
+
+    def __init__(self) -> None:
+        loader = PackageLoader("mnistlab.report")
+        self.templates = Environment(
+            loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined
+        )
+        self.macros: Any = self.templates.get_template("blocks.html.j2").module
+        self.numbers: Mapping[str, Iterator[int]] = {
+            kind: itertools.count(1) for kind in ("heading", "table", "figure")
+        }
+        self.sections: list[tuple[str, str]] = []  # (id, text) of the level-2 headings
+
+    def render(self, block: Block) -> Markup:
+        """A block as a piece of the page."""
+        match block:
+            case Heading(text, level):
+                name = f"h{next(self.numbers['heading'])}-{_slug(text)}"
+                if level <= 2:
+                    self.sections.append((name, text))
+                return self.macros.heading(name, text, min(max(level, 2), 6))
+            case Text(text, notice):
+                parts = [part.strip() for part in re.split(r"\n\s*\n", text) if part.strip()]
+                return self.macros.paragraphs([_with_code(part) for part in parts], notice)
+            case Table():
+                return self._table(block)
+            case Picture(figure, caption, alt):
+                number = next(self.numbers["figure"])
+                svg = figure.read_text(encoding="utf-8") if isinstance(figure, Path) else svg_of(figure)
+                start = self.macros.svg_start(alt, _width(svg))
+                return self.macros.picture(_inline_svg(svg, f"f{number}-", start), f"Figure {number}. {caption}")
+            case Command(text, caption):
+                return self.macros.command(caption, text.strip())
+            case Html(markup):
+                return Markup(markup)
+            case Details(summary, blocks):
+                return self.macros.details(summary, self.all_of(blocks))
+        raise TypeError(f"no page block: {block!r}")
+
+    def all_of(self, blocks: Sequence[Block]) -> Markup:
+        """Blocks one after another."""
+        return Markup("\n").join(self.render(block) for block in blocks)
+
+    def _table(self, block: Table) -> Markup:
+        cells, numeric = table_cells(block.header, block.rows)
+        long = [max((len(row[j]) for row in cells), default=0) > 24 for j in range(len(block.header))]
+        kinds = ["number" if right else "words" if words else "" for right, words in zip(numeric, long, strict=True)]
+        caption = f"Table {next(self.numbers['table'])}. {block.caption}" if block.caption else ""
+        rows = [[self._cell(cell) for cell in row] for row in cells]
+        return self.macros.table(caption, block.header, rows, kinds)
+
+    def _cell(self, cell: str) -> str | Markup:
+        for word, (kind, sign) in _VERDICTS.items():
+            if cell == word or cell.startswith(f"{word} ("):
+                return self.macros.verdict(word, sign, kind) + cell.removeprefix(word)
+        return cell
+
+
+def _with_code(text: str) -> Markup:
+    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text))))
 
 
 def html_page(title: str, blocks: Sequence[Block], footer: str = "") -> str:
-    """One page that needs nothing but itself: figures inline, no scripts, no addresses; for screen, phone and paper.
+    """One page that needs nothing but itself: figures inline, no addresses, scripts in `Html` alone.
 
     Figures and tables with captions are numbered in order; more than three level-2 headings give a list of contents.
     """
-    numbers = {kind: itertools.count(1) for kind in ("heading", "table", "figure")}
-    parts = [_render(block, numbers) for block in blocks]
-    sections = re.findall(r'^<h2 id="([^"]+)">(.*)</h2>$', "\n".join(parts), re.MULTILINE)
-    contents = "".join(f'<li><a href="#{name}">{text}</a></li>' for name, text in sections)
-    nav = f'<nav aria-label="Contents"><ul>{contents}</ul></nav>\n' if len(sections) > 3 else ""
-    end = f"<footer>{html.escape(footer)}</footer>\n" if footer else ""
-    name = html.escape(title)
-    return (
-        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{name}</title>\n<style>\n{resources.files('mnistlab.report').joinpath('page.css').read_text().strip()}\n</style>\n</head>\n<body>\n<main>\n<h1>{name}</h1>\n{nav}"
-        + "\n".join(parts)
-        + f"\n</main>\n{end}</body>\n</html>\n"
-    )
+    page = _Page()
+    body = page.all_of(blocks)
+    styles = Markup(resources.files("mnistlab.report").joinpath("page.css").read_text().strip())
+    template = page.templates.get_template("page.html.j2")
+    return template.render(title=title, body=body, sections=page.sections, styles=styles, footer=footer) + "\n"
