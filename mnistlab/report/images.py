@@ -69,7 +69,7 @@ def confusion(counts: ArrayLike, class_names: Sequence[str]) -> Figure:
         picture = axes.imshow(share, cmap="Blues", norm=PowerNorm(0.5, 0.0, 1.0), interpolation="none")
         for (i, j), count in np.ndenumerate(table):
             dark = share[i, j] > 0.35
-            color = "white" if dark else ("#9a9a9a" if count == 0 else "black")
+            color = "#fefefe" if dark else ("#767676" if count == 0 else "#010101")  # on colours that no theme changes
             axes.text(j, i, f"{int(count)}", ha="center", va="center", fontsize=8, color=color)
         positions = range(len(class_names))
         long = max(map(len, class_names)) > 3

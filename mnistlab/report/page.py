@@ -15,7 +15,7 @@ from markupsafe import Markup, escape
 
 from mnistlab.errors import UserError
 from mnistlab.files import sha256
-from mnistlab.report.canvas import save_figure, svg_of
+from mnistlab.report.canvas import BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILLION, save_figure, svg_of
 from mnistlab.report.text import table_cells
 
 if TYPE_CHECKING:
@@ -116,17 +116,54 @@ _VERDICTS = {
 }
 
 
+# The colours of canvas.py (and matplotlib's own black and white) by their names in page.css, which a theme sets.
+_THEMED = {
+    "#000000": "ink",
+    "#ffffff": "paper",
+    GREY: "soft",
+    "#6b6b6b": "soft",
+    "#e3e3e3": "grid",
+    "#f3f3f3": "shade",
+    "#c8c8c8": "line",
+    BLUE: "blue",
+    VERMILLION: "vermillion",
+    GREEN: "green",
+    PURPLE: "purple",
+    ORANGE: "orange",
+    SKY: "sky",
+}
+_COLOR = re.compile("|".join(_THEMED), re.IGNORECASE)
+_BY_COLOR = {color.lower(): name for color, name in _THEMED.items()}
+
+
 def _inline_svg(svg: str, prefix: str, start: str) -> Markup:
-    """An svg file as an element of a page: no prolog, no metadata, no namespaces; every id and reference prefixed."""
+    """An svg file as an element of a page, in the page's colours and font, and as short as may be.
+
+    No prolog, metadata, namespaces or names that nothing refers to; every other name prefixed.
+    """
     match = re.search(r"<svg\b.*</svg>", svg, re.DOTALL)
     if match is None:
         raise UserError("the picture is no svg: expected a file that save_figure wrote")
-    body = re.sub(r"<metadata>.*?</metadata>", "", match.group(), flags=re.DOTALL)
+    body = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>|<!--.*?-->", "", match.group(), flags=re.DOTALL)
     body = re.sub(r'\sxmlns(:\w+)?="[^"]*"', "", body).replace("xlink:href=", "href=")
+    used = set(re.findall(r'(?:\shref="#|url\(#)([^")]+)', body))
+    body = re.sub(r'\sid="([^"]*)"', lambda found: found.group() if found[1] in used else "", body)
     body = re.sub(r'(\sid=")', rf"\g<1>{prefix}", body)
     body = re.sub(r'(\shref="#|url\(#)', rf"\g<1>{prefix}", body)
+    body = re.sub(r"<[^>]*>", lambda tag: _short_tag(tag.group()), body)
     body = re.sub(r"\s*\n\s*", "\n", body)
     return Markup(body.replace("<svg", start, 1))
+
+
+def _short_tag(tag: str) -> str:
+    """A tag of an svg with colours by name, no font of its own, and hundredths of a point where there were millionths.
+
+    >>> _short_tag('<path d="M 1.238 2" style="fill: #0072b2"/>')
+    '<path d="M 1.24 2" style="fill: var(--blue)"/>'
+    """
+    tag = _COLOR.sub(lambda color: f"var(--{_BY_COLOR[color.group().lower()]})", tag)
+    tag = re.sub(r" font-family: [^;\"]*;| transform=\"rotate\(-0 [^\"]*\"", "", tag)
+    return re.sub(r"\d+\.\d{3,}", lambda number: f"{float(number.group()):.2f}".rstrip("0").rstrip("."), tag)
 
 
 def _width(svg: str) -> str | None:
