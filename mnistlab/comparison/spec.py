@@ -79,6 +79,7 @@ class Experiment:
     reported: Mapping[str, Variant] = dataclasses.field(default_factory=dict)
     controlled: Mapping[str, Variant] = dataclasses.field(default_factory=dict)
     claims: tuple[Claim, ...] = ()
+    answered_by: tuple[str, ...] = ()  # ids of the claims, or metrics, that answer the question; none: the first claim
     metrics: Mapping[str, Metric] = dataclasses.field(default_factory=dict)  # measured on the final weights
     extra: Extra | None = None
     data: Dataset | Callable[[], Dataset] | None = None  # in place of the dataset that the variants name

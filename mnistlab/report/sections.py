@@ -131,7 +131,7 @@ def difference_pictures(checked: Sequence[Checked], results: Mapping[str, Result
         label = f"({claim.id}) {claim.left} − {claim.right}, {claim.metric.replace('_', ' ')}"
         left, right = results[claim.left], results[claim.right]
         difference = history.metric(left, claim.metric) - claims.paired(left, right, claim.metric)
-        rows.setdefault(_quantity(claim.metric), {})[label] = difference
+        rows.setdefault(text.quantity(claim.metric), {})[label] = difference
         intervals[label] = item.comparison.bca_interval
     return [
         draw(
@@ -142,13 +142,3 @@ def difference_pictures(checked: Sequence[Checked], results: Mapping[str, Result
         )
         for quantity, differences in rows.items()
     ]
-
-
-def _quantity(metric: str) -> str:
-    """What a metric is counted in, so that a figure has one unit.
-
-    >>> [_quantity(name) for name in ("val_accuracy@1 - val_accuracy@2", "overfitting_gap", "lowest_epoch:val_loss")]
-    ['accuracy', 'accuracy', 'epochs']
-    """
-    units = {"seconds": "seconds", "epoch": "epochs", "loss": "loss"}  # the first that the name speaks of
-    return next((unit for word, unit in units.items() if word in metric), "accuracy")
