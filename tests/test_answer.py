@@ -132,8 +132,10 @@ def test_a_claim_about_a_number():
 
 
 def test_a_variant_that_was_not_run():
-    sentence = said([MORE], {"lenet5": HIGHER["lenet5"]}).sentence
-    assert sentence == "No answer: “LeNet-5 is more accurate” (dense was not run)."
+    alone = {"lenet5": HIGHER["lenet5"]}
+    sentence = said([MORE], alone).sentence
+    assert said([MORE], alone, departures=("epochs 20 -> 3",)).sentence == sentence
+    assert sentence == "No answer: “LeNet-5 is more accurate” (dense not run)."
 
 
 def test_several_things_asked_are_one_sentence_without_a_yes():
@@ -144,9 +146,7 @@ def test_several_things_asked_are_one_sentence_without_a_yes():
         "Of 2 variants lenet5 has the highest test accuracy, 98.70 %, and dense the lowest, 97.80 %"
     )
     assert "; lenet5 is more accurate than dense by" in sentence and "; dense has a lower overfitting gap" in sentence
-    assert (
-        sentence.endswith("; not asked in this run: “true logits win” (logits was not run).") and "Yes" not in sentence
-    )
+    assert sentence.endswith("; not asked in this run: “true logits win” (logits not run).") and "Yes" not in sentence
 
 
 def test_exact_comparisons():

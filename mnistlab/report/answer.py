@@ -44,7 +44,6 @@ _OPENINGS = {
     "same": "No difference that matters: ",
     "open": "Not resolved: ",
     "diverged": "No answer: ",
-    "unasked": "No answer: ",
 }
 
 
@@ -103,11 +102,14 @@ def _joined(clauses: Sequence[_Clause], changed: bool, num_variants: int) -> str
     """The clauses as one sentence, which begins with yes or no where one thing was asked of a run as the source's."""
     said = [clause for clause in clauses if clause.state != "unasked"]
     one_run = any(clause.state == "one run" for clause in said)
+    if not said:
+        return f"No answer: {', '.join(clause.text for clause in clauses)}"
     if len(clauses) == 1 and not one_run and not changed and clauses[0].state in _OPENINGS:
         return _OPENINGS[clauses[0].state] + clauses[0].text
-    parts = [clause.text for clause in said]
-    if unasked := [clause.text for clause in clauses if clause.state == "unasked"]:
-        parts.append(f"not asked in this run: {', '.join(unasked)}")
+    parts = [clause.text for clause in said if clause.state != "open"]
+    for state, words in (("open", "not resolved"), ("unasked", "not asked in this run")):
+        if texts := [clause.text for clause in clauses if clause.state == state]:
+            parts.append(f"{words}: {', '.join(texts)}")
     sentence = "; ".join(parts)
     if one_run:
         runs = "One run of each" if num_variants > 1 else "One run"
@@ -123,9 +125,7 @@ def _clause(item: Checked, results: Mapping[str, Result]) -> _Clause:
         return _Clause(state, f"{claim.text}: {item.sentence.rpartition(': ')[2].rstrip('.')}")
     if c is None:
         missing = [name for name in names if name not in results]
-        why = (
-            f"{' and '.join(missing)} {'was' if len(missing) == 1 else 'were'} not run" if missing else "too few epochs"
-        )
+        why = f"{' and '.join(missing)} not run" if missing else "too few epochs"
         return _Clause("unasked", f"“{claim.text}” ({why})")
     if c.n == 0:
         lost = [name for name in names if history.diverged(results[name]).all()]
@@ -139,7 +139,7 @@ def _clause(item: Checked, results: Mapping[str, Result]) -> _Clause:
     seeds = f" ({_seeds(item, results)})"
     if state == "open":
         gap = f"{'−' if c.difference < 0 else '+'}{_amount(claim.metric, c.difference)} on average"
-        return _Clause(state, f"whether {_claimed(item)} is not resolved ({gap}, {_seeds(item, results)})")
+        return _Clause(state, f"whether {_claimed(item)} ({gap}, {_seeds(item, results)})")
     if state == "same" and isinstance(claim.right, str):
         off = _amount(claim.metric, c.difference)
         same = f"{claim.left} and {claim.right} differ in {_words(claim.metric)} by less than would matter"
@@ -279,7 +279,7 @@ def _reproduced(
         return ""
     within = [name for name, array in values.items() if stats.inside(array, numbers[name])]
     which = f" ({', '.join(within)})" if within else ""
-    return f"; of the source's {len(values)} numbers {len(within)} are reproduced{which}"
+    return f"; reproduced: {len(within)} of the source's {len(values)} numbers{which}"
 
 
 def _wanted(clauses: Sequence[_Clause], checked: Sequence[Checked], items: Sequence[Checked]) -> int | None:
