@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import textwrap
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -52,6 +53,62 @@ def predictions(
                 text = f"truth {name},{gap}predicted {class_names[int(labels[k])]}{' ✗' if wrong else ''}"
             axes.set_title(text, fontsize=8, pad=3, color=VERMILLION if wrong else "black")
             axes.spines[:].set(visible=True, color=VERMILLION if wrong else "#c8c8c8", linewidth=2.0 if wrong else 0.5)
+        return laid_out(figure)
+
+
+def choose_mistakes(truth: ArrayLike, predicted: Mapping[str, ArrayLike], most: int = 12) -> NDArray[np.int64]:
+    """Which images, `most` at most, tell networks apart: those on which they disagree, then those that all get wrong.
+
+    >>> choose_mistakes([0, 1, 2, 3], {"a": [0, 1, 1, 1], "b": [0, 2, 1, 3]}).tolist()
+    [1, 3, 2]
+    """
+    said = np.stack([np.asarray(classes) for classes in predicted.values()])
+    wrong = (said != np.asarray(truth)).any(0)
+    differ = (said != said[0]).any(0)
+    disagreed, agreed = np.flatnonzero(wrong & differ), np.flatnonzero(wrong & ~differ)
+    kept = disagreed[: max(most - len(agreed), 2 * most // 3)]
+    return np.concatenate([kept, agreed[: most - len(kept)]])
+
+
+def mistakes(
+    image: NDArray[np.uint8], truth: ArrayLike, predicted: Mapping[str, ArrayLike], class_names: Sequence[str]
+) -> Figure:
+    """Images in rows of four, titled with the truth and with which network says what; one wrong answer is marked ✗.
+
+    Args:
+      image: uint8 [n, H, W, C] with C 1 or 3, n at least 1.
+      truth: int [n].
+      predicted: network -> int [n].
+    """
+    titles = []
+    for k, true in enumerate(np.asarray(truth)):
+        by_class: dict[int, list[str]] = {}
+        for name, classes in predicted.items():
+            by_class.setdefault(int(np.asarray(classes)[k]), []).append(name)
+        lines = [f"truth {class_names[int(true)]}"]
+        for said, names in by_class.items():
+            line = f"{class_names[said]}: {', '.join(names)}{'' if said == true else ' ✗'}"
+            lines += textwrap.wrap(line, 24)
+        titles.append("\n".join(lines))
+    columns = min(4, len(titles))
+    rows = -(-len(titles) // columns)
+    text_height = 0.16 * max(title.count("\n") + 1 for title in titles) + 0.1
+    with style():
+        figure = new_figure(1.62 * max(columns, 2), (1.1 + text_height) * rows)
+        grid = figure.subplots(rows, columns, squeeze=False).ravel()
+        for axes in grid[len(titles) :]:
+            axes.set_axis_off()
+        for axes, pixels, title in zip(grid, image, titles, strict=False):
+            axes.imshow(
+                pixels[..., 0] if pixels.shape[-1] == 1 else pixels,
+                cmap="gray_r",
+                vmin=0,
+                vmax=255,
+                interpolation="none",
+            )
+            axes.set(xticks=[], yticks=[])
+            axes.set_title(title, fontsize=8, pad=3)
+            axes.spines[:].set(visible=True, color="#c8c8c8", linewidth=0.5)
         return laid_out(figure)
 
 

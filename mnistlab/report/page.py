@@ -39,6 +39,31 @@ class Text:
 
 
 @dataclass(frozen=True)
+class Answer:
+    """What a run answers, in a sentence that stands first, and below it the question."""
+
+    text: str
+    question: str = ""
+
+
+@dataclass(frozen=True)
+class Card:
+    """A claim: what is said, by whom, whether it holds, and numbers by name."""
+
+    title: str
+    label: str
+    verdict: str
+    facts: Sequence[tuple[str, str]] = ()
+
+
+@dataclass(frozen=True)
+class Cards:
+    """Cards beside each other where there is room, else below."""
+
+    cards: Sequence[Card]
+
+
+@dataclass(frozen=True)
 class Table:
     """A table; columns of numbers go right, cells that are verdicts are drawn as such."""
 
@@ -104,13 +129,17 @@ def _file_name(name: str) -> str:
     return plain if is_usual else f"{plain[:60]}_{sha256(name.encode())[:8]}"
 
 
-Block: TypeAlias = Heading | Text | Table | Picture | Command | Html | Details
+Block: TypeAlias = Answer | Heading | Text | Cards | Table | Picture | Command | Html | Details
 
 # Each verdict has a sign and a border of its own, so that it reads without colour.
 _VERDICTS = {
     "holds": ("holds", "✓"),
     "reversed": ("reversed", "✗"),
+    "the opposite holds": ("reversed", "✗"),
+    "does not hold": ("reversed", "✗"),
+    "no difference that matters": ("same", "≈"),
     "not resolved": ("open", "?"),
+    "not measured": ("open", "–"),
     "inside": ("holds", "✓"),
     "outside": ("reversed", "✗"),
 }
@@ -201,6 +230,10 @@ class _Page:
             case Text(text, notice):
                 parts = [part.strip() for part in re.split(r"\n\s*\n", text) if part.strip()]
                 return self.macros.paragraphs([_with_code(part) for part in parts], notice)
+            case Answer(text, question):
+                return self.macros.answer(text, question)
+            case Cards(cards):
+                return self.macros.cards([(card, self._cell(card.verdict)) for card in cards])
             case Table():
                 return self._table(block)
             case Picture(figure, caption, alt):
@@ -229,9 +262,11 @@ class _Page:
         return self.macros.table(caption, block.header, rows, kinds)
 
     def _cell(self, cell: str) -> str | Markup:
+        plain = cell.removeprefix("changed run: ")
         for word, (kind, sign) in _VERDICTS.items():
-            if cell == word or cell.startswith(f"{word} ("):
-                return self.macros.verdict(word, sign, kind) + cell.removeprefix(word)
+            if plain == word or plain.startswith(f"{word} ("):
+                prefix = escape(cell.removesuffix(plain))
+                return prefix + self.macros.verdict(word, sign, kind) + plain.removeprefix(word)
         return cell
 
 
@@ -245,7 +280,10 @@ def html_page(title: str, blocks: Sequence[Block], footer: str = "") -> str:
     Figures and tables with captions are numbered in order; more than three level-2 headings give a list of contents.
     """
     page = _Page()
-    body = page.all_of(blocks)
+    first = next((n for n, block in enumerate(blocks) if isinstance(block, Heading) and block.level <= 2), len(blocks))
+    lead, body = page.all_of(blocks[:first]), page.all_of(blocks[first:])
     styles = Markup(resources.files("mnistlab.report").joinpath("page.css").read_text().strip())
     template = page.templates.get_template("page.html.j2")
-    return template.render(title=title, body=body, sections=page.sections, styles=styles, footer=footer) + "\n"
+    return (
+        template.render(title=title, lead=lead, body=body, sections=page.sections, styles=styles, footer=footer) + "\n"
+    )
