@@ -229,7 +229,7 @@ def _claim_blocks(session: Session, outcome: Outcome, checked: Sequence[Checked]
     where = f"{outcome.dataset.name}, {protocol}, {_count(session.options.num_seeds, 'seed')}"
     several = any(len(result.runs) > 1 for result in outcome.results.values())
     pictures = sections.difference_pictures(checked, outcome.results, draw) if several else []
-    return [page.Heading("Claims"), sections.claim_cards(checked), *pictures, *sections.quotable(checked, where)]
+    return [page.Heading("Claims"), *sections.claim_cards(checked), *pictures, *sections.quotable(checked, where)]
 
 
 def _body(session: Session, outcome: Outcome, extra: Sequence[page.Block], draw: Draw) -> list[page.Block]:

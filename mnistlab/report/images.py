@@ -12,7 +12,17 @@ from numpy.typing import ArrayLike, NDArray
 from mnistlab.report.canvas import VERMILLION, WIDTH_INCHES, laid_out, new_figure, style
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
     from mnistlab.report.canvas import Figure
+
+
+def _show(axes: Axes, pixels: NDArray[np.uint8], number: int) -> None:
+    """Draws uint8 [H, W, C]; ink on paper, C = 1, gets a name by which a dark page inverts it."""
+    is_ink = pixels.shape[-1] == 1
+    picture = axes.imshow(pixels[..., 0] if is_ink else pixels, cmap="gray_r", vmin=0, vmax=255, interpolation="none")
+    if is_ink:
+        picture.set_gid(f"ink{number}")
 
 
 def predictions(
@@ -42,8 +52,7 @@ def predictions(
         for axes in grid[n:]:
             axes.set_axis_off()
         for k, axes in enumerate(grid[:n]):
-            pixels = image[k, ..., 0] if image.shape[-1] == 1 else image[k]
-            axes.imshow(pixels, cmap="gray_r", vmin=0, vmax=255, interpolation="none")
+            _show(axes, image[k], k)
             axes.set(xticks=[], yticks=[])
             name = class_names[int(true_labels[k])]
             wrong = labels is not None and labels[k] != true_labels[k]
@@ -98,14 +107,8 @@ def mistakes(
         grid = figure.subplots(rows, columns, squeeze=False).ravel()
         for axes in grid[len(titles) :]:
             axes.set_axis_off()
-        for axes, pixels, title in zip(grid, image, titles, strict=False):
-            axes.imshow(
-                pixels[..., 0] if pixels.shape[-1] == 1 else pixels,
-                cmap="gray_r",
-                vmin=0,
-                vmax=255,
-                interpolation="none",
-            )
+        for number, (axes, pixels, title) in enumerate(zip(grid, image, titles, strict=False)):
+            _show(axes, pixels, number)
             axes.set(xticks=[], yticks=[])
             axes.set_title(title, fontsize=8, pad=3)
             axes.spines[:].set(visible=True, color="#c8c8c8", linewidth=0.5)

@@ -175,6 +175,7 @@ def _inline_svg(svg: str, prefix: str, start: str) -> Markup:
         raise UserError("the picture is no svg: expected a file that save_figure wrote")
     body = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>|<!--.*?-->", "", match.group(), flags=re.DOTALL)
     body = re.sub(r'\sxmlns(:\w+)?="[^"]*"', "", body).replace("xlink:href=", "href=")
+    body = re.sub(r'\sid="ink\d+"', ' class="ink"', body)
     used = set(re.findall(r'(?:\shref="#|url\(#)([^")]+)', body))
     body = re.sub(r'\sid="([^"]*)"', lambda found: found.group() if found[1] in used else "", body)
     body = re.sub(r'(\sid=")', rf"\g<1>{prefix}", body)
@@ -195,10 +196,10 @@ def _short_tag(tag: str) -> str:
     return re.sub(r"\d+\.\d{3,}", lambda number: f"{float(number.group()):.2f}".rstrip("0").rstrip("."), tag)
 
 
-def _width(svg: str) -> str | None:
-    """Of an svg file, in points."""
+def _least_width(svg: str) -> int | None:
+    """In points, of an svg file whose text is to be read: on a narrower screen it scrolls."""
     found = re.search(r'<svg\b[^>]*?\swidth="([\d.]+)pt"', svg)
-    return found.group(1) if found else None
+    return round(0.72 * float(found.group(1))) if found else None
 
 
 def _slug(text: str) -> str:
@@ -239,7 +240,7 @@ class _Page:
             case Picture(figure, caption, alt):
                 number = next(self.numbers["figure"])
                 svg = figure.read_text(encoding="utf-8") if isinstance(figure, Path) else svg_of(figure)
-                start = self.macros.svg_start(alt, _width(svg))
+                start = self.macros.svg_start(alt, _least_width(svg))
                 return self.macros.picture(_inline_svg(svg, f"f{number}-", start), f"Figure {number}. {caption}")
             case Command(text, caption):
                 return self.macros.command(caption, text.strip())
@@ -257,9 +258,10 @@ class _Page:
         cells, numeric = table_cells(block.header, block.rows)
         long = [max((len(row[j]) for row in cells), default=0) > 24 for j in range(len(block.header))]
         kinds = ["number" if right else "words" if words else "" for right, words in zip(numeric, long, strict=True)]
-        caption = f"Table {next(self.numbers['table'])}. {block.caption}" if block.caption else ""
+        number = next(self.numbers["table"]) if block.caption else 0
+        caption = f"Table {number}. {block.caption}" if block.caption else ""
         rows = [[self._cell(cell) for cell in row] for row in cells]
-        return self.macros.table(caption, block.header, rows, kinds)
+        return self.macros.table(caption, f"t{number}", block.header, rows, kinds)
 
     def _cell(self, cell: str) -> str | Markup:
         plain = cell.removeprefix("changed run: ")

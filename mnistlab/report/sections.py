@@ -39,10 +39,12 @@ def claims_table(checked: Sequence[Checked], departures: Sequence[str] = ()) -> 
     return page.Table(header, rows, f"{what}; runs are paired by seed")
 
 
-def claim_cards(checked: Sequence[Checked]) -> page.Cards:
-    """The claims with their verdicts, a card each."""
+def claim_cards(checked: Sequence[Checked]) -> list[page.Block]:
+    """The claims that were measured with their verdicts, a card each, and in a line those that were not."""
     cards = []
     for item in checked:
+        if item.verdict == "not measured":
+            continue
         claim, c = item.claim, item.comparison
         facts = []
         if c is not None and c.n:
@@ -62,7 +64,9 @@ def claim_cards(checked: Sequence[Checked]) -> page.Cards:
             facts = [("largest error", text.format_error(item.error))]
         asked = f"({claim.id}) {'our question' if claim.ours else 'the source'}"
         cards.append(page.Card(claim.text, asked, _named(item), facts))
-    return page.Cards(cards)
+    missing = [f"({item.claim.id}) {item.claim.text}" for item in checked if item.verdict == "not measured"]
+    said = f"Not measured, for want of a variant or an epoch: {'; '.join(missing)}."
+    return [*([page.Cards(cards)] if cards else []), *([page.Text(said)] if missing else [])]
 
 
 def _named(item: Checked) -> str:
