@@ -48,12 +48,13 @@ class Answer:
 
 @dataclass(frozen=True)
 class Card:
-    """A claim: what is said, by whom, whether it holds, and numbers by name."""
+    """A claim: what is said, by whom, whether it holds, and numbers by name; or a run and what it answers."""
 
     title: str
     label: str
     verdict: str
     facts: Sequence[tuple[str, str]] = ()
+    link: str = ""  # of the title, an address relative to the page
 
 
 @dataclass(frozen=True)
