@@ -216,6 +216,8 @@ def _seed_row(axes: Axes, y: float, values: Floats, interval: tuple[float, float
         zorder=2,
         label="one seed",
     )
+    if values.size == 1:  # it is its own mean
+        return
     if all(map(math.isfinite, interval)):
         axes.plot(interval, [y + 0.25] * 2, color=BLACK, linewidth=1.6, marker="|", markersize=6, zorder=3)
     axes.plot(

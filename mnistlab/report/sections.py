@@ -150,7 +150,9 @@ def seeds_picture(
     values = {name: history.metric(result, metric) for name, result in results.items()}
     label = metric.replace("_", " ")
     figure = figures.seeds(values, label, numbers)
-    caption = f"{label.capitalize()} of every seed, a dot each; below them the mean with its 95 % interval."
+    caption = f"{label.capitalize()} of every seed, a dot each"
+    several = any(len(array) > 1 for array in values.values())
+    caption += "; below them the mean with its 95 % interval." if several else "."
     found = {name: history.summarize(array) for name, array in values.items()}
     means = "; ".join(
         f"{name} {text.format_interval(one['mean'], *_bounds(one['ci95']))} (n={one['n']})"
