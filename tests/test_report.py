@@ -429,6 +429,35 @@ def test_figures_are_in_the_colours_of_the_theme():
         assert used - inherited <= set(re.findall(r"--(\w+):", theme)), theme
 
 
+def test_cards_and_an_answer_are_read_in_their_order():
+    card = page.Card(
+        "<a> beats b",
+        "(a) the source",
+        "changed run: does not hold (b diverged in 1 of 8 seeds)",
+        [("n", "7")],
+        "a.html",
+    )
+    read = Page(page.html_page("t", [page.Answer("Yes: & so.", "Is it?"), page.Cards([card])]))
+    words = " ".join("".join(read.words).split())
+    assert (
+        words
+        == "t Yes: & so. Is it? (a) the source <a> beats b changed run: ✗ does not hold (b diverged in 1 of 8 seeds) n7"
+    )
+    assert read.references == ["a.html"]
+
+
+def test_mistakes_are_those_that_tell_networks_apart_first():
+    truth = np.zeros(40, int)
+    said = {"a": np.where(np.arange(40) < 30, 1, 0), "b": np.where(np.arange(40) < 10, 1, 0)}
+    chosen = images.choose_mistakes(truth, said)
+    assert chosen.tolist() == [*range(10, 18), *range(4)]  # they disagree; both wrong
+    assert images.choose_mistakes(truth, {"a": truth}).size == 0
+    image = np.zeros((2, 28, 28, 1), np.uint8)
+    figure = images.mistakes(image, [0, 0], {"a": [1, 1], "b": [0, 1]}, ["zero", "one"])
+    titles = [axes.get_title() for axes in figure.axes]
+    assert titles == ["truth zero\none: a ✗\nzero: b", "truth zero\none: a, b ✗"]
+
+
 def test_numbers_go_right_and_words_left():
     rows = [["a", "0.98 ± 0.01 (n=8), 2 not finite", "< 0.001", None], ["b", "−0.5 [−0.6, −0.4]", "1,000", None]]
     source = page.html_page("t", [page.Table(["name", "x", "p", "none"], rows)])
