@@ -131,6 +131,17 @@ def test_a_claim_about_a_number():
     )
 
 
+def test_a_claim_that_there_is_no_difference():
+    same = Claim("a", "the losses are the same", "test_loss", "lenet5", "same", "dense")
+    for word in ("holds", "no difference that matters"):
+        sentence = said([same], HIGHER, verdicts=[word]).sentence
+        assert sentence.startswith(
+            "Yes: lenet5 and dense do not differ in test loss by as much as would matter, on average by"
+        )
+    sentence = said([same], HIGHER, verdicts=["reversed (they differ)"]).sentence
+    assert sentence.startswith("No: lenet5 has a higher test loss than dense by 0.00302") and "(8 seeds)" in sentence
+
+
 def test_a_variant_that_was_not_run():
     alone = {"lenet5": HIGHER["lenet5"]}
     sentence = said([MORE], alone).sentence

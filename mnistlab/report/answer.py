@@ -132,14 +132,15 @@ def _clause(item: Checked, results: Mapping[str, Result]) -> _Clause:
         which = f"all seeds of {' and of '.join(lost)} diverged" if lost else "in every pair a network diverged"
         return _Clause("diverged", f"{which}, so that nothing says whether {_claimed(item)}")
     state = _STATES.get(_word(item.verdict), "open")
-    if claim.direction == "same" and state == "same":
-        state = "yes"
     if c.n + c.num_failed == 1:
         return _Clause("one run", _observed(item))
     seeds = f" ({_seeds(item, results)})"
     if state == "open":
         gap = f"{'−' if c.difference < 0 else '+'}{_amount(claim.metric, c.difference)} on average"
         return _Clause(state, f"whether {_claimed(item)} ({gap}, {_seeds(item, results)})")
+    if claim.direction == "same" and state in ("yes", "same"):
+        same = f"{claim.left} and {claim.right} do not differ in {_words(claim.metric)} by as much as would matter"
+        return _Clause("yes", f"{same}, on average by {_amount(claim.metric, c.difference)} ({_total(item)})")
     if state == "same" and isinstance(claim.right, str):
         off = _amount(claim.metric, c.difference)
         same = f"{claim.left} and {claim.right} differ in {_words(claim.metric)} by less than would matter"
@@ -203,9 +204,8 @@ def _seeds(item: Checked, results: Mapping[str, Result]) -> str:
     """In how many seeds what the means say is so, and how many diverged."""
     claim, c = item.claim, item.comparison
     assert c is not None
-    lost = f", {c.num_failed} diverged" if c.num_failed else ""
-    if claim.left not in results or claim.direction == "about":
-        return f"{c.n} seeds{lost}"
+    if claim.left not in results or claim.direction in ("about", "same"):
+        return _total(item)
     left = history.metric(results[claim.left], claim.metric)
     right = (
         claims.paired(results[claim.left], results[claim.right], claim.metric)
@@ -213,7 +213,13 @@ def _seeds(item: Checked, results: Mapping[str, Result]) -> str:
         else np.full(len(left), float(claim.right))
     )
     same_side = np.sign(left - right) == np.sign(c.difference)
-    return f"{int(same_side.sum())} of {c.n} seeds{lost}"
+    return f"{int(same_side.sum())} of {_total(item)}"
+
+
+def _total(item: Checked) -> str:
+    assert item.comparison is not None
+    lost = item.comparison.num_failed
+    return f"{item.comparison.n} seeds" + (f", {lost} diverged" if lost else "")
 
 
 def _amount(metric: str, value: float) -> str:
