@@ -47,7 +47,7 @@ __all__ = [
     "workdir",
 ]
 
-TOOLS = ("bench", "compare", "gather", "power")  # entry points that are no comparison of a source
+TOOLS = ("bench", "compare", "gather", "judge", "power")  # entry points that are no comparison of a source
 flags.disclaim_key_flags()  # those that `main` defines are the experiment's
 
 
@@ -58,16 +58,17 @@ def main(experiment: "Experiment") -> None:
     enter(lambda: _run(experiment))
 
 
-def enter(body: Callable[..., Any], arguments: Sequence[str] = ()) -> None:
+def enter(body: Callable[..., Any], arguments: Sequence[str] = (), *, needs_jax: bool = True) -> None:
     """Parses the command line, sets the process up and runs `body`; bad input is one line and exit status 2.
 
     Args:
       arguments: names of the folders that stand on the line beside the flags; `body` is called with as many texts.
+      needs_jax: False for a tool that only reads numbers, which then works where there is no JAX.
     """
 
     def start(argv: Sequence[str]) -> None:
         try:
-            process.set_up()
+            process.set_up(needs_jax=needs_jax)
             body(*argv[1:])
         except UserError as error:
             process.fail(str(error))
@@ -84,6 +85,8 @@ def enter(body: Callable[..., Any], arguments: Sequence[str] = ()) -> None:
             print("\ninterrupted; the same command resumes after the last whole epoch", file=sys.stderr)
             process.leave(130)
         except Exception as error:
+            if "jax" not in sys.modules:
+                raise
             from mnistlab.devices import cluster
 
             if not cluster.is_lost_process(error):

@@ -162,4 +162,4 @@ def define_flags() -> None:
 
 if __name__ == "__main__":
     define_flags()
-    common.enter(main, ("RUN_A", "RUN_B"))
+    common.enter(main, ("RUN_A", "RUN_B"), needs_jax=False)

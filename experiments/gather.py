@@ -101,4 +101,4 @@ def _write(
 
 if __name__ == "__main__":
     common.define_run_flags()
-    common.enter(main, ("FOLDER",))
+    common.enter(main, ("FOLDER",), needs_jax=False)

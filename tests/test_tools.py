@@ -12,6 +12,7 @@ import scipy.stats
 from run_folders import result_of, write_run
 
 from experiments import power
+from mnistlab.analysis import sequential
 from mnistlab.analysis.claims import Claim
 
 ROOT = Path(__file__).parents[1]
@@ -76,8 +77,8 @@ class TestCompare:
             assert done.returncode == 0, done.stderr
         first, second = json.loads((tmp_path / "summary.json").read_text())["claims"]
         assert first["left"] == "high (both)" and first["verdict"] == "reversed"
-        assert first["p"] == 2 * first["comparison"]["p"]  # Holm over two claims
-        assert second["verdict"] == "not resolved" and second["delta"] == 0.0
+        assert first["p"] == 2 * first["comparison"]["standing"]["p_differs"]  # Holm over two claims
+        assert second["verdict"] == "no difference that matters" and second["delta"] == 0.0
 
     @pytest.mark.parametrize(
         "arguments, word",
@@ -154,8 +155,10 @@ class TestPower:
         expected = power.need(HIGH - LOW, 0.01, num_claims=2)
         assert first["needs"][1] == expected._asdict() and len(first["needs"]) == 3
         assert first["needs"][2]["difference"] == pytest.approx(np.mean(HIGH - LOW))
-        # "About 0.9 within 0.05" is asked of the nearer bound.
-        assert abs(second["needs"][2]["difference"]) == pytest.approx(0.05 - abs(LOW.mean() - 0.9))
+        assert second["needs"][2]["difference"] == pytest.approx(LOW.mean() - 0.9)
+        (until,) = [line.split("  ") for line in done.stdout.splitlines() if line.startswith("(b) low")][:1]
+        expected = sequential.expected_num_pairs(LOW - 0.9, 0.05, 0.05, power.MOST_PAIRS, "=")
+        assert [cell.strip() for cell in until if cell][-4:-2] == [str(expected.median), str(expected.most)]
         page = (tmp_path / "report.html").read_text()
         assert page.count("<svg") == 2
         assert {path.stem for path in (tmp_path / "figures").iterdir()} == {"power_1", "power_2"}

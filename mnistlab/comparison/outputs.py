@@ -228,7 +228,9 @@ def _claim_blocks(session: Session, outcome: Outcome, checked: Sequence[Checked]
     protocol = departures.protocol_words(session.options.protocol, outcome.departures)
     where = f"{outcome.dataset.name}, {protocol}, {_count(session.options.num_seeds, 'seed')}"
     several = any(len(result.runs) > 1 for result in outcome.results.values())
+    sides = [claims.sides(item.claim, outcome.results) if item.comparison else None for item in checked]
     pictures = sections.difference_pictures(checked, outcome.results, draw) if several else []
+    pictures += sections.looks_picture(checked, sides, draw)
     return [page.Heading("Claims"), *sections.claim_cards(checked), *pictures, *sections.quotable(checked, where)]
 
 

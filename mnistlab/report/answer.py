@@ -144,7 +144,7 @@ def _clause(item: Checked, results: Mapping[str, Result]) -> _Clause:
     if state == "same" and isinstance(claim.right, str):
         off = _amount(claim.metric, c.difference)
         same = f"{claim.left} and {claim.right} differ in {_words(claim.metric)} by less than would matter"
-        return _Clause(state, f"{same}, on average by {off}{seeds}")
+        return _Clause(state, f"{same}, on average by {off} ({_total(item)})")
     return _Clause(state, _observed(item) + seeds)
 
 
