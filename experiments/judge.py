@@ -53,7 +53,7 @@ def _write(folder: Path, path: str, runs: Runs, checked: Sequence[Checked], side
         by_variant = {
             variant: np.array(list(of[metric].values())) for variant, of in runs.values.items() if metric in of
         }
-        caption = f"{metric} of every run, a dot each; below them the mean with its 95 % interval."
+        caption = f"{metric} of every run, one dot each; below them the mean with its 95 % interval."
         pictures.append(draw(figures.seeds(by_variant, metric, None), f"runs_{len(pictures) + 1}", caption))
     blocks: list[page.Block] = [
         page.Text(f"From the table `{name}`: {len(runs.values)} variants, {num_seeds} seeds, paired by seed."),

@@ -16,7 +16,7 @@ from matplotlib.text import Text
 from scipy import stats as scipy_stats
 
 from mnistlab.errors import UserError
-from mnistlab.report import canvas, figures, images, page, text
+from mnistlab.report import canvas, figures, images, page, text, words
 
 NAN = float("nan")
 METRICS = ("train_loss", "train_accuracy", "val_loss", "val_accuracy")
@@ -485,3 +485,13 @@ def test_importing_report_imports_no_matplotlib():
     drawn = "import sys; from mnistlab.report import figures; figures.seeds({'a': [1.0]}, 'x'); "
     code = drawn + "sys.exit('matplotlib.pyplot' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_the_names_of_a_claims_numbers_lead_to_their_meaning_where_the_page_has_it():
+    cards = page.Cards([page.Card("c", "(a)", "holds", [("p (Holm)", "0.03"), ("pairs", "8"), ("largest error", "0")])])
+    meanings = page.Details("What the words mean", [page.Words(words.words())])
+    text = page.html_page("t", [cards, meanings])
+    assert set(re.findall(r'href="#([^"]+)"', text)) == {"word-holm", "word-pair"}
+    assert {"word-holm", "word-pair"} <= set(re.findall(r'id="([^"]+)"', text))
+    assert "href" not in page.html_page("t", [cards])
+    assert set(page.EXPLAINED.values()) <= set(words.words())

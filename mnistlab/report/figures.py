@@ -227,7 +227,7 @@ def _seed_row(axes: Axes, y: float, values: Floats, interval: tuple[float, float
 
 
 def seeds(values: Mapping[str, ArrayLike], label: str, reported: Mapping[str, float] | None = None) -> Figure:
-    """Every seed a dot, the mean with its 95 % interval (Student's t), the reported number a bar; a row a variant.
+    """Every seed a dot, the mean with its 95 % interval (Student's t), the reported number a bar; one row per variant.
 
     Args:
       values: variant -> float [n]; a diverged seed (not finite) is not drawn but counted in the row's label.
@@ -258,7 +258,7 @@ def seeds(values: Mapping[str, ArrayLike], label: str, reported: Mapping[str, fl
 def differences(
     differences: Mapping[str, ArrayLike], intervals: Mapping[str, tuple[float, float]], label: str
 ) -> Figure:
-    """Paired differences, every seed a dot, mean and the given interval, and a line at zero; a row a claim.
+    """Paired differences, every seed a dot, mean and the given interval, and a line at zero; one row per claim.
 
     Args:
       differences: claim -> float [n], one difference a seed; those not finite are counted in the row's label.
@@ -278,7 +278,7 @@ def differences(
 
 
 def durations(seconds: Mapping[str, Mapping[str, ArrayLike]], label: str) -> Figure:
-    """Durations on a logarithmic axis, every round a dot, the median a bar; a panel a workload, a row a peer.
+    """Durations on a logarithmic axis, every round a dot, the median a bar; one panel per workload, one row per peer.
 
     The first peer, and those whose names begin with its name, stand out.
 
@@ -322,7 +322,7 @@ class ForestRow:
 
 
 def forest(rows: Sequence[ForestRow], label: str) -> Figure:
-    """Ours minus reported, a row an experiment and variant, with both numbers beside it.
+    """Ours minus reported, one row per experiment and variant, with both numbers beside it.
 
     Thick bars are the intervals of the mean, thin ones those of one more run: a reported number whose line crosses the
     thin bar could have been one of our runs. Rows that no source reported have no bar.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -91,6 +91,13 @@ class Command:
 
 
 @dataclass(frozen=True)
+class Words:
+    """What words mean; cards and tables on the same page link to them."""
+
+    meanings: Mapping[str, str]
+
+
+@dataclass(frozen=True)
 class Html:
     """Markup as it is: of the library's own templates alone."""
 
@@ -130,7 +137,10 @@ def _file_name(name: str) -> str:
     return plain if is_usual else f"{plain[:60]}_{sha256(name.encode())[:8]}"
 
 
-Block: TypeAlias = Answer | Heading | Text | Cards | Table | Picture | Command | Html | Details
+Block: TypeAlias = Answer | Heading | Text | Cards | Table | Picture | Command | Words | Html | Details
+
+EXPLAINED = {"pairs": "Pair", "p (Holm)": "Holm", "difference": "Confidence sequence"}
+"""How the numbers of claims are called, or how their names begin, and by which word that is explained."""
 
 # Each verdict has a sign and a border of its own, so that it reads without colour.
 _VERDICTS = {
@@ -208,9 +218,14 @@ def _slug(text: str) -> str:
 
 
 class _Page:
-    """The templates, and how many headings, tables and figures were rendered with them."""
+    """The templates, and how many headings, tables and figures were rendered with them.
 
-    def __init__(self) -> None:
+    Args:
+      words: that the page explains.
+    """
+
+    def __init__(self, words: Collection[str]) -> None:
+        self.words = words
         loader = PackageLoader("mnistlab.report")
         self.templates = Environment(
             loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined
@@ -235,7 +250,11 @@ class _Page:
             case Answer(text, question):
                 return self.macros.answer(text, question)
             case Cards(cards):
-                return self.macros.cards([(card, self._cell(card.verdict)) for card in cards])
+                drawn = [
+                    (card, self._cell(card.verdict), [(name, self._word_of(name), value) for name, value in card.facts])
+                    for card in cards
+                ]
+                return self.macros.cards(drawn)
             case Table():
                 return self._table(block)
             case Picture(figure, caption, alt):
@@ -245,6 +264,8 @@ class _Page:
                 return self.macros.picture(_inline_svg(svg, f"f{number}-", start), f"Figure {number}. {caption}")
             case Command(text, caption):
                 return self.macros.command(caption, text.strip())
+            case Words(meanings):
+                return self.macros.words([(_slug(word), word, meaning) for word, meaning in meanings.items()])
             case Html(markup):
                 return Markup(markup)
             case Details(summary, blocks):
@@ -262,7 +283,13 @@ class _Page:
         number = next(self.numbers["table"]) if block.caption else 0
         caption = f"Table {number}. {block.caption}" if block.caption else ""
         rows = [[self._cell(cell) for cell in row] for row in cells]
-        return self.macros.table(caption, f"t{number}", block.header, rows, kinds)
+        header = [(name, self._word_of(name)) for name in block.header]
+        return self.macros.table(caption, f"t{number}", header, rows, kinds)
+
+    def _word_of(self, name: str) -> str:
+        """Where the page explains what a number is called; empty where it does not."""
+        word = next((word for start, word in EXPLAINED.items() if name.startswith(start)), "")
+        return f"#word-{_slug(word)}" if word in self.words else ""
 
     def _cell(self, cell: str) -> str | Markup:
         plain = cell.removeprefix("changed run: ")
@@ -271,6 +298,15 @@ class _Page:
                 prefix = escape(cell.removesuffix(plain))
                 return prefix + self.macros.verdict(word, sign, kind) + plain.removeprefix(word)
         return cell
+
+
+def _words_in(block: Block) -> list[str]:
+    match block:
+        case Words(meanings):
+            return list(meanings)
+        case Details(_, blocks):
+            return [word for inside in blocks for word in _words_in(inside)]
+    return []
 
 
 def _with_code(text: str) -> Markup:
@@ -282,7 +318,7 @@ def html_page(title: str, blocks: Sequence[Block], footer: str = "") -> str:
 
     Figures and tables with captions are numbered in order; more than three level-2 headings give a list of contents.
     """
-    page = _Page()
+    page = _Page([word for block in blocks for word in _words_in(block)])
     first = next((n for n, block in enumerate(blocks) if isinstance(block, Heading) and block.level <= 2), len(blocks))
     lead, body = page.all_of(blocks[:first]), page.all_of(blocks[first:])
     styles = Markup(resources.files("mnistlab.report").joinpath("page.css").read_text().strip())

@@ -6,7 +6,7 @@ import numpy as np
 
 from mnistlab.analysis import claims, history, looks
 from mnistlab.analysis.claims import Checked, Sides
-from mnistlab.report import figures, page, text
+from mnistlab.report import figures, page, text, words
 from mnistlab.report.page import Draw
 from mnistlab.training.result import Result
 
@@ -101,6 +101,7 @@ def quotable(checked: Sequence[Checked], where: str) -> list[page.Block]:
     return [
         page.Details("To quote", [page.Text("\n\n".join([f"Measured on {where}:", *sentences]))]),
         page.Details("All the evidence", [evidence_table(measured)]),
+        page.Details("What the words mean", [page.Words(words.words())]),
     ]
 
 
@@ -148,11 +149,11 @@ def evidence_table(checked: Sequence[Checked]) -> page.Table:
 def seeds_picture(
     metric: str, results: Mapping[str, Result], draw: Draw, numbers: Mapping[str, float] | None = None
 ) -> page.Picture:
-    """A metric of every seed, a dot each, with the reported `numbers` by variant."""
+    """A metric of every seed, one dot each, with the reported `numbers` by variant."""
     values = {name: history.metric(result, metric) for name, result in results.items()}
     label = metric.replace("_", " ")
     figure = figures.seeds(values, label, numbers)
-    caption = f"{label.capitalize()} of every seed, a dot each"
+    caption = f"{label.capitalize()} of every seed, one dot each"
     several = any(len(array) > 1 for array in values.values())
     caption += "; below them the mean with its 95 % interval." if several else "."
     found = {name: history.summarize(array) for name, array in values.items()}
@@ -172,7 +173,7 @@ def _bounds(interval: Sequence[float | None]) -> tuple[float, float]:
 
 
 def difference_pictures(checked: Sequence[Checked], results: Mapping[str, Result], draw: Draw) -> list[page.Picture]:
-    """The paired differences behind the claims about two variants: a figure for each quantity, a row a claim."""
+    """The paired differences behind the claims about two variants: a figure for each quantity, one row per claim."""
     rows: dict[str, dict[str, np.ndarray]] = {}
     intervals: dict[str, tuple[float, float]] = {}
     said: dict[str, str] = {}
@@ -189,7 +190,7 @@ def difference_pictures(checked: Sequence[Checked], results: Mapping[str, Result
         draw(
             figures.differences(differences, intervals, f"difference in {quantity}"),
             f"differences_{quantity}",
-            f"Paired differences in {quantity}, a dot a seed; below them the mean with its 95 % interval.",
+            f"Paired differences in {quantity}, one dot per seed; below them the mean with its 95 % interval.",
             "Mean differences: " + "; ".join(f"{row} {said[row]}" for row in differences) + ".",
         )
         for quantity, differences in rows.items()
