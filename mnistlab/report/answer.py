@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -15,6 +16,7 @@ from mnistlab.report import text
 from mnistlab.training.result import Result
 
 USUAL_SEEDS = 8
+FEW = 3  # claims that one sentence names
 
 
 class Answer(NamedTuple):
@@ -87,6 +89,14 @@ def of_measured(checked: Sequence[Checked]) -> str:
     ]
     parts += [f"not measured: {item.claim.text}" for item in checked if item.verdict == "not measured"]
     return _capital("; ".join(parts)) + "."
+
+
+def of_judged(checked: Sequence[Checked]) -> str:
+    """The sentence of claims alone: of few, each with its verdict; of many, how many have which."""
+    if len(checked) <= FEW:
+        return "; ".join(f"{item.claim.text}: {item.verdict}" for item in checked) + "."
+    counts = Counter(_word(item.verdict) for item in checked)
+    return f"Of {len(checked)} claims: {', '.join(f'{count} {verdict}' for verdict, count in counts.most_common())}."
 
 
 def until_resolved(command: str, max_seeds: int) -> str:
