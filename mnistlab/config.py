@@ -164,6 +164,19 @@ class TrainConfig:
     )
     initial_scale: float = setting(1.0, "Multiplies every initial kernel.", within=NOT_NEGATIVE, flag="initial_scale")
     augment: AugmentConfig = AugmentConfig()
+    label_smoothing: float = setting(
+        0.0,
+        "In training, the share of each label that is spread evenly over all classes.",
+        within=RATE,
+        flag="label_smoothing",
+    )
+    average_epochs: float = setting(
+        0.0,
+        "Validated and tested are the exponential mean of the weights over the steps of about so many last epochs; "
+        "0: the weights themselves.",
+        within=Interval(0, 1_000_000),
+        flag="average_epochs",
+    )
     limit_examples: int | None = setting(
         None,
         "Train on the first N training images, for a quick look.",
@@ -177,6 +190,9 @@ class TrainConfig:
 
 WORDS = {about.name: about.word for cls in (OptimConfig, TrainConfig) for about in settings_of(cls)}
 """What messages call a field: the flag that sets it, where it has one."""
+
+LATER = ("label_smoothing", "average_epochs")
+"""Fields that earlier releases did not have; they are off by default."""
 
 T = TypeVar("T")
 C = TypeVar("C", bound=TrainConfig)
@@ -252,7 +268,10 @@ def check_seeds(first: int, count: int) -> tuple[int, ...]:
 
 
 def to_dict(config: TrainConfig) -> dict[str, Any]:
-    """A config as JSON can hold it; of what is no named choice the name of its type or function."""
+    """A config as JSON can hold it; of what is no named choice the name of its type or function.
+
+    Fields that came later are left out where they are off, so that a run of before is still the same run.
+    """
     values = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
     values["augment"] = dataclasses.asdict(config.augment)
     if isinstance(config.optimizer, OptimConfig):
@@ -263,6 +282,9 @@ def to_dict(config: TrainConfig) -> dict[str, Any]:
         if not isinstance(values[name], str):
             values[name] = getattr(values[name], "__name__", type(values[name]).__name__)
     del values["program"], values["metrics"]
+    for name in LATER:
+        if not values[name]:
+            del values[name]
     return values
 
 

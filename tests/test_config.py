@@ -36,6 +36,8 @@ train_configs = st.builds(
     pixel_scale=positive,
     augment=st.builds(AugmentConfig, shift_pixels=st.integers(0, 28), mixup_alpha=positive),
     dropout_rate=st.none() | st.floats(0, 0.99),
+    label_smoothing=st.floats(0, 0.99),
+    average_epochs=positive,
     limit_examples=st.none() | st.integers(2, 70_000),
 )
 
@@ -94,6 +96,8 @@ BAD = {
     "pixel_scale": [0.0, float("nan")],
     "initial_scale": [-1.0],
     "dropout_rate": [1.0, -0.1],
+    "label_smoothing": [1.0, -0.1],
+    "average_epochs": [-0.5],
 }
 WORDS = {"name": "optimizer", "num_epochs": "epochs"}  # as the flags are called
 

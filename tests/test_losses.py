@@ -3,12 +3,16 @@ import math
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hypothesis_numpy
 
-from mnistlab.training import losses
+from mnistlab.config import TrainConfig
+from mnistlab.data.batches import Batch
+from mnistlab.nets import models
+from mnistlab.training import losses, step
 
 FLOOR = math.log(1 + 9 / math.e)
 ROUNDING = 5e-7  # a few units in the last place of a float32 near 1.5
@@ -109,3 +113,35 @@ def test_a_logit_that_is_not_finite_has_no_accuracy_unless_it_only_fills_the_bat
     padded = losses.sums(loss, logits, label, jnp.array([1.0, 0.0]))
     np.testing.assert_array_equal(losses.means(padded), [1.0, 1.0])
     np.testing.assert_array_equal(losses.means(losses.Sums(np.inf, 1.0, 2.0)), [np.nan, np.nan])
+
+
+@pytest.mark.parametrize("name", ["cross_entropy", "double_softmax"])
+def test_smoothing_mixes_in_the_mean_loss_over_all_classes(name):
+    loss = losses.LOSSES[name]
+    logits = jnp.asarray(np.random.default_rng(0).normal(0, 2, (5, 10)), jnp.float32)
+    label = jnp.arange(5)
+    every = jnp.stack([loss(logits, jnp.full(5, k)) for k in range(10)]).mean(axis=0)
+    smoothed = losses.smoothed(loss, 0.1)
+    np.testing.assert_allclose(smoothed(logits, label), 0.9 * loss(logits, label) + 0.1 * every, rtol=1e-5)
+    np.testing.assert_array_equal(smoothed(logits, jax.nn.one_hot(label, 10)), smoothed(logits, label))
+    assert losses.smoothed(loss, 0.0) is loss  # so that nothing of the program changes
+
+
+def test_training_alone_is_smoothed():
+    net = models.make_model("dense")
+    smooth, plain = (
+        step.make_step_functions(net, optax.sgd(0.1), losses.cross_entropy, TrainConfig("dense", label_smoothing=share))
+        for share in (0.1, 0.0)
+    )
+    state = smooth.init(jnp.uint32(0), (4, 4, 1), {})
+    image = jax.random.randint(jax.random.key(1), (6, 4, 4, 1), 0, 256).astype(jnp.uint8)
+    batch = Batch(image, jnp.arange(6, dtype=jnp.int32), jnp.ones(6))
+    logits = smooth.predict(state, image)
+    expected = losses.categorical_cross_entropy(logits, optax.smooth_labels(jax.nn.one_hot(batch.label, 10), 0.1))
+    _, seen = smooth.train_step(state, batch)
+    np.testing.assert_allclose(seen.loss, expected.sum(), rtol=1e-5)
+    assert seen.correct == plain.train_step(state, batch)[1].correct
+    for made in (smooth, plain):
+        np.testing.assert_allclose(
+            made.eval_step(state, batch, jnp.int32(0)).loss, losses.cross_entropy(logits, batch.label).sum(), rtol=1e-5
+        )

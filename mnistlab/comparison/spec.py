@@ -167,13 +167,25 @@ def resolve(experiment: Experiment, options: Options) -> dict[str, Variant]:
             )
         variant = override(known[name], options.overrides)
         variant = dataclasses.replace(variant, metrics={**experiment.metrics, **variant.metrics})
-        if variant.program is not None and variant.augment != AugmentConfig():
-            raise UserError(f"variant {name} has a program of its own, which cannot augment; leave it or --augment out")
+        if variant.program is not None:
+            _check_program(name, variant)
         if "learning_rate" in options.overrides or "learning_rate" in options.sweep:
             variant = dataclasses.replace(variant, learning_rates=())
         checks.check_sweep(options.sweep, checks.check(variant, IMAGE_SHAPE), IMAGE_SHAPE)
         resolved[name] = variant
     return resolved
+
+
+def _check_program(name: str, variant: Variant) -> None:
+    """Checks that nothing is asked of a program of its own that only the engine's program does."""
+    asked = {
+        "augment": variant.augment != AugmentConfig(),
+        "label_smoothing": variant.label_smoothing > 0,
+        "average_epochs": variant.average_epochs > 0,
+    }
+    for flag, is_set in asked.items():
+        if is_set:
+            raise UserError(f"variant {name} has a program of its own, without {flag}; leave it or --{flag} out")
 
 
 def departures_of(experiment: Experiment, options: Options, variants: Mapping[str, Variant]) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from mnistlab.data import batches
 from mnistlab.data.batches import Batch, Order, Pool
-from mnistlab.training import losses
+from mnistlab.training import averaging, losses
 from mnistlab.training.losses import Sums
 from mnistlab.training.result import Record
 from mnistlab.training.step import EvalStep, TrainState, TrainStep
@@ -74,7 +74,8 @@ def finish(carry: Carry, train_sums: Sums, val_sums: Sums | None, patience_epoch
         value = jnp.where(jnp.isfinite(value), value, -jnp.inf)
         improved = carry.active & (value > carry.best.value)
     epoch = carry.best.epoch + carry.num_stale + 1
-    best = where(improved, Best(carry.state.params, carry.state.model_state, epoch, value), carry.best)
+    seen = averaging.evaluated(carry.state)
+    best = where(improved, Best(seen.params, seen.model_state, epoch, value), carry.best)
     num_stale = jnp.where(improved, 0, carry.num_stale + carry.active.astype(jnp.int32))
     active = carry.active if patience_epochs is None else carry.active & (num_stale < patience_epochs)
     record = Record(train_loss, train_accuracy, val_loss, val_accuracy)

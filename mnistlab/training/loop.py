@@ -19,7 +19,7 @@ from mnistlab.devices import cluster
 from mnistlab.devices.mesh import SEEDS, Layout
 from mnistlab.errors import UserError
 from mnistlab.nets import models
-from mnistlab.training import checks, losses, optim, sizing, step, trained
+from mnistlab.training import averaging, checks, losses, optim, sizing, step, trained
 from mnistlab.training.callbacks import Callback, Epoch, Snapshot
 from mnistlab.training.epoch import Carry
 from mnistlab.training.executables import Executables
@@ -134,7 +134,7 @@ def _ended(population: Population, carry: Carry, snapshot: Snapshot, compiled_be
     """The final weights and their metrics."""
     setup, grid = population.setup, population.grid
     best = carry.state._replace(params=carry.best.params, model_state=carry.best.model_state)
-    final = carry.state if setup.config.patience_epochs is None else best
+    final = averaging.evaluated(carry.state) if setup.config.patience_epochs is None else best
     started, compiled = time.perf_counter(), setup.executables.compile_seconds
     total = population.evaluate_parts(final)
     evaluate_seconds = time.perf_counter() - started - (setup.executables.compile_seconds - compiled)
@@ -203,13 +203,15 @@ def step_functions_of(config: TrainConfig, dataset: Dataset) -> StepFunctions:
     is_float = bool(np.issubdtype(dataset.train.image.dtype, np.floating))
     parts = batches.split_parts(config, dataset, seed=0)
     steps_per_epoch = -(-len(parts.train) // config.batch_size)
-    return step.make_step_functions(
+    steps = step.make_step_functions(
         make_model(config.model, config.model_options),
         optim.make_optimizer(config.optimizer, config.num_epochs, steps_per_epoch),
         losses.LOSSES[config.loss] if isinstance(config.loss, str) else config.loss,
         config,
         is_float=is_float,
     )
+    num_averaged = config.average_epochs * steps_per_epoch
+    return averaging.averaged(steps, num_averaged) if num_averaged else steps
 
 
 def predict_of(config: TrainConfig) -> Predict:

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import optax
 
 Loss = Callable[[jax.Array, jax.Array], jax.Array]
 """(logits float32 [N, K], label int32 [N] or soft target float32 [N, K]) -> loss float32 [N]."""
@@ -47,6 +48,16 @@ LOSSES: dict[str, Loss] = {
     "categorical": cross_entropy,  # Keras' name for it with one-hot targets
 }
 """What TrainConfig.loss may name; a script may add its own: LOSSES["hinge"] = hinge."""
+
+
+def smoothed(loss: Loss, share: float) -> Loss:
+    """`loss` of labels of which `share` is spread evenly over all classes: (1 - share) * target + share / K.
+
+    Szegedy et al. 2016, arXiv 1512.00567. Without a share `loss` itself.
+    """
+    if not share:
+        return loss
+    return lambda logits, label: loss(logits, optax.smooth_labels(_target(logits, label), share))
 
 
 def sums(loss: jax.Array, logits: jax.Array, label: jax.Array, weight: jax.Array) -> Sums:

@@ -16,7 +16,7 @@ from mnistlab.data.datasets import Dataset
 from mnistlab.devices import mesh
 from mnistlab.devices.mesh import SEEDS, Layout
 from mnistlab.errors import UserError
-from mnistlab.training import checks, epoch, sizing
+from mnistlab.training import averaging, checks, epoch, sizing
 from mnistlab.training.epoch import Carry
 from mnistlab.training.executables import Executables, one_by_one, program_bytes
 from mnistlab.training.feed import Feed
@@ -90,7 +90,7 @@ class Population:
         state, train_sums = self.fit(carry.state, carry.active, self._order_of(number))
         val_sums = None
         if self.has_validation:
-            val_sums = self.grid.put(self.evaluate(state, carry.active, self.val_order), P(SEEDS))
+            val_sums = self.grid.put(self.evaluate(averaging.evaluated(state), carry.active, self.val_order), P(SEEDS))
         finish = functools.partial(epoch.finish, patience_epochs=self.setup.config.patience_epochs)
         args = (carry._replace(state=state), self.grid.put(train_sums, P(SEEDS)), val_sums)
         finished = self.setup.executables.get("finish", jax.vmap(finish), *args, grid=self.grid)(*args)

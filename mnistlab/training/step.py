@@ -80,8 +80,8 @@ def make_step_functions(
     """The step functions of a Linen module: image float32 [N, H, W, C] -> logits [N, K].
 
     Its __call__ may take train=, weight= and axis_name=; each is given where it does. `config` gives the pixels' scale,
-    the reduction of the loss, the augmentation and the metrics. `is_float`: images are float32, taken as they
-    are, not uint8.
+    the smoothing of labels, the reduction of the loss, the augmentation and the metrics. `is_float`: images are
+    float32, taken as they are, not uint8.
     """
     pixel_scale, reduction = 1.0 if is_float else config.pixel_scale, config.loss_reduction
 
@@ -90,7 +90,14 @@ def make_step_functions(
 
     return StepFunctions(
         init,
-        make_train_step(model, tx, loss, pixel_scale=pixel_scale, reduction=reduction, augmentation=config.augment),
+        make_train_step(
+            model,
+            tx,
+            losses.smoothed(loss, config.label_smoothing),
+            pixel_scale=pixel_scale,
+            reduction=reduction,
+            augmentation=config.augment,
+        ),
         make_eval_step(model, loss, pixel_scale=pixel_scale, metrics=config.metrics),
         make_predict(model, pixel_scale=pixel_scale, is_float=is_float),
         needs_full_batches=not _takes(model, "weight"),
