@@ -31,6 +31,10 @@ def variables_of(model, seed=0, n=2):
         "lenet5_relu": 61_706,
         "lenet5_relu_dropout": 61_706,
         "lenet5_relu_batchnorm": 62_610,
+        "small_8k": 7_514,
+        "small_20k": 19_318,
+        "small_62k": 59_018,
+        "small_110k": 97_002,
     }.items(),
 )
 def test_parameter_counts_of_the_sources(name, parameters):
@@ -95,7 +99,7 @@ def test_lenet5_is_flax_lenet5_with_gradients(form):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), ours, theirs)
 
 
-@pytest.mark.parametrize("name", ["lenet5_adadelta", "cnn_c", "cnn_d", "cnn_e", "lenet5_relu_batchnorm"])
+@pytest.mark.parametrize("name", ["lenet5_adadelta", "cnn_c", "cnn_d", "cnn_e", "lenet5_relu_batchnorm", "small_8k"])
 def test_forms_agree(name):
     image = jax.random.uniform(jax.random.key(1), (2, *IMAGE))
     variables = variables_of(models.make_model(name))

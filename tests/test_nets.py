@@ -19,8 +19,8 @@ from mnistlab.comparison.card import Card
 from mnistlab.comparison.loaded import Net
 from mnistlab.data.datasets import IMAGE_SHAPE
 from mnistlab.errors import UserError
+from mnistlab.nets import blocks, models
 from mnistlab.nets import layers as kinds
-from mnistlab.nets import models
 from mnistlab.training import by_hand, losses, optim, step
 from mnistlab.training.population import EVAL_BATCH_SIZE
 
@@ -154,6 +154,23 @@ def response_normalised(x, layer, own):
     return x / (1 + 2e-5 * total) ** 0.75
 
 
+def separable(x, layer, own):
+    sides = [((layer.kernel_size - 1) // 2, layer.kernel_size // 2)] * 2
+    x = np.einsum(
+        "nyxcij,ijc->nyxc", windows(np.pad(x, [(0, 0), *sides, (0, 0)]), layer.kernel_size, 1), own["kernel"][:, :, 0]
+    )
+    return convolved(x, own["pointwise.kernel"], own["pointwise.bias"], activation=layer.activation)
+
+
+def residual(x, layer, own):
+    y = x
+    for place, inner in enumerate(layer.layers, 1):
+        first = f"{type(inner).__name__.lower()}_{place}."
+        arrays = {name.removeprefix(first): value for name, value in own.items() if name.startswith(first)}
+        y = APPLY[type(inner)](y, inner, arrays)
+    return x + y
+
+
 APPLY = {
     kinds.Pad: lambda x, layer, own: np.pad(x, [(0, 0), *[(layer.size,) * 2] * 2, (0, 0)]),
     kinds.Conv: lambda x, layer, own: convolved(
@@ -166,6 +183,9 @@ APPLY = {
     kinds.Flatten: lambda x, layer, own: x.reshape(len(x), -1),
     kinds.Dense: lambda x, layer, own: activated(x @ own["kernel"] + own["bias"], layer.activation),
     kinds.Inception: inception,
+    blocks.SeparableConv: separable,
+    blocks.Residual: residual,
+    blocks.GlobalAvgPool: lambda x, layer, own: x.mean((1, 2)),
     kinds.Dropout: lambda x, layer, own: x,
 }
 

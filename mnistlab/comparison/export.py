@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.export
 import numpy as np
+from flax import traverse_util
 
 from mnistlab import files
 from mnistlab.comparison import card, onnx_graph
@@ -126,11 +127,10 @@ def _onnx(net: Net) -> bytes:
     if not _is_table(net) or options.get("dropout_at_evaluation"):
         what = "is no table of layers of mnistlab" if not _is_table(net) else "drops units at random in evaluation too"
         raise UserError(f"{net.variant} {what}, so it has no ONNX form; take --format=jax")
-    weights: dict[str, dict[str, Any]] = {}
-    for tree in ({"params": net.weights["params"]}, net.weights["model_state"]):
-        for collection in tree.values():
-            for layer, values in collection.items():
-                weights.setdefault(layer, {}).update(values)
+    flat: dict[tuple[str, ...], Any] = {}
+    for collection in (net.weights["params"], *net.weights["model_state"].values()):
+        flat |= traverse_util.flatten_dict(collection)
+    weights = traverse_util.unflatten_dict(flat)
     return onnx_graph.build(_layers(net), weights, _image_shape(net), net.config.pixel_scale, card.markdown(net.card))
 
 
@@ -187,6 +187,10 @@ Images are [batch, rows, columns, channels] and enter as float32(image) * {scale
 - local response normalisation r: x / (1 + 2e-5 s) ^ 0.75 with s the sum of x ^ 2 over the channels c - r to c + r.
 - inception: side by side in channels `one`; `three` of `three_reduce`; `five` of `five_reduce`; `projection` of the
   largest of the 3x3 pixels around each; all convolutions `same` with relu.
+- separable conv: each channel c under kernel[:, :, 0, c] alone, `same` as in conv and without a bias; then `pointwise`,
+  a conv of 1x1.
+- x + (...): a block's layers one after another, and what came in added to what comes out.
+- global avgpool: the mean over all rows and columns.
 - dropout: nothing, when a network is used."""
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from mnistlab.nets import blocks
 from mnistlab.nets import layers as kinds
 from mnistlab.nets.layers import Layer, same_padding
 from mnistlab.nets.models import Layers, layer_names
@@ -108,15 +109,32 @@ class _Graph:
                 return self.inception(x, layer, shape, weights, name)
             case kinds.Dropout():
                 return x
+            case blocks.SeparableConv():
+                own = {"kernel": weights["kernel"], "bias": np.zeros(shape[-1], np.float32)}
+                depthwise = kinds.Conv(shape[-1], layer.kernel_size, padding="SAME")
+                x = self.conv(x, depthwise, shape, own, name, shape[-1])
+                last = kinds.Conv(layer.features, 1, activation=layer.activation)
+                return self.conv(x, last, shape, weights["pointwise"], f"{name}.pointwise")
+            case blocks.Residual():
+                y = x
+                for inner, part in zip(layer.layers, layer.names, strict=True):
+                    y = self.layer(y, inner, shape, weights.get(part, {}), f"{name}.{part}")
+                    shape = inner.shape_after(shape)
+                return self.add("Add", [x, y])
+            case blocks.GlobalAvgPool():
+                return self.add("ReduceMean", [x], axes=[2, 3], keepdims=0)
         raise TypeError(f"{type(layer).__name__} has no form in ONNX here")
 
-    def conv(self, x: str, layer: kinds.Conv, shape: tuple[int, ...], weights: Mapping[str, Any], name: str) -> str:
+    def conv(
+        self, x: str, layer: kinds.Conv, shape: tuple[int, ...], weights: Mapping[str, Any], name: str, group: int = 1
+    ) -> str:
+        """A convolution; `group` is the number of channels where each has a kernel of its own."""
         pads = (same_padding(side, layer.kernel_size, layer.stride) for side in shape[:2])
         (top, bottom), (left, right) = pads if layer.padding == "SAME" else ((0, 0), (0, 0))
         kernel = self.constant(np.transpose(weights["kernel"], (3, 2, 0, 1)), f"{name}.kernel")
         bias = self.constant(weights["bias"], f"{name}.bias")
         strides = [layer.stride] * 2
-        y = self.add("Conv", [x, kernel, bias], strides=strides, pads=[top, left, bottom, right])
+        y = self.add("Conv", [x, kernel, bias], strides=strides, pads=[top, left, bottom, right], group=group)
         return self.activated(y, layer.activation)
 
     def dense(self, x: str, layer: kinds.Dense, weights: Mapping[str, Any], name: str) -> str:

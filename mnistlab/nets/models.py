@@ -1,4 +1,4 @@
-"""The homeworks' networks. MODELS reads like their tables; all return logits (softmax belongs to the loss)."""
+"""The homeworks' networks and small ones of ours; MODELS reads like their tables. All return logits."""
 
 import math
 from typing import Any, NamedTuple
@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from mnistlab.errors import UserError
+from mnistlab.nets.blocks import GlobalAvgPool, Residual, SeparableConv
 from mnistlab.nets.layers import (
     PIXEL,
     AvgPool,
@@ -95,6 +96,29 @@ def _cnn_e() -> Layers:
     return _cnn_d((Inception((8, 16, 4, 4, 12, 2)),), (Inception((16, 32, 8, 8, 24, 4)),))
 
 
+def _small(first: int, wide: tuple[int, int], blocks: tuple[int, int]) -> Layers:
+    """Few parameters: a convolution, then separable ones with shortcuts, `blocks` of them at 14 x 14 and at 7 x 7.
+
+    Args:
+      wide: channels at 14 x 14 and at 7 x 7.
+    """
+
+    def separable(features: int) -> Layers:
+        return SeparableConv(features, 3, "relu"), BatchNorm()
+
+    return (
+        Conv(first, 5, stride=2, padding="SAME", activation="relu"),
+        BatchNorm(),
+        *separable(wide[0]),
+        *(Residual(separable(wide[0])),) * blocks[0],
+        MaxPool(2),
+        *(separable(wide[1]) if wide[1] != wide[0] else ()),
+        *(Residual(separable(wide[1])),) * blocks[1],
+        GlobalAvgPool(),
+        Dense(10),
+    )
+
+
 MODELS: dict[str, Layers] = {
     "lenet5": (
         Conv(6, 5, padding="SAME", activation="tanh"),
@@ -133,6 +157,10 @@ MODELS: dict[str, Layers] = {
     "lenet5_relu": _lenet5_relu(),
     "lenet5_relu_dropout": _lenet5_relu((Dropout(0.5),), (Dropout(0.5),), (Dropout(0.5),)),
     "lenet5_relu_batchnorm": _lenet5_relu((BatchNorm(),), (BatchNorm(),), (BatchNorm(),)),
+    "small_8k": _small(16, (32, 32), (1, 3)),
+    "small_20k": _small(24, (48, 52), (1, 3)),
+    "small_62k": _small(32, (64, 96), (1, 4)),
+    "small_110k": _small(32, (64, 128), (2, 4)),
 }
 """What TrainConfig.model may name; a script may add its own layers: MODELS["mine"] = (Flatten(), Dense(10))."""
 

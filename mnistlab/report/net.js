@@ -111,6 +111,39 @@ const Net = (() => {
       });
     },
 
+    // Each channel under a kernel of its own; what comes out has the same size.
+    depthwise({ size, before }, x, [h, w, c], take) {
+      const kernel = take(size * size * c);
+      const out = new Float64Array(h * w * c);
+      for (let y = 0; y < h; y++) {
+        for (let z = 0; z < w; z++) {
+          for (let a = 0; a < size; a++) {
+            const row = y + a - before[0];
+            if (row < 0 || row >= h) continue;
+            for (let b = 0; b < size; b++) {
+              const column = z + b - before[1];
+              if (column < 0 || column >= w) continue;
+              for (let i = 0; i < c; i++) {
+                out[(y * w + z) * c + i] += x[(row * w + column) * c + i] * kernel[(a * size + b) * c + i];
+              }
+            }
+          }
+        }
+      }
+      return Float32Array.from(out);
+    },
+
+    // What came in is added to what the layers make of it.
+    residual({ layers }, x, shape, take) {
+      return through(layers, x, shape, take).map((value, i) => value + x[i]);
+    },
+
+    globalavgpool(_, x, [h, w, c]) {
+      const sum = new Float64Array(c);
+      for (let i = 0; i < x.length; i++) sum[i % c] += x[i];
+      return Float32Array.from(sum, (value) => value / (h * w));
+    },
+
     // Several paths side by side, joined in their channels.
     parallel({ branches, shape }, x, before, take) {
       const [rows, columns, c] = shape;

@@ -14,7 +14,7 @@ from jinja2 import StrictUndefined, Template
 
 from mnistlab.data.datasets import Dataset
 from mnistlab.errors import UserError
-from mnistlab.nets import layers, models
+from mnistlab.nets import blocks, layers, models
 from mnistlab.nets.layers import Layer
 
 MOST_SEEDS = 8
@@ -61,17 +61,21 @@ def describe(model: nn.Module, image_shape: Shape) -> Description:
     """
     if type(model) is not models.Network:
         raise UserError(f"{type(model).__name__} is a module of its own, not a table of layers")
+    return Description(*_described_layers(models.layer_names(model.layers), model.layers, image_shape))
+
+
+def _described_layers(names: Sequence[str], rows: Sequence[Layer], shape: Shape) -> tuple[list[Spec], list[Leaf]]:
+    """Layers one after another, and the leaves in the order in which they take their weights."""
     specs: list[Spec] = []
     leaves: list[Leaf] = []
-    shape = image_shape
-    for name, layer in zip(models.layer_names(model.layers), model.layers, strict=True):
+    for name, layer in zip(names, rows, strict=True):
         if type(layer) not in _DESCRIBE:
             raise UserError(f"the page cannot compute its layer {type(layer).__name__}")
-        spec, names = _DESCRIBE[type(layer)](layer, shape)
+        spec, own = _DESCRIBE[type(layer)](layer, shape)
         shape = layer.shape_after(shape)
         specs += [{**spec, "shape": shape}] if spec else []
-        leaves += [(kind, name, *path) for kind, *path in names]
-    return Description(specs, leaves)
+        leaves += [(kind, name, *path) for kind, *path in own]
+    return specs, leaves
 
 
 def _conv(layer: Any, shape: Shape) -> tuple[Spec, list[Leaf]]:
@@ -123,6 +127,20 @@ def _inception(layer: Any, shape: Shape) -> tuple[Spec, list[Leaf]]:
     return {"kind": "parallel", "branches": branches}, leaves
 
 
+def _separable(layer: Any, shape: Shape) -> tuple[Spec, list[Leaf]]:
+    before = [layers.same_padding(side, layer.kernel_size)[0] for side in shape[:2]]
+    depthwise: Spec = {"kind": "depthwise", "size": layer.kernel_size, "before": before, "shape": shape}
+    pointwise, leaves = _conv(layers.Conv(layer.features, 1, activation=layer.activation), shape)
+    branch = [depthwise, {**pointwise, "shape": layer.shape_after(shape)}]
+    own = [("params", "kernel"), *((kind, "pointwise", *path) for kind, *path in leaves)]
+    return {"kind": "parallel", "branches": [branch]}, own
+
+
+def _residual(layer: Any, shape: Shape) -> tuple[Spec, list[Leaf]]:
+    specs, leaves = _described_layers(layer.names, layer.layers, shape)
+    return {"kind": "residual", "layers": specs}, leaves
+
+
 def _nothing(layer: Any, shape: Shape) -> tuple[Spec, list[Leaf]]:
     return {}, []  # numbers in memory stay as they are
 
@@ -135,6 +153,9 @@ _DESCRIBE: dict[type[Layer], Callable[[Any, Shape], tuple[Spec, list[Leaf]]]] = 
     layers.LocalResponseNorm: _lrn,
     layers.BatchNorm: _batch_norm,
     layers.Inception: _inception,
+    blocks.SeparableConv: _separable,
+    blocks.Residual: _residual,
+    blocks.GlobalAvgPool: lambda layer, shape: ({"kind": "globalavgpool"}, []),
     layers.Dense: _dense,
     layers.Dropout: _nothing,
     layers.Flatten: _nothing,
