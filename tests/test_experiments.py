@@ -24,6 +24,7 @@ TRAINING = [
     "lenet5_adadelta",
     "lenet_vs_dense",
 ]
+OURS = ["lenet5_at_its_best", "small_budgets", "small_budgets_fashion"]  # without a reported protocol
 QUICK = ("--limit_examples=256", "--epochs=1", "--batch_size=64", "--progress=none")
 EPOCHS = {
     "cnn_variants": 100,
@@ -32,6 +33,9 @@ EPOCHS = {
     "keras_vs_scratch": 70,
     "lenet5_adadelta": 12,
     "lenet_vs_dense": 20,
+    "lenet5_at_its_best": 40,
+    "small_budgets": 20,
+    "small_budgets_fashion": 20,
 }
 CHEAPEST = {
     "cnn_variants": "A",
@@ -40,6 +44,9 @@ CHEAPEST = {
     "keras_vs_scratch": "scratch",
     "lenet5_adadelta": "lenet5_dropout",
     "lenet_vs_dense": "dense",
+    "lenet5_at_its_best": "plain",
+    "small_budgets": "under_8000",
+    "small_budgets_fashion": "under_110000",
 }
 
 
@@ -61,16 +68,16 @@ def run_main(tmp_path_factory):
     return run
 
 
-def test_lists_the_ten_entry_points_with_a_line_each(run_main):
+def test_lists_the_entry_points_with_a_line_each(run_main):
     done = subprocess.run([sys.executable, "-m", "experiments"], cwd=ROOT, capture_output=True, text=True, check=True)
     listed = done.stdout.strip().removeprefix("Experiments\n")
     experiments, tools = (part.splitlines() for part in listed.split("Tools\n"))
-    assert [line.split()[0] for line in experiments] == common.names() and len(experiments) == 10
+    assert [line.split()[0] for line in experiments] == common.names() and len(experiments) == 13
     assert [line.split()[0] for line in tools] == common.tools() and {"compare", "power"} <= set(common.tools())
     assert all(len(line.split()) > 4 for line in experiments + tools)
 
 
-@pytest.mark.parametrize("name", TRAINING)
+@pytest.mark.parametrize("name", TRAINING + OURS)
 def test_leaves_the_files_of_the_contract(run_main, tmp_path, name):
     variant = CHEAPEST[name]
     done = run_main(name, *QUICK, f"--variants={variant}", f"--workdir={tmp_path}", "--seeds=2")
@@ -102,7 +109,7 @@ def test_leaves_the_files_of_the_contract(run_main, tmp_path, name):
         assert change in done.stdout.partition("\n\n")[0]
     assert "reported is" not in page and "as reported" not in page and ">reported</th>" not in page
     quoted = page.partition("Measured on")[2]  # where two variants, or one and a number, were compared
-    assert not quoted or "a changed run of protocol reported" in quoted.partition("seeds:")[0]
+    assert not quoted or f"a changed run of protocol {summary['protocol']}" in quoted.partition("seeds:")[0]
     assert page.count("<svg") >= 3 and "://" not in page.split("<footer>")[0]
     figures = {path.name for path in (tmp_path / "figures").iterdir()}
     assert f"history_{variant}.svg" in figures and f"history_{variant}.png" in figures

@@ -1,6 +1,7 @@
 """What starts runs: the scripts are clean, and Open MPI's two processes end as one."""
 
 import csv
+import importlib
 import os
 import shutil
 import subprocess
@@ -8,9 +9,16 @@ import sys
 from pathlib import Path
 
 import pytest
+from absl import flags
+from absl.testing import flagsaver
+
+from experiments import common, scoreboard
+from mnistlab.comparison import spec
 
 ROOT = Path(__file__).parents[1]
 TOOLS = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+
+WITH_SEEDS = set(scoreboard.EXPERIMENTS) - {"backprop_by_hand", "jacobian_eigen", "matmul_devices"}
 
 
 def tool(name):
@@ -54,3 +62,54 @@ def test_two_processes_of_mpirun_end_as_one(tmp_path):
     for mine, expected in zip(history(tmp_path / "both"), history(tmp_path / "alone"), strict=True):
         assert mine == pytest.approx(expected, rel=1e-5)
     assert both.stdout.count("report: ") == 1  # the first process alone speaks
+
+
+def run_results(tmp_path, *flags, failing="none", status=1):
+    """launch/results.sh with a Python that notes what it was asked, and fails for one experiment."""
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/sh\necho "$*" >> {tmp_path}/asked\ncase "$2" in *.{failing}) exit {status} ;; esac\n')
+    python.chmod(0o755)
+    environ = {"PATH": TOOLS, "PYTHON_OF_RUNS": str(python), "RESULTS": "runs", "TABLES": "tables.md"}
+    script = [ROOT / "launch" / "results.sh", *flags]
+    done = subprocess.run(script, env=environ, capture_output=True, text=True, timeout=60)
+    return done, [line.split() for line in (tmp_path / "asked").read_text().splitlines()]
+
+
+def test_results_runs_every_comparison_where_the_scoreboard_reads_it_and_goes_on_when_one_fails(tmp_path):
+    done, asked = run_results(tmp_path, "--max_minutes=5", failing="fashion_mlp", status=3)
+    assert done.returncode == 1
+    assert done.stderr.split("\n")[:2] == [
+        "failed: fashion_mlp (status 3)",
+        "failed: fashion_mlp_controlled (status 3)",
+    ]
+    *runs, last = asked
+    assert last == ["-m", "experiments.scoreboard", "--norun", "--workdir=runs/scoreboard", "--results=tables.md"]
+    expected = {
+        (
+            f"experiments.{name}",
+            f"--protocol={protocol}",
+            f"--workdir=runs/{name}{'_controlled' * (protocol != 'reported')}",
+        )
+        for name in scoreboard.EXPERIMENTS
+        for protocol in spec.PROTOCOLS[name in scoreboard.OURS :]
+    }
+    assert {(line[1], line[3], line[2]) for line in runs} == expected and len(runs) == len(expected)
+    trained = [line for line in runs if line[1].removeprefix("experiments.") in WITH_SEEDS]
+    assert len(trained) == 15 and all({"--until=resolved", "--max_minutes=5"} <= set(line) for line in trained)
+    assert sum(line.endswith(" h") for line in done.stdout.splitlines()) == len(runs)  # how long each took
+
+
+def test_results_ends_where_it_is_stopped(tmp_path):
+    done, asked = run_results(tmp_path, failing="lenet_vs_dense", status=143)
+    assert done.returncode == 143 and asked[-1][1] == "experiments.lenet_vs_dense"
+
+
+def test_every_line_of_results_is_one_that_its_experiment_takes(tmp_path, training_flags):
+    _, asked = run_results(tmp_path, "--max_minutes=5", "--max_seeds=20")
+    for _, module, *given in asked[:-1]:
+        experiment = getattr(importlib.import_module(module), "EXPERIMENT", None)
+        if experiment is None:
+            continue  # no training, and no flags but those of the contract
+        with flagsaver.flagsaver():
+            flags.FLAGS(["prog", *given])
+            assert spec.resolve(experiment, common.options(experiment.name)), given

@@ -107,6 +107,7 @@ def metric(result: Result, name: str) -> np.ndarray:
 
     final metrics          test_accuracy, overfitting_gap, ... (train.final_metrics), train_seconds, epoch_seconds
     of the history         val_accuracy@1 (after epoch 1), lowest_epoch:val_loss (the epoch at which it is lowest),
+                           highest:val_accuracy (the largest of any epoch),
                            range_after_20:val_accuracy (largest minus smallest after epoch 20),
                            change_after_20:train_accuracy (last minus that after epoch 20)
     differences            test_accuracy - val_accuracy
@@ -131,6 +132,9 @@ def metric(result: Result, name: str) -> np.ndarray:
         values = _history(result, match[1])
         lowest = np.argmin(np.where(np.isfinite(values), values, np.inf), axis=1) + 1.0
         return np.where(_whole(result, values), lowest, np.nan)
+    if match := re.fullmatch(r"highest:(\w+)", name):
+        values = _history(result, match[1])
+        return np.where(_whole(result, values), np.fmax.reduce(values, axis=1), np.nan)
     if match := re.fullmatch(r"(range|change)_after_(\d+):(\w+)", name):
         values, epoch = _history(result, match[3]), int(match[2])
         if values.shape[1] <= epoch:

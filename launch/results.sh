@@ -1,0 +1,45 @@
+#!/usr/bin/env bash
+# Every comparison under both protocols until every claim is answered, then the tables: hours. Started again, it goes on.
+#   launch/results.sh [--flag=value ...]        launch/results.sh --max_minutes=120
+# The flags go to each training. RESULTS is the folder of the runs (default results), TABLES the Markdown file
+# (default docs/results.md). What fails is said at the end, with status 1; the others are run all the same.
+set -uo pipefail
+cd "$(dirname "$0")/.." || exit 1
+case ${1:-} in -h | --help) sed -n '2,5s/^# *//p' launch/results.sh; exit ;; esac
+# shellcheck source=launch/setup.sh
+. launch/setup.sh
+# shellcheck disable=SC2086  # EXTRAS is a list of words
+[ -n "${PYTHON_OF_RUNS:-}" ] || setup ${EXTRAS:-} || exit
+python=${PYTHON_OF_RUNS:-.venv/bin/python} results=${RESULTS:-results} failed=()
+
+# run FOLDER EXPERIMENT [--flag=value ...]: one comparison; says how long it took this time.
+run() {
+  local started=$SECONDS folder=$1 status=0
+  shift
+  echo "== $folder: $*"
+  "$python" -m "experiments.$1" "--workdir=$results/$folder" "${@:2}" || status=$?
+  case $status in 130 | 143 | 75) exit "$status" ;; esac  # stopped, not failed
+  [ "$status" -eq 0 ] || failed+=("$folder (status $status)")
+  printf '== %s: %s h\n' "$folder" "$(awk "BEGIN { printf \"%.2f\", ($SECONDS - $started) / 3600 }")"
+}
+
+for name in backprop_by_hand jacobian_eigen matmul_devices; do
+  for protocol in reported controlled; do
+    folder=$name
+    [ $protocol = reported ] || folder+=_controlled
+    run "$folder" "$name" --protocol=$protocol
+  done
+done
+for name in lenet_vs_dense lenet5_adadelta fashion_mlp fashion_lenet_regularizers keras_vs_scratch cnn_variants; do
+  for protocol in reported controlled; do
+    folder=$name
+    [ $protocol = reported ] || folder+=_controlled
+    run "$folder" "$name" --protocol=$protocol --variants=all --until=resolved "$@"
+  done
+done
+for name in lenet5_at_its_best small_budgets small_budgets_fashion; do
+  run "${name}_controlled" "$name" --protocol=controlled --seeds=16 --until=resolved "$@"
+done
+"$python" -m experiments.scoreboard --norun "--workdir=$results/scoreboard" "--results=${TABLES:-docs/results.md}" ||
+  failed+=("scoreboard (status $?)")
+[ ${#failed[@]} -eq 0 ] || { printf 'failed: %s\n' "${failed[@]}" >&2; exit 1; }
