@@ -2,11 +2,12 @@
 
 import sys
 
+from . import common
 from .cli import main as cli
 
 if __name__ == "__main__":
     name, *rest = sys.argv[1:] or ["--help"]
     if name in ("--help", "-h"):
-        print(cli.listing())
+        print(common.listing())
     else:
         cli.run(name, rest, f"python -m experiments.{name}")

@@ -19,7 +19,6 @@ from .cli.flags import (
     data_dir,
     define_run_flags,
     define_training_flags,
-    nearest,
     options,
     parse,
     workdir,
@@ -35,11 +34,12 @@ __all__ = [
     "data_dir",
     "define_run_flags",
     "define_training_flags",
+    "docstring",
     "enter",
+    "listing",
     "log",
     "main",
     "names",
-    "nearest",
     "options",
     "summary_line",
     "tools",
@@ -121,6 +121,8 @@ def _parse(argv: Sequence[str], arguments: Sequence[str]) -> list[str]:
         process.fail(str(error))
     except SystemExit:  # absl's, after --help, with status 1
         sys.exit(0)
+    except BrokenPipeError:  # --help | head
+        process.leave_quietly()
 
 
 def names() -> list[str]:
@@ -140,9 +142,21 @@ def _entry_points() -> list[str]:
     return sorted(module.name for module in modules if module.name not in others)
 
 
-def summary_line(name: str) -> str:
-    """The first line of an entry point's docstring."""
+def docstring(name: str) -> str:
+    """What an entry point says of itself: a line, how it is called, and more."""
     folder = Path(__file__).parent
     path = folder / f"{name}.py" if (folder / f"{name}.py").exists() else folder / name / "__init__.py"
-    text = ast.get_docstring(ast.parse(path.read_text())) or ""
-    return text.split("\n")[0]
+    return ast.get_docstring(ast.parse(path.read_text())) or ""
+
+
+def summary_line(name: str) -> str:
+    """The first line of an entry point's docstring."""
+    return docstring(name).split("\n")[0]
+
+
+def listing() -> str:
+    """The comparisons and the tools, one line each."""
+    groups = (("Experiments", names()), ("Tools", tools()))
+    return "\n".join(
+        f"{heading}\n" + "\n".join(f"  {name:28} {summary_line(name)}" for name in own) for heading, own in groups
+    )

@@ -10,8 +10,8 @@ from absl.testing import flagsaver
 from command_lines import run_all
 
 from experiments import common
-from experiments.cli.flags import nearest
 from mnistlab.config import AugmentConfig, OptimConfig, TrainConfig, settings_of
+from mnistlab.errors import nearest
 
 ROOT = Path(__file__).parents[1]
 TOO_LONG = "x" * 300
@@ -37,6 +37,12 @@ BAD = [
     (["--no_such_flag"], "no_such_flag"),
     (["--lr=0.1"], "did you mean --learning_rate"),
     (["--num-epochs", "3"], "did you mean --epochs"),
+    (["--output_dir=w"], "did you mean --workdir"),
+    (["--overwrite"], "did you mean --noresume"),
+    (["--gpus=2"], "did you mean --devices"),
+    (["--dataset=kmnist"], "the dataset is the experiment's; another is a comparison of your own"),
+    (["--variants=lenet"], "did you mean lenet5?"),
+    (["--optimizer=Adam"], "did you mean adam?"),
     (["stray"], "stray"),
     (["--population_size=0"], "population_size"),
     (["--stream_megabytes=0"], "stream_megabytes"),
@@ -109,6 +115,22 @@ def test_help_lists_the_flags_of_the_command_with_an_example(helped, name):
     assert "(default: 'auto')" in out and "--log_dir" not in out  # absl's own are in --helpfull
 
 
+@pytest.mark.parametrize("arguments", [["run", "lenet_vs_dense"], ["compare"]], ids=" ".join)
+def test_help_through_the_command_is_the_same_but_for_how_it_is_called(helped, folder, arguments):
+    ((status, out, err),) = run_all([("experiments.cli.main", [*arguments, "--help"])], folder)
+    name = arguments[-1]
+    assert (status, err) == (0, "")
+    theirs = helped[name].out.replace(f"python -m experiments.{name}", f"mnistlab {' '.join(arguments)}")
+    listed = [text[text.index("\n  --") :] for text in (out, theirs)]
+    assert listed[0] == listed[1] and out.splitlines()[:3] == theirs.splitlines()[:3]
+
+
+def test_help_may_be_piped_into_what_reads_its_beginning_alone(folder):
+    command = f"PYTHONPATH={ROOT} {sys.executable} -m experiments.lenet_vs_dense --help | head -n 1"
+    done = subprocess.run(["bash", "-c", command], cwd=folder, capture_output=True, text=True, timeout=300)
+    assert (done.stderr, done.stdout.count("\n")) == ("", 1)
+
+
 def test_every_setting_with_a_flag_is_in_the_help_with_what_it_says_of_itself(helped):
     words = " ".join(helped["lenet_vs_dense"].out.split())
     for about in [*settings_of(OptimConfig), *settings_of(TrainConfig)]:
@@ -116,6 +138,13 @@ def test_every_setting_with_a_flag_is_in_the_help_with_what_it_says_of_itself(he
             assert f"--{about.flag}: {about.help}" in words
     for about in settings_of(AugmentConfig):
         assert about.help in words
+
+
+def test_the_command_says_what_was_probably_meant(folder):
+    given = [["comparee"], ["lenet_vs_dens"], ["run", "lenet_vs_dens"], ["run"]]
+    wanted = ["did you mean compare?", "did you mean run lenet_vs_dense?", "did you mean lenet_vs_dense?", "which"]
+    for ended, text in zip(run_all([("experiments.cli.main", line) for line in given], folder), wanted, strict=True):
+        assert ended.status == 2 and text in ended.err and len(ended.err.splitlines()) == 1
 
 
 @pytest.mark.parametrize(

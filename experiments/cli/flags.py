@@ -1,6 +1,5 @@
 """The command line: flags from the settings that they set, what they ask of an experiment, and what was meant by a slip."""
 
-import difflib
 import re
 import shlex
 import sys
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from absl import flags
 
 from mnistlab.config import AugmentConfig, OptimConfig, Setting, TrainConfig, settings_of
-from mnistlab.errors import UserError
+from mnistlab.errors import UserError, nearest
 
 if TYPE_CHECKING:
     from mnistlab.comparison.spec import Options
@@ -207,6 +206,8 @@ def command() -> str:
 def parse(argv: Sequence[str], arguments: Sequence[str]) -> list[str]:
     """`argv` without its flags: the program, and as many paths as there are names in `arguments`.
 
+    Where the last name ends in "...", one path or more are called so; one in [brackets] may be left out.
+
     Raises:
       UserError: an unknown flag or an impossible value; too many or too few paths.
     """
@@ -218,12 +219,14 @@ def parse(argv: Sequence[str], arguments: Sequence[str]) -> list[str]:
     except flags.Error as error:
         raise UserError(_clearer(str(error).split("\n")[0])) from error
     given = rest[1:]
+    if arguments and arguments[-1].endswith("..."):
+        arguments = [*arguments, *[arguments[-1]] * (len(given) - len(arguments))]
     if len(given) > len(arguments):
         raise UserError(f"unexpected argument {given[len(arguments)]!r}; flags start with --, see --help")
-    if len(given) < len(arguments):
-        missing = " ".join(arguments[len(given) :])
+    missing = " ".join(name for name in arguments[len(given) :] if not name.startswith("["))
+    if missing:
         raise UserError(f"{missing} is missing; expected {' '.join(arguments)}, see --help")
-    for name, text in zip(arguments, given, strict=True):
+    for name, text in zip(arguments, given, strict=False):
         usable(name, text)
     return rest
 
@@ -237,24 +240,23 @@ def _clearer(message: str) -> str:
     return f"seeds says how many, not which; use --seeds={count} --seed={listed[1]} for {count} from {listed[1]} on"
 
 
+_HABITS = {
+    **dict.fromkeys(("output_dir", "output", "outdir", "out", "logdir", "folder"), "workdir"),
+    **dict.fromkeys(("num_examples", "max_examples", "subset", "num_train"), "limit_examples"),
+    **dict.fromkeys(("force", "overwrite", "restart"), "noresume"),
+    **dict.fromkeys(("verbose", "quiet"), "progress"),
+    **dict.fromkeys(("gpus", "num_gpus"), "devices"),
+    "l2": "weight_decay",
+}
+"""What other programs call a flag of ours, where neither its letters nor its initials tell."""
+
+_OF_THE_EXPERIMENT = ("data", "dataset", "model", "loss", "split")
+
+
 def _advice(given: str, known: Iterable[str]) -> str:
-    near = nearest(given, known)
+    given, known = given.lower().replace("-", "_"), list(known)
+    if given in _OF_THE_EXPERIMENT and "variants" in known:
+        return f"the {given} is the experiment's; another is a comparison of your own: mnistlab run FILE.py, see README"
+    near = _HABITS.get(given)
+    near = near if near in known else nearest(given, known)
     return f"did you mean --{near}? See --help" if near else "see --help"
-
-
-def nearest(given: str, known: Iterable[str]) -> str | None:
-    """The name among `known` that was probably meant: by its initials, its beginning, its end or its letters.
-
-    >>> names = ("batch_size", "epochs", "learning_rate")
-    >>> [nearest(text, names) for text in ("lr", "batch", "num_epochs", "learning-rat", "colour")]
-    ['learning_rate', 'batch_size', 'epochs', 'learning_rate', None]
-    """
-    text, known = given.lower().replace("-", "_"), sorted(known)
-    rules: list[Callable[[str], bool]] = [
-        lambda name: name.replace("_", "") == text.replace("_", ""),
-        lambda name: "_" in name and "".join(word[:1] for word in name.split("_")) == text,
-        lambda name: len(text) > 1 and name.startswith(text),
-        lambda name: text.endswith(f"_{name}"),
-    ]
-    near = [name for rule in rules for name in known if rule(name)]
-    return next(iter([*near, *difflib.get_close_matches(text, known, n=1)]), None)

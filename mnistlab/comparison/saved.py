@@ -16,7 +16,7 @@ from mnistlab import config, sealed
 from mnistlab.analysis import claims, history, stats
 from mnistlab.comparison import workdirs
 from mnistlab.config import TrainConfig
-from mnistlab.errors import UserError
+from mnistlab.errors import UserError, meant
 from mnistlab.training.epoch import Record
 from mnistlab.training.result import Result, Run, concatenate, select
 
@@ -209,8 +209,10 @@ def choose_variant(run: RunFolder, name: str | None) -> str:
         return str(name)
     if name is None and len(run.variants) == 1:
         return next(iter(run.variants))
-    wrong = "has several variants; say which of" if name is None else f"has no variant {name!r}; expected one of"
-    raise UserError(f"{run.path} {wrong} {', '.join(run.variants)}")
+    if name is None:
+        raise UserError(f"{run.path} has several variants; say which of {', '.join(run.variants)}")
+    near = meant(name, run.variants)
+    raise UserError(f"{run.path} has no variant {name!r}; {near}expected one of {', '.join(run.variants)}")
 
 
 def compare_runs(

@@ -1,7 +1,6 @@
 """A comparison as data: variants, claims, two protocols, and what a caller may ask of it."""
 
 import dataclasses
-import difflib
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -16,7 +15,7 @@ from mnistlab.analysis.claims import Checked, Claim
 from mnistlab.config import COUNT, AugmentConfig, Interval, TrainConfig, setting
 from mnistlab.data.datasets import IMAGE_SHAPE, Dataset
 from mnistlab.devices import mesh
-from mnistlab.errors import UserError
+from mnistlab.errors import UserError, meant
 from mnistlab.report import page
 from mnistlab.report.page import Draw
 from mnistlab.training import checks, optim
@@ -144,7 +143,8 @@ def resolve(experiment: Experiment, options: Options) -> dict[str, Variant]:
     for name in names:
         if name not in known:
             raise UserError(
-                f"unknown variant {name!r} (protocol {options.protocol}); expected some of {', '.join(known)}"
+                f"unknown variant {name!r} (protocol {options.protocol}); {meant(name, known)}"
+                f"expected some of {', '.join(known)}"
             )
         variant = override(known[name], options.overrides)
         variant = dataclasses.replace(variant, metrics={**experiment.metrics, **variant.metrics})
@@ -173,10 +173,8 @@ def _check_claims(experiment: Experiment) -> None:
     for claim in experiment.claims:
         for name in (claim.left, claim.right):
             if isinstance(name, str) and name not in known:
-                near = difflib.get_close_matches(name, known, 1)
-                advice = f"did you mean {near[0]}? " if near else ""
                 raise UserError(
-                    f"claim {claim.id} is about the variant {name!r}, which there is not; {advice}"
+                    f"claim {claim.id} is about the variant {name!r}, which there is not; {meant(name, known)}"
                     f"expected one of {', '.join(dict.fromkeys(known))}"
                 )
 
