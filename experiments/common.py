@@ -15,6 +15,7 @@ from mnistlab.errors import UserError
 
 from .cli import process
 from .cli.flags import (
+    RESULTS,
     command,
     data_dir,
     define_run_flags,
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from mnistlab.comparison.spec import Experiment
 
 __all__ = [
+    "RESULTS",
     "command",
     "data_dir",
     "define_run_flags",
@@ -47,7 +49,7 @@ __all__ = [
     "workdir",
 ]
 
-TOOLS = ("bench", "compare", "gather", "power")  # entry points that are no comparison of a source
+TOOLS = ("bench", "compare", "gather", "list", "power")  # entry points that are no comparison of a source
 flags.disclaim_key_flags()  # those that `main` defines are the experiment's
 
 
@@ -58,16 +60,18 @@ def main(experiment: "Experiment") -> None:
     enter(lambda: _run(experiment))
 
 
-def enter(body: Callable[..., Any], arguments: Sequence[str] = ()) -> None:
+def enter(body: Callable[..., Any], arguments: Sequence[str] = (), *, needs_jax: bool = True) -> None:
     """Parses the command line, sets the process up and runs `body`; bad input is one line and exit status 2.
 
     Args:
-      arguments: names of the folders that stand on the line beside the flags; `body` is called with as many texts.
+      arguments: names of the paths that stand on the line beside the flags, as flags.parse takes them; `body` is
+        called with the texts given for them.
+      needs_jax: False for a tool that only reads numbers, which then works where there is no JAX.
     """
 
     def start(argv: Sequence[str]) -> None:
         try:
-            process.set_up()
+            process.set_up(needs_jax=needs_jax)
             body(*argv[1:])
         except UserError as error:
             process.fail(str(error))
@@ -84,6 +88,8 @@ def enter(body: Callable[..., Any], arguments: Sequence[str] = ()) -> None:
             print("\ninterrupted; the same command resumes after the last whole epoch", file=sys.stderr)
             process.leave(130)
         except Exception as error:
+            if "jax" not in sys.modules:
+                raise
             from mnistlab.devices import cluster
 
             if not cluster.is_lost_process(error):

@@ -1,5 +1,6 @@
 """The command line: what is refused in one line before anything is done, what --help lists, what a slip is answered."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -95,6 +96,7 @@ def test_bad_input_is_one_line_and_status_2(refused, folder, number):
     assert not list(folder.rglob("config.json")) and not list(folder.rglob("datasets"))
 
 
+WITHOUT_FLAGS = ("list",)
 OWN_FLAGS = {"compare": ("metric",), "power": ("difference",), "scoreboard": ("runs",), "matmul_devices": ("sizes",)}
 
 
@@ -110,6 +112,9 @@ def test_help_lists_the_flags_of_the_command_with_an_example(helped, name):
     assert (status, err) == (0, "")
     assert f"python -m experiments.{name}" in out and common.summary_line(name) in out
     of_all = ["workdir", "compile_cache"] + ([] if name in common.tools() else ["seeds", "epochs", "augment"])
+    if name in WITHOUT_FLAGS:
+        assert not re.search(r"^  --", out, re.MULTILINE)
+        return
     for flag in (*of_all, *OWN_FLAGS.get(name, ())):
         assert f"\n  --{flag}: " in out
     assert "(default: 'auto')" in out and "--log_dir" not in out  # absl's own are in --helpfull

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from mnistlab.comparison.spec import Options
 
 FLAGS = flags.FLAGS
+RESULTS = Path("results")  # where runs are left that no --workdir puts elsewhere
 flags.disclaim_key_flags()  # they are the entry point's that asks for them: its --help lists them
 
 _DEFINE: dict[type, Callable[..., Any]] = {
@@ -168,7 +169,7 @@ def _numbers(what: str, texts: Sequence[str]) -> tuple[float, ...]:
 
 def workdir(name: str) -> Path:
     """--workdir, or results/<name>."""
-    return usable("workdir", FLAGS.workdir or str(Path("results") / name))
+    return usable("workdir", FLAGS.workdir or str(RESULTS / name))
 
 
 def data_dir() -> Path | None:

@@ -18,11 +18,13 @@ if TYPE_CHECKING:
 FLAGS = flags.FLAGS
 
 
-def set_up() -> None:
+def set_up(*, needs_jax: bool = True) -> None:
     """Environment and JAX settings, before a device is touched."""
     logging.set_verbosity(logging.FATAL)  # TFDS and orbax tell much that is no news, and what they raise as well
     warnings.showwarning = lambda message, *_, **__: print(f"warning: {message}", file=sys.stderr)
     warnings.filterwarnings("ignore", category=DeprecationWarning)
+    if not needs_jax:
+        return
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "true" if FLAGS.preallocate else "false")
     if FLAGS.deterministic:  # of a flag that is there twice XLA takes the last
         os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_gpu_deterministic_ops=true".strip()

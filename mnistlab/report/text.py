@@ -106,6 +106,18 @@ def format_p(p: float) -> str:
     return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
+def format_bytes(number: int) -> str:
+    """A size as files have it, to two or three digits.
+
+    >>> format_bytes(999), format_bytes(82_123_456), format_bytes(1_234)
+    ('999 B', '82 MB', '1.2 kB')
+    """
+    units = ("B", "kB", "MB", "GB", "TB")
+    power = min(max(0, len(str(number)) - 1) // 3, len(units) - 1)
+    value = number / 1000**power
+    return f"{value:.1f} {units[power]}" if power and value < 10 else f"{value:.0f} {units[power]}"
+
+
 def _cell(value: object) -> str:
     if value is None:
         return MISSING
