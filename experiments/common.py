@@ -49,7 +49,16 @@ __all__ = [
     "workdir",
 ]
 
-TOOLS = ("bench", "compare", "gather", "list", "power")  # entry points that are no comparison of a source
+TOOLS = (
+    "bench",
+    "compare",
+    "gather",
+    "list",
+    "open",
+    "power",
+    "prune",
+    "show",
+)  # entry points that are no comparison of a source
 flags.disclaim_key_flags()  # those that `main` defines are the experiment's
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from mnistlab import config as configs
 from mnistlab import sealed
 from mnistlab.analysis import departures, history
-from mnistlab.comparison import nets, outputs, spec, workdirs
+from mnistlab.comparison import nets, outputs, saved, show, spec, workdirs
 from mnistlab.comparison.spec import Experiment, Options, Outcome, Variant
 from mnistlab.data import arrays, batches, datasets
 from mnistlab.data.batches import Batch
@@ -103,6 +103,8 @@ def run(
                 identity["variants"][name]["program"] = _program_digest(variant, session.dataset)
         for variant in variants.values():  # bad limits end here, before anything is written or replaced
             batches.split_parts(variant, session.dataset, seeds[0])
+        if options.resume and workdirs.is_pruned(options.workdir):
+            return _read_pruned(options.workdir, identity, hooks.log)
         workdirs.prepare(options.workdir, identity, options.resume)
         workdirs.write_config(options.workdir, identity, options.command, session.dataset)
         departed = spec.departures_of(experiment, options, variants)
@@ -111,6 +113,22 @@ def run(
         for table in outputs.layer_tables(variants, session.dataset).values():
             hooks.log(f"\n{table.caption}\n{text.text_table(table.header, table.rows)}")
         return outputs.leave(session, _train(session)._replace(departures=departed))
+
+
+def _read_pruned(workdir: Path, identity: Mapping[str, Any], log: Log) -> dict[str, Any]:
+    """What a run that `prune` has been at left, as the run would have ended.
+
+    Raises:
+      UserError: more is asked for than it holds, which it cannot go on to.
+    """
+    if workdirs.check(workdir, identity):
+        raise UserError(
+            f"{workdir} was pruned, so it cannot go on; use another --workdir to train all of it anew (as it is, it is "
+            "still shown, compared and predicted from)"
+        )
+    for line in show.lines(workdir):
+        log(line)
+    return saved.read_summary(workdir)
 
 
 def _identity(

@@ -98,6 +98,12 @@ def check(workdir: Path, run: Mapping[str, Any]) -> bool:
     return bool(grown)
 
 
+def is_pruned(workdir: Path) -> bool:
+    """Whether `prune` took from `workdir` what a run goes on from; the weights are there."""
+    kept = _checkpoints(workdir)
+    return any(path.name == "last" and path.parent / "training" not in kept for path in kept)
+
+
 def belonging(workdir: Path, variant: str, part: str) -> str:
     """What a checkpoint in `workdir` must belong to, from the config.json beside it; `part` as identity.digest.
 
