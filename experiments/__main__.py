@@ -1,5 +1,6 @@
 """`python -m experiments` lists the entry points; `python -m experiments NAME --flag=value ...` runs one."""
 
+import os
 import sys
 
 from . import common
@@ -10,4 +11,5 @@ if __name__ == "__main__":
     if name in ("--help", "-h"):
         print(common.listing())
     else:
-        cli.run(name, rest, f"python -m experiments.{name}")
+        called = os.environ.get("MNISTLAB_CALLED")  # launch/local.sh says how a user calls it
+        cli.run(name, rest, f"{called} {name}" if called else f"python -m experiments.{name}")

@@ -24,6 +24,7 @@ from .cli.flags import (
     parse,
     workdir,
 )
+from .cli.next_step import next_step
 from .cli.process import with_devices_of_cores
 from .cli.progress import log, progress
 
@@ -126,7 +127,8 @@ def _run(experiment: "Experiment") -> None:
         run.run(experiment, asked, Hooks(callbacks=lambda name, variant: [stop]))
         return
     print(f"{experiment.title}\n{experiment.question}\nprotocol {asked.protocol}, {asked.num_seeds} seed(s)")
-    run.run(experiment, asked, Hooks(log, lambda name, variant: [progress(kind, name, variant.num_epochs), stop]))
+    hooks = Hooks(log, lambda name, variant: [progress(kind, name, variant.num_epochs), stop])
+    log(next_step(run.run(experiment, asked, hooks), asked.command, asked.workdir))
 
 
 def _parse(argv: Sequence[str], arguments: Sequence[str]) -> list[str]:

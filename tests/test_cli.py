@@ -167,6 +167,21 @@ def test_an_experiment_is_also_run_by_its_name(arguments, line):
 
 
 @pytest.mark.parametrize(
+    "argv, line",
+    [
+        (["mnistlab run lenet_vs_dense", "--workdir=my runs"], "mnistlab run lenet_vs_dense '--workdir=my runs'"),
+        (["mnistlab run 'my file.py'"], "mnistlab run 'my file.py'"),
+        (["bash launch/local.sh fashion_mlp", "--seeds=2"], "bash launch/local.sh fashion_mlp --seeds=2"),
+        (["/home/me/my work/experiments/fashion_mlp.py"], "python -m fashion_mlp"),  # no program of ours in the path
+    ],
+)
+def test_the_command_that_repeats_a_run_is_as_it_was_typed(monkeypatch, argv, line):
+    monkeypatch.setattr(sys, "argv", argv)
+    monkeypatch.setattr(sys.modules["__main__"], "__spec__", None)
+    assert common.command() == line
+
+
+@pytest.mark.parametrize(
     "given, meant",
     [
         ("lr", "learning_rate"),

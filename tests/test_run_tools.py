@@ -46,6 +46,12 @@ def test_show_prints_what_the_run_ended_with(trained):
     assert shown.out.strip().endswith("report: run/report.html")
 
 
+def test_a_run_ends_with_what_to_do_next(trained):
+    said = trained[1].strip().splitlines()[-1]
+    assert said.startswith("next: 2 seeds are too few for a, d1; 6 more may answer: mnistlab run lenet_vs_dense --v")
+    assert said.endswith(" --workdir=run --seeds=8") and said.count("--seeds") == 1
+
+
 def test_show_of_what_trained_nothing_and_of_no_run(tmp_path):
     summary = {
         "experiment": "compare",

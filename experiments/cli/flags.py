@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from mnistlab.comparison.spec import Options
 
 FLAGS = flags.FLAGS
+PROGRAMS = ("mnistlab ", "python -m ", "bash launch/")
 RESULTS = Path("results")  # where runs are left that no --workdir puts elsewhere
 flags.disclaim_key_flags()  # they are the entry point's that asks for them: its --help lists them
 
@@ -197,8 +198,8 @@ def usable(flag: str, text: str) -> Path:
 
 def command() -> str:
     """This process's command line, as a user would type it."""
-    if " " in sys.argv[0]:  # the program as cli.main calls it
-        return shlex.join([*sys.argv[0].split(" "), *sys.argv[1:]])
+    if sys.argv[0].startswith(PROGRAMS):  # as cli.main calls it
+        return shlex.join([*shlex.split(sys.argv[0]), *sys.argv[1:]])
     spec = getattr(sys.modules["__main__"], "__spec__", None)
     module = spec.name.removesuffix(".__main__") if spec else Path(sys.argv[0]).stem
     return shlex.join(["python", "-m", module, *sys.argv[1:]])

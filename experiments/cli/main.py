@@ -1,6 +1,7 @@
 """The command `mnistlab`: comparisons of the sources, those of one's own, and what works on their runs."""
 
 import runpy
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -33,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     elif command == "run":
         if not rest:
             process.fail("which comparison? expected mnistlab run NAME or FILE.py; mnistlab list shows the names")
-        run(rest[0], rest[1:], f"mnistlab run {rest[0]}")
+        run(rest[0], rest[1:], f"mnistlab run {shlex.quote(rest[0])}")
     elif command in common.tools():
         run(command, rest, f"mnistlab {command}")
     else:
