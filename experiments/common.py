@@ -1,6 +1,7 @@
 """The door: the entry point of an experiment, errors as one line with exit status 2, and which experiments there are."""
 
 import ast
+import json
 import pkgutil
 import signal
 import sys
@@ -13,7 +14,7 @@ from absl import app, flags
 
 from mnistlab.errors import UserError
 
-from .cli import process
+from .cli import process, settings
 from .cli.flags import (
     RESULTS,
     command,
@@ -29,7 +30,7 @@ from .cli.process import with_devices_of_cores
 from .cli.progress import log, progress
 
 if TYPE_CHECKING:
-    from mnistlab.comparison.spec import Experiment
+    from mnistlab.comparison.spec import Experiment, Options
 
 __all__ = [
     "RESULTS",
@@ -67,6 +68,7 @@ def main(experiment: "Experiment") -> None:
     """The entry point of a training experiment."""
     define_run_flags()
     define_training_flags()
+    settings.define_flags()
     enter(lambda: _run(experiment))
 
 
@@ -121,6 +123,9 @@ def _run(experiment: "Experiment") -> None:
     from mnistlab.devices import cluster
 
     asked = spec.settled(experiment, options(experiment.name))
+    if flags.FLAGS.dry_run:
+        _plan(experiment, asked)
+        return
     stop, kind = process.stop_at_signals(), flags.FLAGS.progress
     spec.resolve(experiment, asked)  # bad values end here, before the banner
     if not cluster.is_first():
@@ -129,6 +134,18 @@ def _run(experiment: "Experiment") -> None:
     print(f"{experiment.title}\n{experiment.question}\nprotocol {asked.protocol}, {asked.num_seeds} seed(s)")
     hooks = Hooks(log, lambda name, variant: [progress(kind, name, variant.num_epochs), stop])
     log(next_step(run.run(experiment, asked, hooks), asked.command, asked.workdir))
+
+
+def _plan(experiment: "Experiment", asked: "Options") -> None:
+    """The config on stdout, for a file; what is said of it on stderr."""
+    from mnistlab.comparison import plan
+
+    planned = plan.plan(experiment, asked)
+    print("\n".join(plan.lines(planned)), file=sys.stderr, flush=True)
+    try:
+        print(json.dumps(planned.config, indent=2), flush=True)
+    except BrokenPipeError:  # --dry_run | head
+        process.leave_quietly()
 
 
 def _parse(argv: Sequence[str], arguments: Sequence[str]) -> list[str]:

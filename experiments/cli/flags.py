@@ -3,7 +3,7 @@
 import re
 import shlex
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +11,8 @@ from absl import flags
 
 from mnistlab.config import AugmentConfig, OptimConfig, Setting, TrainConfig, settings_of
 from mnistlab.errors import UserError, nearest
+
+from . import settings
 
 if TYPE_CHECKING:
     from mnistlab.comparison.spec import Options
@@ -101,9 +103,16 @@ def options(name: str) -> "Options":
         overrides["augment"] = augmentation(FLAGS.augment)
     if FLAGS.convolution is not None:
         overrides["convolution"] = FLAGS.convolution
+    configs = {}
+    if "config" in FLAGS and FLAGS.config:
+        run = settings.read_config(Path(FLAGS.config))
+        if run["experiment"] != name:
+            raise UserError(f"{FLAGS.config} is of the experiment {run['experiment']!r:.80}, not of {name}; run that")
+        configs = run["variants"]
     folder = name if FLAGS.protocol == "reported" else f"{name}_{FLAGS.protocol}"
     return Options(
         workdir=workdir(folder if FLAGS.limit_examples is None else f"quick/{folder}"),
+        configs=configs,
         overrides=overrides,
         sweep=_sweeps(FLAGS.sweep),
         data_dir=data_dir(),
@@ -230,7 +239,18 @@ def parse(argv: Sequence[str], arguments: Sequence[str]) -> list[str]:
         raise UserError(f"{missing} is missing; expected {' '.join(arguments)}, see --help")
     for name, text in zip(arguments, given, strict=False):
         usable(name, text)
+    if "config" in FLAGS and FLAGS.config:
+        _set_defaults(settings.flags_of(settings.read_config(usable("config", FLAGS.config))))
     return rest
+
+
+def _set_defaults(values: Mapping[str, Any]) -> None:
+    """What a config says in place of flags that are not on the line."""
+    for name, value in values.items():
+        try:
+            FLAGS.set_default(name, value)
+        except flags.Error as error:
+            raise UserError(f"{FLAGS.config}: {error}") from error
 
 
 def _clearer(message: str) -> str:

@@ -9,10 +9,10 @@ from pathlib import Path
 from absl import flags
 
 import mnistlab
-from mnistlab.errors import meant
+from mnistlab.errors import UserError, meant
 
 from .. import common
-from . import process
+from . import process, settings
 
 if __name__ != "__main__":  # the flags of a comparison are the command's
     flags.disclaim_key_flags()
@@ -32,9 +32,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     elif command == "--version":
         print(mnistlab.__version__)
     elif command == "run":
-        if not rest:
-            process.fail("which comparison? expected mnistlab run NAME or FILE.py; mnistlab list shows the names")
-        run(rest[0], rest[1:], f"mnistlab run {shlex.quote(rest[0])}")
+        name, flags_of_it = (rest[0], rest[1:]) if rest and not rest[0].startswith("-") else (_named_in(rest), rest)
+        run(name, flags_of_it, f"mnistlab run {shlex.quote(name)}")
     elif command in common.tools():
         run(command, rest, f"mnistlab {command}")
     else:
@@ -57,6 +56,17 @@ def run(name: str, arguments: Sequence[str], program: str) -> None:
     text = common.docstring(name).replace(f"python -m experiments.{name}", program)
     sys.modules["__main__"].__doc__ = f"{text}\n"  # which --help begins with
     runpy.run_module(f"{PACKAGE}.{name}", run_name="__main__")
+
+
+def _named_in(arguments: Sequence[str]) -> str:
+    """The comparison of which only a --config speaks."""
+    try:
+        name = settings.experiment_in(arguments)
+    except UserError as error:
+        process.fail(str(error))
+    if name is None:
+        process.fail("which comparison? expected mnistlab run NAME or FILE.py; mnistlab list shows the names")
+    return name
 
 
 def _experiment_of(path: Path) -> mnistlab.Experiment:

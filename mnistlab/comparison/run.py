@@ -85,14 +85,14 @@ def run(
     resources = Resources(layout, options.population_size, options.stream_megabytes)
 
     def begin() -> Session:
-        data = cluster.first_then_others(lambda: _load(experiment, variants, options.data_dir))
+        data = cluster.first_then_others(lambda: load(experiment, variants, options.data_dir))
         return Session(experiment, options, variants, seeds, resources, data, hooks)
 
     if not cluster.is_first():
         _follow(begin())
         return {}
     with workdirs.locked(options.workdir):
-        identity = _identity(experiment, options, variants, seeds)
+        identity = identity_of(experiment, options, variants, seeds)
         if options.resume and all(configs.is_named(variant) for variant in variants.values()):
             workdirs.check(options.workdir, identity)  # refused before data is loaded
         session = begin()
@@ -131,9 +131,10 @@ def _read_pruned(workdir: Path, identity: Mapping[str, Any], log: Log) -> dict[s
     return saved.read_summary(workdir)
 
 
-def _identity(
+def identity_of(
     experiment: Experiment, options: Options, variants: Mapping[str, Variant], seeds: Sequence[int]
 ) -> dict[str, Any]:
+    """What decides the numbers of a run, as JSON can hold it: config.json's "run" but for what only the data tell."""
     return {
         "experiment": experiment.name,
         "protocol": options.protocol,
@@ -173,7 +174,12 @@ def _program_digest(variant: Variant, dataset: Dataset) -> str:
     return sha256((text + constants).encode())
 
 
-def _load(experiment: Experiment, variants: Mapping[str, Variant], data_dir: Path | None) -> Dataset:
+def load(experiment: Experiment, variants: Mapping[str, Variant], data_dir: Path | None) -> Dataset:
+    """The data that all `variants` are trained on.
+
+    Raises:
+      UserError: they name several.
+    """
     if experiment.data is not None:
         return experiment.data() if callable(experiment.data) else experiment.data
     wanted = {(variant.dataset, variant.order) for variant in variants.values()}
