@@ -60,6 +60,12 @@ def test_the_size_is_that_of_all_files_and_of_nothing_behind_a_link(folder):
     assert {entry.num_bytes for entry in listing.find_runs(run)} == {own + 5000}
 
 
+def test_what_was_made_of_runs_on_several_devices_is_whole(tmp_path):
+    run = write_run(tmp_path / "board", {"low": result_of(LOW, SEEDS)}, device=["cpu: cpu", "gpu: NVIDIA H100"])
+    (entry,) = listing.find_runs(run)
+    assert entry.outcome == "no claims"  # not: damaged
+
+
 def test_a_folder_that_is_none_is_an_error(tmp_path):
     with pytest.raises(UserError, match="cannot list"):
         listing.find_runs(tmp_path / "nowhere")

@@ -89,7 +89,7 @@ _SUMMARY = {
     "experiment": str,
     "protocol": (str, list),
     "data": (dict, list, type(None)),
-    "device": str,
+    "device": (str, list),
     "n_seeds": int,
     "variants": {...: {"metrics": {...: _METRIC}}},
     "claims": [_CLAIM | {"delta": _NUMBER, "ci95": ([_NUMBER, _NUMBER], type(None)), "comparison": dict}],
@@ -98,7 +98,7 @@ _SUMMARY = {
 """What every summary has: types, (any of), [of each] or [first, second], {name: its value}, {...: every value}."""
 
 _SETTINGS = {"run": {"seeds": [int], "variants": {...: {"config": dict}}}}
-_TRAINED = {"protocol": str, "data": {"name": str, "limit_examples": (int, type(None))}}
+_TRAINED = {"protocol": str, "device": str, "data": {"name": str, "limit_examples": (int, type(None))}}
 """What config.json and summary.json of a run of training have beside it."""
 
 
