@@ -1,6 +1,7 @@
 """The door: the entry point of an experiment, errors as one line with exit status 2, and which experiments there are."""
 
 import ast
+import importlib
 import json
 import pkgutil
 import signal
@@ -28,6 +29,7 @@ from .cli.flags import (
 from .cli.next_step import next_step
 from .cli.process import with_devices_of_cores
 from .cli.progress import log, progress
+from .cli.shells import Flag
 
 if TYPE_CHECKING:
     from mnistlab.comparison.spec import Experiment, Options
@@ -36,10 +38,12 @@ __all__ = [
     "RESULTS",
     "command",
     "data_dir",
+    "define_flags",
     "define_run_flags",
     "define_training_flags",
     "docstring",
     "enter",
+    "flags_of",
     "listing",
     "log",
     "main",
@@ -54,6 +58,7 @@ __all__ = [
 TOOLS = (
     "bench",
     "compare",
+    "completion",
     "gather",
     "list",
     "open",
@@ -66,10 +71,15 @@ flags.disclaim_key_flags()  # those that `main` defines are the experiment's
 
 def main(experiment: "Experiment") -> None:
     """The entry point of a training experiment."""
+    define_flags()
+    enter(lambda: _run(experiment))
+
+
+def define_flags() -> None:
+    """Flags of a comparison that trains."""
     define_run_flags()
     define_training_flags()
     settings.define_flags()
-    enter(lambda: _run(experiment))
 
 
 def enter(body: Callable[..., Any], arguments: Sequence[str] = (), *, needs_jax: bool = True) -> None:
@@ -174,6 +184,31 @@ def _entry_points() -> list[str]:
     others = {"common", "cli", "__main__"}
     modules = pkgutil.iter_modules([str(folder)])
     return sorted(module.name for module in modules if module.name not in others)
+
+
+def flags_of(name: str | None) -> list[Flag]:
+    """The flags of the entry point `name`; None: of a comparison in a file of one's own."""
+    from mnistlab.training.checks import REGISTRIES
+
+    variants: dict[str, Any] = {}
+    define: Callable[[], None] | None = define_flags
+    if name is not None:
+        is_package = (Path(__file__).parent / name).is_dir()
+        module = importlib.import_module(f"{__package__}.{name}{'.__main__' if is_package else ''}")
+        experiment = getattr(module, "EXPERIMENT", None)
+        variants = {**experiment.reported, **experiment.controlled, "all": None} if experiment else {}
+        define = getattr(module, "define_flags", define if experiment else None)
+    before = set(flags.FLAGS)
+    if define is not None:
+        define()
+    found = []
+    for own in sorted(set(flags.FLAGS) - before):
+        about = flags.FLAGS[own]
+        named = tuple(variants) if own == "variants" else tuple(REGISTRIES.get(own, ()))
+        choices = named or tuple(getattr(about.parser, "enum_values", None) or ())
+        found.append(Flag(own, bool(about.boolean), choices))
+        delattr(flags.FLAGS, own)
+    return found
 
 
 def docstring(name: str) -> str:

@@ -96,7 +96,7 @@ def test_bad_input_is_one_line_and_status_2(refused, folder, number):
     assert not list(folder.rglob("config.json")) and not list(folder.rglob("datasets"))
 
 
-WITHOUT_FLAGS = ("list", "open", "prune", "show")
+WITHOUT_FLAGS = ("completion", "list", "open", "prune", "show")
 OWN_FLAGS = {"compare": ("metric",), "power": ("difference",), "scoreboard": ("runs",), "matmul_devices": ("sizes",)}
 
 
