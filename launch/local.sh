@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs one experiment on this machine; installs what it needs into .venv first.
+# Runs one experiment on this machine; installs what it needs into .venv first, and says so.
 #   launch/local.sh [EXPERIMENT [--flag=value ...]]    launch/local.sh lenet_vs_dense --seeds=8
 # EXTRAS names accelerators: EXTRAS=cuda12 launch/local.sh ...
 set -euo pipefail

@@ -5,6 +5,7 @@ import pty
 import re
 import select
 import shutil
+import subprocess
 import time
 
 import pytest
@@ -40,12 +41,13 @@ class Terminal:
     """An interactive shell in which `mnistlab` prints what it was given."""
 
     def __init__(self, shell, folder):
-        command = START[shell][0].split()
-        self.pid, self.file = pty.fork()
-        if self.pid == 0:
-            os.chdir(folder)
-            environ = {"PATH": os.environ["PATH"], "HOME": str(folder), "TERM": "dumb", "INPUTRC": "/dev/null"}
-            os.execvpe(command[0], command, environ)
+        environ = {"PATH": os.environ["PATH"], "HOME": str(folder), "TERM": "dumb", "INPUTRC": "/dev/null"}
+        self.file, end = pty.openpty()
+        streams = dict.fromkeys(("stdin", "stdout", "stderr"), end)
+        self.process = subprocess.Popen(
+            START[shell][0].split(), cwd=folder, env=environ, start_new_session=True, **streams
+        )
+        os.close(end)
         self.send("")
 
     def send(self, keys):
@@ -58,8 +60,9 @@ class Terminal:
         return seen
 
     def close(self):
+        self.process.kill()
+        self.process.wait()
         os.close(self.file)
-        os.waitpid(self.pid, 0)
 
 
 @pytest.fixture(scope="module", params=list(START))
