@@ -154,6 +154,11 @@ def _history(result: Result, name: str) -> np.ndarray:
     return np.asarray(result.history[name], np.float64)
 
 
+def num_epochs(result: Result) -> np.ndarray:
+    """int [R]: how many epochs each run was trained."""
+    return np.isfinite(result.epoch_seconds).sum(axis=1)
+
+
 def diverged(result: Result) -> np.ndarray:
     """bool [R]: which runs ended with a network that is not finite, and so have no metric."""
     return ~np.isfinite(result.metrics["test_accuracy"])

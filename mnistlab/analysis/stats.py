@@ -9,6 +9,7 @@ corrects for the number of claims that an experiment makes and gives the verdict
 """
 
 import dataclasses
+import html
 import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -288,6 +289,10 @@ class Comparison:
     def to_dict(self) -> dict[str, Any]:
         """Fields as plain JSON values: intervals as [low, high], None for a number that is not finite."""
         return {key: _plain(value) for key, value in dataclasses.asdict(self).items()}
+
+    def _repr_html_(self) -> str:
+        """For a notebook: the sentence to quote."""
+        return f"<p>{html.escape(sentence(self, 'A', 'B', 'what was measured'))}</p>"
 
 
 @_beyond_floats

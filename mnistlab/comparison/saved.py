@@ -8,17 +8,20 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from mnistlab import config, sealed
 from mnistlab.analysis import claims, history, stats
-from mnistlab.comparison import workdirs
+from mnistlab.comparison import notebook, workdirs
 from mnistlab.config import TrainConfig
 from mnistlab.errors import UserError, meant
 from mnistlab.training.epoch import Record
 from mnistlab.training.result import Result, Run, concatenate, select
+
+if TYPE_CHECKING:
+    import pandas
 
 
 class RunFolder(NamedTuple):
@@ -29,6 +32,24 @@ class RunFolder(NamedTuple):
     variants: dict[str, Result]  # as history.metric and claims.check take them; without weights and wall times
     config: dict[str, Any]  # config.json
     summary: dict[str, Any]  # summary.json
+
+    def to_dataframe(self, rows: str = "epoch") -> "pandas.DataFrame":
+        """The run in long form, with pandas.
+
+        Args:
+          rows: "epoch": as history.csv, a row for each variant, seed and epoch, but for the seconds; "seed": a row for
+            each variant and seed with its final metrics.
+
+        Raises:
+          UserError: pandas is not installed, or other rows are asked for.
+        """
+        return notebook.to_dataframe(self.variants, rows)
+
+    def __repr__(self) -> str:
+        return f"RunFolder({self.path}: {', '.join(self.variants)}; {len(self.seeds)} seed(s))"
+
+    def _repr_html_(self) -> str:
+        return notebook.html_of(self.summary)
 
 
 def read_run(path: Path | str) -> RunFolder:

@@ -1,5 +1,6 @@
 """Numbers as texts, and tables for the terminal and for Markdown."""
 
+import html
 import math
 import re
 from collections.abc import Sequence
@@ -161,6 +162,19 @@ def markdown_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> s
     rule = ["--:" if right else ":--" for right in numeric]
     lines = [[cell.replace("|", "\\|") for cell in line] for line in (list(header), rule, *cells)]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def html_table(header: Sequence[str], rows: Sequence[Sequence[object]], caption: str = "") -> str:
+    """A table in HTML without a style of its own, as a notebook shows it.
+
+    >>> html_table(("variant", "n"), [("a<b", 8)])
+    '<table><thead><tr><th>variant</th><th>n</th></tr></thead><tbody><tr><td>a&lt;b</td><td>8</td></tr></tbody></table>'
+    """
+    cells, _ = table_cells(header, rows)
+    head = "".join(f"<th>{html.escape(name)}</th>" for name in header)
+    body = "".join(f"<tr>{''.join(f'<td>{html.escape(cell)}</td>' for cell in row)}</tr>" for row in cells)
+    title = f"<caption>{html.escape(caption)}</caption>" if caption else ""
+    return f"<table>{title}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 
 def text_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:

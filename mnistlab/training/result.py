@@ -26,6 +26,12 @@ class Result(NamedTuple):
     epoch_seconds: np.ndarray  # float64 [R, E]: wall seconds of the epoch divided by the runs trained in it
     fingerprint: str = ""  # of the dataset that was given
 
+    def __repr__(self) -> str:
+        num_runs, num_epochs = self.epoch_seconds.shape
+        accuracy = self.metrics.get("test_accuracy", np.array([np.nan]))
+        mean = f", mean test accuracy {np.nanmean(accuracy):.4f}" if np.isfinite(accuracy).any() else ""
+        return f"Result({self.config.dataset}: {num_runs} run(s), {num_epochs} epoch(s){mean})"
+
 
 def select(result: Result, numbers: Sequence[int]) -> Result:
     """The runs of a result at `numbers`."""
