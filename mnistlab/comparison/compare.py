@@ -32,14 +32,13 @@ def compare(
       data: what all variants are trained on; None takes the dataset that they name. Its own validation set, where it
         has one, is taken whatever a variant's `split` says.
       metrics: name -> (logits float32 [N, K], label int32 [N]) -> float32 [N]; measured on the final weights as
-        final_train_<name>, val_<name> and test_<name>.
+        `final_train_<name>`, `val_<name>` and `test_<name>`.
       seeds: how many.
       options: fields of `Options`, such as sweep={"learning_rate": (1e-3, 1e-2)}, tensorboard=True, num_devices=2; and
         what the page says, title="...", question="...".
 
     Returns:
-      What summary.json holds: summary["variants"]["a"]["metrics"]["test_accuracy"]["mean"], summary["claims"][0], ...;
-      a notebook shows it as tables.
+      What summary.json holds: `["variants"]["a"]["metrics"]["test_accuracy"]["mean"]`, `["claims"][0]["verdict"]`, ...
 
     Raises:
       UserError: what cannot be, in one line that says what to do.
