@@ -18,6 +18,7 @@ ONLY_IMPORTER = {
     "matplotlib": {"canvas", "figures", "images"},
     "tensorboardX": {"tensorboard"},
     "tensorflow": {"peers"},
+    "wandb": {"wandb"},
     "clu": set(),  # it imports tensorflow
     "torch": {"peers"},  # what the benchmark compares with
     "keras": {"peers"},

@@ -13,7 +13,7 @@ from mnistlab.comparison import saved, workdirs
 from mnistlab.errors import UserError, file_errors
 from mnistlab.report import page, text
 
-OF_A_RUN = ("checkpoints", "figures", "tb")
+OF_A_RUN = ("checkpoints", "figures", "tb", "wandb")
 """Folders of a run, in which no other run is."""
 
 

@@ -23,7 +23,7 @@ from mnistlab.devices import cluster, mesh
 from mnistlab.errors import UserError
 from mnistlab.files import sha256, write_atomic
 from mnistlab.report import canvas, text
-from mnistlab.training import checks, loop, result, trained
+from mnistlab.training import checks, loop, result, trained, wandb
 from mnistlab.training.callbacks import Callback, Checkpoint, OnEpoch
 from mnistlab.training.loop import Resources
 from mnistlab.training.nans import NanCheck
@@ -32,6 +32,7 @@ from mnistlab.training.sizing import PopulationSize
 from mnistlab.training.step import StepFunctions
 from mnistlab.training.tensorboard import TensorBoard
 from mnistlab.training.trained import Trained
+from mnistlab.training.wandb import WeightsAndBiases
 
 Log = Callable[[str], None]
 """Where lines for the user go."""
@@ -80,6 +81,8 @@ def run(
     """
     options = spec.settled(experiment, options)
     variants = spec.resolve(experiment, options)
+    if options.wandb:
+        wandb.load()  # else ended here, before any data is loaded
     seeds = configs.check_seeds(options.first_seed, options.num_seeds)
     layout = mesh.make_layout(options.num_devices, options.strategy)
     resources = Resources(layout, options.population_size, options.stream_megabytes)
@@ -217,15 +220,20 @@ def _train_variant(session: Session, name: str) -> Trained:
     """Trains a variant and leaves its weights; all that follows is of the weights as they were saved and read again."""
     variant, options, folder = session.variants[name], session.options, session.checkpoints(name)
     events = TensorBoard(options.workdir / "tb" / name) if options.tensorboard else None
+    config = configs.to_dict(variant.config)
+    board = WeightsAndBiases(options.workdir, session.experiment.name, name, config) if options.wandb else None
     callbacks = [
         OnEpoch(lambda epoch: workdirs.check_there(options.workdir)),
         *([NanCheck(variant, session.dataset, _steps(session, variant))] if options.debug_nans else []),
         Checkpoint(folder / "training", functools.partial(workdirs.belonging, options.workdir, name)),
         *session.hooks.callbacks(name, variant),
         *([events] if events else []),
+        *([board] if board else []),
     ]
     whole = _train_ranges(session, name, callbacks)
     nets.save_weights(folder, whole)
+    if board is not None:
+        board.close(whole.result)
     pixels = session.dataset.train.image
     if not configs.is_named(variant.config) or pixels.dtype != np.uint8:
         image = jax.ShapeDtypeStruct(pixels.shape[1:], pixels.dtype)

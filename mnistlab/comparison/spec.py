@@ -101,6 +101,7 @@ class Options:
     data_dir: Path | None = None
     resume: bool = setting(True, "Continue what --workdir holds; --noresume replaces it.", flag="resume")
     tensorboard: bool = setting(False, "Write TensorBoard events to <workdir>/tb.", flag="tensorboard")
+    wandb: bool = setting(False, "Send every epoch to Weights & Biases; WANDB_MODE=offline keeps it.", flag="wandb")
     debug_nans: bool = setting(
         False,
         "End at the first NaN or infinity and name its seed, step, layer and operation; status 1.",

@@ -190,7 +190,7 @@ def _clear(workdir: Path) -> None:
         with contextlib.suppress(OSError):  # there is more in it, which is not ours
             path.rmdir()
     named = os.path.lexists(workdir / "config.json")  # without, figures may be anybody's
-    for name in (*(("figures", "tb") if named else ()), *FINDINGS, "config.json"):
+    for name in (*(("figures", "tb", "wandb") if named else ()), *FINDINGS, "config.json"):
         _remove(workdir / name)
 
 

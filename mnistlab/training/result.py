@@ -15,6 +15,15 @@ class Run(NamedTuple):
     settings: dict[str, float]
 
 
+def name_of(run: Run) -> str:
+    """What a run is called among those of its variant.
+
+    >>> name_of(Run(3, {"learning_rate": 0.1}))
+    'seed_3_learning_rate=0.1'
+    """
+    return "_".join([f"seed_{run.seed}", *(f"{name}={float(value)!r}" for name, value in run.settings.items())])
+
+
 class Result(NamedTuple):
     """The numbers of R runs of one config, the runs on the first axis of every array."""
 
