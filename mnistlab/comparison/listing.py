@@ -109,12 +109,13 @@ def _run_in(path: Path) -> dict[str, Any] | None:
 def verdicts(summary: Mapping[str, Any]) -> str:
     """How many claims of a summary have which verdict.
 
-    >>> claims = [{"verdict": "changed run: holds"}, {"verdict": "changed run: not resolved (n too small)"}]
+    >>> claims = [{"verdict": "changed run: holds"}, *2 * [{"verdict": "changed run: does not hold (n too small)"}]]
     >>> verdicts({"claims": claims})
-    'changed run: 1 holds, 1 not resolved'
+    'changed run: 1 holds, 2 do not hold'
     """
     words = [claim["verdict"] for claim in summary["claims"] if claim["verdict"] != "not measured"]
     counts = Counter(word.removeprefix("changed run: ").partition(" (")[0] for word in words)
     changed = "changed run: " if any(word.startswith("changed run: ") for word in words) else ""
-    counted = [f"{n} {word if n == 1 else word.replace('holds', 'hold')}" for word, n in counts.items()]
+    many = {word: word.replace("holds", "hold").replace("does not", "do not") for word in counts}
+    counted = [f"{number} {word if number == 1 else many[word]}" for word, number in counts.items()]
     return changed + ", ".join(counted) if words else "no claims"
