@@ -60,6 +60,7 @@ TOOLS = (
     "compare",
     "completion",
     "gather",
+    "judge",
     "list",
     "open",
     "power",

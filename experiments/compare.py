@@ -200,4 +200,4 @@ def define_flags() -> None:
 
 if __name__ == "__main__":
     define_flags()
-    common.enter(main, ("RUN...",))
+    common.enter(main, ("RUN...",), needs_jax=False)

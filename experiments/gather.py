@@ -102,4 +102,4 @@ def define_flags() -> None:
 
 if __name__ == "__main__":
     define_flags()
-    common.enter(main, ("FOLDER",))
+    common.enter(main, ("FOLDER",), needs_jax=False)

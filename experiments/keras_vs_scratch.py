@@ -57,7 +57,8 @@ CONTROLLED = {
 
 CLAIMS = (
     Claim("a", "keras is more accurate on test", "test_accuracy", "keras", ">", "scratch"),
-    Claim("b", "final test losses do not differ significantly", "test_loss", "keras", "same", "scratch"),
+    # A loss of 0.01 would matter: the source calls the 0.0081 between its own two no difference.
+    Claim("b", "final test losses do not differ significantly", "test_loss", "keras", "same", "scratch", matters=0.01),
     Claim("c1", "the lowest test loss comes near epoch 14", "lowest_epoch:val_loss", "keras", "about", 14.0, 4.0),
     Claim("c2", "after epoch 20 test accuracy moves within 1 %", "range_after_20:val_accuracy", "keras", "<", 0.01),
     Claim(

@@ -16,6 +16,7 @@ from absl import flags
 
 from mnistlab.analysis import claims, departures, history, stats
 from mnistlab.analysis.power import num_pairs_needed, smallest_resolvable_difference, standardised
+from mnistlab.analysis.sequential import expected_num_pairs
 from mnistlab.comparison import saved, workdirs
 from mnistlab.comparison.saved import RunFolder
 from mnistlab.errors import UserError
@@ -25,6 +26,7 @@ from . import common
 
 NAME = "power"
 POWER = 0.8
+MOST_PAIRS = 256  # simulated, or more where the pilot has more
 FLAGS = flags.FLAGS
 
 
@@ -35,6 +37,8 @@ class Pilot(NamedTuple):
     metric: str
     differences: np.ndarray  # float64 [n], finite
     num_failed: int  # pairs left out because a side diverged
+    direction: str = ">"  # "=" where the claim is that no difference matters
+    margin: float = 0.0  # the smallest difference that would matter
 
 
 class Need(NamedTuple):
@@ -89,11 +93,11 @@ def pilots(run: RunFolder, claim: str | None, variant_a: str | None, variant_b: 
         found = []
         for id_ in known if claim is None else [claim]:
             item = known[id_]
-            # "About" a number is asked of the nearer bound, which is what A was compared with.
-            mean_b = item["comparison"].get("mean_b")
-            right = mean_b if isinstance(mean_b, float) and not isinstance(item["right"], str) else item["right"]
+            right, measured = item["right"], item["comparison"]
             words = right if isinstance(right, str) else f"{right:g}"
-            found.append(_pilot(f"({id_}) {item['left']} − {words}", run, item["left"], right, item["metric"]))
+            pilot = _pilot(f"({id_}) {item['left']} − {words}", run, item["left"], right, item["metric"])
+            asked = {"direction": measured.get("direction", ">"), "margin": measured.get("margin", 0.0)}
+            found.append(pilot._replace(**asked))
     usable = [pilot for pilot in found if len(pilot.differences) > 1]
     if not usable:
         raise UserError(f"{run.path} has fewer than 2 finite pairs, from which no spread is known; run more --seeds")
@@ -142,6 +146,40 @@ def needs_table(asked: Sequence[Pilot], needs: Sequence[Sequence[Need]], num_cla
     return page.Table((*header, holm), rows, caption)
 
 
+def until_table(asked: Sequence[Pilot], num_claims: int) -> page.Table:
+    """Seeds until each claim is answered however often one looks, in simulated continuations of the pilot."""
+    rows = []
+    for pilot in asked:
+        most = max(MOST_PAIRS, len(pilot.differences) + 1)
+        alone, corrected = (
+            expected_num_pairs(pilot.differences, pilot.margin, alpha, most, pilot.direction)
+            for alpha in (stats.ALPHA, stats.ALPHA / num_claims)
+        )
+        margin = _short(pilot.margin) if pilot.margin else "any"
+        found = [_until(pairs, one.share, most) for one in (alone, corrected) for pairs in (one.median, one.most)]
+        rows.append((pilot.label, pilot.metric.replace("_", " "), f"{len(pilot.differences)}", margin, *found))
+    holm = f"Holm, {num_claims} claim{'s' if num_claims > 1 else ''}"
+    header = (
+        "difference of",
+        "in",
+        "pilot pairs",
+        "what matters",
+        "half the time",
+        "four in five",
+        f"{holm}: half",
+        "four",
+    )
+    caption = (
+        "Pairs (seeds) until a verdict, the pilot's among them, looking after each: 200 simulated continuations of "
+        "the pilot, which take its mean difference for the truth"
+    )
+    return page.Table(header, rows, caption)
+
+
+def _until(pairs: int, share: float, most: int) -> str:
+    return f"{pairs}" if pairs < most else f"over {most} (answered by then: {share:.0%})"
+
+
 def remark(asked: Sequence[Pilot]) -> str:
     """How far the numbers can be trusted."""
     n = min(len(pilot.differences) for pilot in asked)
@@ -150,8 +188,9 @@ def remark(asked: Sequence[Pilot]) -> str:
         f"The standard deviation of {n} differences is itself uncertain: the true one lies between {low:.2f} and "
         f"{high:.2f} times it (95 %, chi-square, if differences are normal), so the pairs needed between about "
         f"{low**2:.2f} and {high**2:.1f} times theirs. An observed difference is uncertain too, and one "
-        "that was looked at because it is large is likely to be smaller. A verdict also asks that the sign-flip test and the "
-        f"BCa interval agree: fewer than {stats.fewest_pairs()} pairs never resolve anything."
+        "that was looked at because it is large is likely to be smaller. These pairs are those of a "
+        f"test that looks once, at a number of pairs chosen beforehand; fewer than {stats.fewest_pairs()} pairs never "
+        "resolve anything."
     )
 
 
@@ -186,10 +225,13 @@ def main(folder: str) -> None:
     num_claims = max(1, sum(bool(item.get("comparison")) for item in run.summary["claims"]))
     needs = [[need(pilot.differences, item, num_claims) for item in (*wanted, None)] for pilot in asked]
     table = needs_table(asked, needs, num_claims)
-    print(f"{table.caption}\n{text.text_table(table.header, table.rows)}\n\n{remark(asked)}")
+    until = until_table(asked, num_claims)
+    for one in (until, table):
+        print(f"{one.caption}\n{text.text_table(one.header, one.rows)}\n")
+    print(remark(asked))
     workdir = common.workdir(NAME)
     with workdirs.made_anew(workdir, NAME):
-        _write(workdir, run, asked, needs, table, wanted)
+        _write(workdir, run, asked, needs, (until, table), wanted)
     print(f"\nreport: {workdir / 'report.html'}")
 
 
@@ -210,7 +252,7 @@ def _write(
     run: RunFolder,
     asked: Sequence[Pilot],
     needs: Sequence[Sequence[Need]],
-    table: page.Table,
+    tables: Sequence[page.Table],
     wanted: Sequence[float],
 ) -> None:
     picture = page.draw_into(workdir / "figures")
@@ -218,7 +260,7 @@ def _write(
     blocks: list[page.Block] = [
         page.Text(f"From the run in `{run.path}`, {protocol}, {len(run.seeds)} seeds."),
         page.Heading("Pairs needed"),
-        table,
+        *tables,
         page.Text(remark(asked)),
         page.Heading("Power curves"),
     ]
@@ -273,4 +315,4 @@ def define_flags() -> None:
 
 if __name__ == "__main__":
     define_flags()
-    common.enter(main, ("RUN",))
+    common.enter(main, ("RUN",), needs_jax=False)

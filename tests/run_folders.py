@@ -10,8 +10,7 @@ from mnistlab import sealed
 from mnistlab.analysis import claims, history
 from mnistlab.comparison import workdirs
 from mnistlab.config import TrainConfig
-from mnistlab.training.epoch import Record
-from mnistlab.training.result import Result, Run
+from mnistlab.training.result import Record, Result, Run
 
 
 def result_of(test_accuracy, seeds, **curves):

@@ -72,6 +72,7 @@ BAD = [
 BAD_OF_OTHERS = [
     ("jacobian_eigen", ["--augment=shift=100"], "at most 28"),
     ("compare", [], "RUN... is missing"),
+    ("judge", ["no_such.csv"], "cannot read no_such.csv"),
     ("compare", ["run", TOO_LONG], "RUN... is 'xxx"),
     ("scoreboard", ["--norun", f"--runs={TOO_LONG}"], "runs is 'xxx"),
 ]
@@ -97,7 +98,8 @@ def test_bad_input_is_one_line_and_status_2(refused, folder, number):
 
 
 WITHOUT_FLAGS = ("completion", "list", "open", "prune", "show")
-OWN_FLAGS = {"compare": ("metric",), "power": ("difference",), "scoreboard": ("runs",), "matmul_devices": ("sizes",)}
+OWN_FLAGS = {"compare": ("metric",), "judge": ("claim", "matters"), "power": ("difference",)}
+OWN_FLAGS |= {"scoreboard": ("runs",), "matmul_devices": ("sizes",)}
 
 
 @pytest.fixture(scope="module")

@@ -9,8 +9,7 @@ import scipy.stats
 from mnistlab.analysis import history
 from mnistlab.config import TrainConfig
 from mnistlab.errors import UserError
-from mnistlab.training.epoch import Record
-from mnistlab.training.result import Result, Run, select
+from mnistlab.training.result import Record, Result, Run, select
 
 NAN = math.nan
 

@@ -140,6 +140,10 @@ def test_labels_beyond_the_logits_and_a_claim_on_no_variant_are_one_line(data, t
     claim = dataclasses.replace(CLAIM, right="narow")
     with pytest.raises(UserError, match=r"claim a .*narow.* did you mean narrow"):
         mnistlab.compare({"narrow": NARROW, "wide": WIDE}, data=data, claims=[claim], workdir=tmp_path / "claim")
+    for matters in (-0.1, float("nan"), float("inf")):
+        claim = dataclasses.replace(CLAIM, matters=matters)
+        with pytest.raises(UserError, match="would matter; expected a finite number"):
+            mnistlab.compare({"narrow": NARROW, "wide": WIDE}, data=data, claims=[claim], workdir=tmp_path / "claim")
 
 
 def test_without_validation_examples_the_last_epoch_is_the_best(tmp_path):

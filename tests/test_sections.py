@@ -41,7 +41,7 @@ def test_the_evidence_of_the_claims_that_were_measured():
     assert table.header == ("", "(a)", "(b)", "(c)", "(d)")
     rows = {row[0]: row[1:] for row in table.rows}
     assert rows["verdict"][0] == "holds" and rows["B"][3] == "0.5" and rows["pairs"] == ("8",) * 4
-    assert rows["A − B [95 %, t]"][0].startswith("+0.02")
+    assert rows["one look: A − B [95 %, t]"][0].startswith("+0.02")
     assert rows["P(A < B) [95 %]"][2].startswith("0.50") and rows["P(A < B) [95 %]"][0] == text.MISSING
 
 
@@ -62,5 +62,5 @@ def test_the_table_of_a_claim_on_runs_that_all_diverged_names_them_and_has_no_nu
 
 def test_sentences_to_quote_say_where_they_come_from():
     _, said, _ = sections.quotable(CHECKED, "mnist, 8 seeds")
-    assert said.text.startswith("Measured on mnist, 8 seeds:") and said.text.count("(95 % BCa interval") == 4
+    assert said.text.startswith("Measured on mnist, 8 seeds:") and said.text.count("(95 % interval") == 4
     assert sections.quotable(CHECKED[-1:], "mnist") == []

@@ -12,6 +12,7 @@ import scipy.stats
 from run_folders import result_of, write_run
 
 from experiments import power
+from mnistlab.analysis import sequential
 from mnistlab.analysis.claims import Claim
 
 ROOT = Path(__file__).parents[1]
@@ -76,8 +77,8 @@ class TestCompare:
             assert done.returncode == 0, done.stderr
         first, second = json.loads((tmp_path / "summary.json").read_text())["claims"]
         assert first["left"] == "high (both)" and first["verdict"] == "reversed"
-        assert first["p"] == 2 * first["comparison"]["p"]  # Holm over two claims
-        assert second["verdict"] == "not resolved" and second["delta"] == 0.0
+        assert first["p"] == 2 * first["comparison"]["standing"]["p_differs"]  # Holm over two claims
+        assert second["verdict"] == "no difference that matters" and second["delta"] == 0.0
 
     def test_of_three_runs_each_of_the_others_is_compared_with_the_first(self, folders, tmp_path):
         done = call("compare", *(folders / name for name in ("one", "both", "later")), f"--workdir={tmp_path}")
@@ -96,7 +97,7 @@ class TestCompare:
             assert done.returncode == 0, done.stderr
             claims = json.loads((tmp_path / "out" / "summary.json").read_text())["claims"]
             assert {claim["left"] for claim in claims} == {left} and [claim["right"] for claim in claims] == rights
-            assert claims[0]["p"] == 2 * claims[0]["comparison"]["p"]  # Holm over two claims
+            assert claims[0]["p"] == 2 * claims[0]["comparison"]["standing"]["p_differs"]  # Holm over two claims
 
     @pytest.mark.parametrize(
         "arguments, word",
@@ -173,8 +174,10 @@ class TestPower:
         expected = power.need(HIGH - LOW, 0.01, num_claims=2)
         assert first["needs"][1] == expected._asdict() and len(first["needs"]) == 3
         assert first["needs"][2]["difference"] == pytest.approx(np.mean(HIGH - LOW))
-        # "About 0.9 within 0.05" is asked of the nearer bound.
-        assert abs(second["needs"][2]["difference"]) == pytest.approx(0.05 - abs(LOW.mean() - 0.9))
+        assert second["needs"][2]["difference"] == pytest.approx(LOW.mean() - 0.9)
+        (until,) = [line.split("  ") for line in done.stdout.splitlines() if line.startswith("(b) low")][:1]
+        expected = sequential.expected_num_pairs(LOW - 0.9, 0.05, 0.05, power.MOST_PAIRS, "=")
+        assert [cell.strip() for cell in until if cell][-4:-2] == [str(expected.median), str(expected.most)]
         page = (tmp_path / "report.html").read_text()
         assert page.count("<svg") == 2
         assert {path.stem for path in (tmp_path / "figures").iterdir()} == {"power_1", "power_2"}

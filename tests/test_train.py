@@ -16,9 +16,8 @@ from mnistlab.nets import models
 from mnistlab.nets.layers import BatchNorm, Dense, Dropout, Flatten
 from mnistlab.training import executables, population, sizing
 from mnistlab.training.callbacks import Checkpoint
-from mnistlab.training.epoch import Record
 from mnistlab.training.executables import Executables
-from mnistlab.training.result import Run
+from mnistlab.training.result import Record, Run
 from mnistlab.training.sizing import PopulationSize
 
 SMALL = models.Network((Flatten(), Dense(8, "relu"), BatchNorm(), Dropout(0.25), Dense(10)))

@@ -7,8 +7,8 @@ import numpy as np
 
 from mnistlab.training import loop, trained
 from mnistlab.training.callbacks import Callback, OnEpoch
-from mnistlab.training.epoch import Record
 from mnistlab.training.loop import Resources
+from mnistlab.training.result import Record
 
 FIELDS = ("config", "runs", "history", "metrics", "seconds", "epoch_seconds", "fingerprint", "state", "best", "whole")
 

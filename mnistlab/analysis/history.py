@@ -13,8 +13,7 @@ import numpy as np
 from mnistlab import files
 from mnistlab.analysis import stats
 from mnistlab.errors import UserError, meant
-from mnistlab.training.epoch import Record
-from mnistlab.training.result import Result, Run
+from mnistlab.training.result import Record, Result, Run
 
 HEADER = ("variant", "seed", "epoch", *Record._fields, "seconds")
 

@@ -1,7 +1,8 @@
 """Paired differences, their intervals and tests, and the verdict on a claim.
 
 A claim "A > B" is asked of n pairs (same seed, same data order, same split in A and B). `compare` measures it, `judge`
-corrects for the number of claims that an experiment makes and gives the verdict, `sentence` says it in words:
+corrects for the number of claims that an experiment makes and gives the verdict, `sentence` says it in words. Verdicts
+and their intervals hold however often one looks (`sequential`); the other numbers are valid for one look.
 
 >>> claims = [compare([0.987, 0.985, 0.988, 0.986, 0.989, 0.987], [0.978, 0.979, 0.977, 0.978, 0.980, 0.976])]
 >>> judge(claims)[0].verdict
@@ -18,6 +19,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from mnistlab.analysis.power import ALPHA, smallest_resolvable_difference
+from mnistlab.analysis.sequential import Standing, confidence_sequence, sequential_p, standing, verdict_of
 from mnistlab.errors import UserError
 
 # scipy is imported inside the functions that use it: it would double the time that this module takes to import.
@@ -261,7 +263,8 @@ class Comparison:
     A pair in which a side is not finite (the run diverged) enters no number but the counts of failures.
     """
 
-    direction: str  # the claim: ">" for A > B, "<" for A < B
+    direction: str  # the claim: ">" for A > B, "<" for A < B, "=" for a difference of less than `margin`
+    margin: float  # the smallest difference that would matter; 0: any would
     n: int  # pairs with both sides finite
     num_failed: int  # pairs left out because a side diverged
     num_failed_a: int
@@ -271,24 +274,27 @@ class Comparison:
     mean_b: float
     sd_b: float
     difference: float  # mean of a_i - b_i, whatever the direction
+    interval: Interval  # 95 % confidence sequence of the difference: holds however often one looks
+    standing: Standing  # the p of each answer, valid whenever one stops
     t_interval: Interval  # 95 %, of the difference
     bca_interval: Interval  # 95 %, of the difference, expanded for small n
-    p: float  # sign-flip, two-sided
-    probability: float  # that the claim is true of one pair: P(A > B), or P(A < B) where that is the claim
+    p: float  # sign-flip, two-sided, valid for one look
+    probability: float  # that the claim is true of one pair: P(A < B) where that is the claim, else P(A > B)
     probability_interval: Interval
     correlation: float  # of a_i and b_i; nan where a side does not vary. Near 0, pairing bought nothing
     smallest_resolvable: float  # difference found with power 0.8 at alpha 0.05 with this n, before Holm
-    p_holm: float = math.nan
+    p_holm: float = math.nan  # of the answer's question (`standing`), after Holm
     verdict: str = "not judged"
 
     @property
     def outcome(self) -> str:
-        """The verdict without its remarks: holds, reversed, not resolved or not judged."""
+        """The verdict without its remarks: holds, reversed, no difference that matters, not resolved or not judged."""
         return self.verdict.split(" (")[0]
 
     def to_dict(self) -> dict[str, Any]:
         """Fields as plain JSON values: intervals as [low, high], None for a number that is not finite."""
-        return {key: _plain(value) for key, value in dataclasses.asdict(self).items()}
+        record = dataclasses.asdict(self) | {"standing": self.standing._asdict()}
+        return {key: _plain(value) for key, value in record.items()}
 
     def _repr_html_(self) -> str:
         """For a notebook: the sentence to quote."""
@@ -296,12 +302,15 @@ class Comparison:
 
 
 @_beyond_floats
-def compare(a: ArrayLike, b: ArrayLike, *, direction: str = ">", num_resamples: int = 10_000) -> Comparison:
-    """Measures the claim "A > B" (or "A < B") on paired runs; pass it to `judge` with the experiment's other claims.
+def compare(
+    a: ArrayLike, b: ArrayLike, *, direction: str = ">", margin: float = 0.0, num_resamples: int = 10_000
+) -> Comparison:
+    """Measures "A > B", "A < B" or "A = B" on paired runs; pass it to `judge` with the experiment's other claims.
 
     Args:
       a, b: float [n], a_i and b_i from the same seed; nan or inf where the run diverged.
-      direction: ">" or "<", what is claimed.
+      direction: ">", "<" or "=", what is claimed; "=" says that they do not differ by `margin`.
+      margin: the smallest difference that would matter, said beforehand; at 0 nothing can be too small to matter.
       num_resamples: of the BCa bootstrap.
 
     B may be one number, repeated. The sign-flip p then takes A to be symmetric about its mean, which differences of
@@ -311,9 +320,9 @@ def compare(a: ArrayLike, b: ArrayLike, *, direction: str = ">", num_resamples: 
     Raises:
       UserError: other direction, or arrays that do not pair.
     """
-    if direction not in (">", "<"):
+    if direction not in (">", "<", "="):
         raise UserError(
-            f'direction is {direction!r}: a claim is ">" or "<" (for "equal to a reported number" use inside)'
+            f'direction is {direction!r}: a claim is ">", "<" or "=" (for "like a reported number" use inside)'
         )
     a, b = _vector(a), _vector(b)
     if len(a) != len(b):
@@ -324,9 +333,12 @@ def compare(a: ArrayLike, b: ArrayLike, *, direction: str = ">", num_resamples: 
     failed = failed_a | failed_b
     a, b = a[~failed], b[~failed]
     differences = a - b
-    probability, probability_interval = probability_better(a, b) if direction == ">" else probability_better(b, a)
+    probability, probability_interval = probability_better(b, a) if direction == "<" else probability_better(a, b)
+    bounded = differences if np.all(np.isfinite(differences)) else differences[:0]  # of numbers near 1e308
+    low, high = confidence_sequence(bounded)
     return Comparison(
         direction=direction,
+        margin=margin,
         n=len(differences),
         num_failed=int(failed.sum()),
         num_failed_a=int(failed_a.sum()),
@@ -336,6 +348,8 @@ def compare(a: ArrayLike, b: ArrayLike, *, direction: str = ">", num_resamples: 
         mean_b=_mean(b),
         sd_b=_sd(b),
         difference=_mean(differences),
+        interval=_around(_mean(differences), float(low[-1]), float(high[-1])) if len(bounded) else UNKNOWN,
+        standing=standing(bounded, margin),
         t_interval=mean_interval(differences),
         bca_interval=bca_interval(differences, num_resamples=num_resamples),
         p=sign_flip_p(differences),
@@ -349,20 +363,24 @@ def compare(a: ArrayLike, b: ArrayLike, *, direction: str = ">", num_resamples: 
 def judge(comparisons: Sequence[Comparison]) -> list[Comparison]:
     """The comparisons with `p_holm` and `verdict`; give all the claims of an experiment at once.
 
-    `holds`: Holm's p < 0.05, and the (expanded) BCa interval of the difference lies on the claimed side of 0.
-    `reversed`: the same on the other side. Else `not resolved`, never "equal". Remarks follow in brackets:
-    `(n too small)` where n pairs could not have passed Holm had they all agreed, as fewer than 6 never can; and which
-    side diverged in how many seeds.
+    `holds` and `reversed`: they differ, in the claimed or the other direction. `no difference that matters`: the
+    difference is smaller than the margin, which is what "=" claims. Each of these questions has a p that is valid
+    whenever one stops; Holm's adjustment over all the claims must leave it at 0.05 or below. Else `not resolved`.
+    Remarks follow in brackets: `(n too small)` where n pairs could not have passed Holm had they all agreed, as fewer
+    than 6 never can; and which side diverged in how many seeds.
     """
-    p = np.array([1.0 if math.isnan(comparison.p) else comparison.p for comparison in comparisons])
-    adjusted = holm(p)
+    standings = [comparison.standing for comparison in comparisons]
+    questions = [np.array([getattr(one, name) for one in standings]) for name in ("p_differs", "p_within", "p_beyond")]
+    adjusted = [holm(p) for p in questions]
     judged = []
     for index, comparison in enumerate(comparisons):
-        best = p.copy()
-        best[index] = min(1.0, 2.0 ** (1 - comparison.n))  # all pairs agree: 0.0625 for 5, 0.03125 for 6
-        too_small = bool(holm(best)[index] >= ALPHA)
-        verdict = _verdict(comparison, float(adjusted[index]), too_small)
-        judged.append(dataclasses.replace(comparison, p_holm=float(adjusted[index]), verdict=verdict))
+        differs, within, beyond = (float(p[index]) for p in adjusted)
+        after_holm = Standing(differs, within, beyond, standings[index].positive)
+        outcome = verdict_of(after_holm, ALPHA, comparison.direction)
+        too_small = outcome == "not resolved" and _too_small(questions[0], index, comparison.n)
+        p = within if within <= ALPHA else beyond if comparison.direction == "=" else differs
+        verdict = _remarked(outcome, comparison, too_small)
+        judged.append(dataclasses.replace(comparison, p_holm=p, verdict=verdict))
     return judged
 
 
@@ -371,8 +389,8 @@ def sentence(comparison: Comparison, name_a: str, name_b: str, metric: str) -> s
 
     >>> loss = compare([0.31, 0.30, 0.33, 0.32, 0.30, 0.29], [0.36, 0.36, 0.37, 0.38, 0.35, 0.36], direction="<")
     >>> sentence(judge([loss])[0], "batchnorm", "baseline", "test loss")  # doctest: +NORMALIZE_WHITESPACE
-    '"batchnorm < baseline" in test loss: holds; mean difference -0.055 (95 % BCa interval -0.065 to -0.045,
-    n = 6 pairs), sign-flip p = 0.031 (Holm 0.031), P(batchnorm < baseline) = 1.00.'
+    '"batchnorm < baseline" in test loss: holds; mean difference -0.055 (95 % interval -0.0746 to -0.0337,
+    n = 6 pairs), p = 0.037 (Holm; valid whenever one stops), P(batchnorm < baseline) = 1.00.'
     """
     c = comparison
     relation = f"{name_a} {c.direction} {name_b}"
@@ -380,29 +398,25 @@ def sentence(comparison: Comparison, name_a: str, name_b: str, metric: str) -> s
     text = f'"{relation}" in {metric}: {verdict}'
     if c.n == 0:
         return text + "."
-    low, high = c.bca_interval
-    interval = f"95 % BCa interval {low:+.3g} to {high:+.3g}, n = {c.n} pairs" if c.n > 1 else "n = 1 pair"
-    text += f"; mean difference {c.difference:+.3g} ({interval}), sign-flip p = {c.p:.2g}"
-    text += "" if math.isnan(c.p_holm) else f" (Holm {c.p_holm:.2g})"
-    text += f", P({relation}) = {c.probability:.2f}"
-    if c.outcome == "not resolved" and "n too small" not in c.verdict:
-        text += f"; {c.n} pairs find a true difference of {c.smallest_resolvable:.2g} four times in five"
-    return text + "."
+    low, high = c.interval
+    pairs = f"n = {c.n} pair{'s' * (c.n > 1)}"
+    interval = f"95 % interval {low:+.3g} to {high:+.3g}, {pairs}" if math.isfinite(high - low) else pairs
+    text += f"; mean difference {c.difference:+.3g} ({interval})"
+    text += "" if math.isnan(c.p_holm) else f", p = {c.p_holm:.2g} (Holm; valid whenever one stops)"
+    text += f"; less than {c.margin:g} would not matter" if c.margin else ""
+    chance = ">" if c.direction == "=" else c.direction
+    return f"{text}, P({name_a} {chance} {name_b}) = {c.probability:.2f}."
 
 
-def _verdict(comparison: Comparison, p_holm: float, too_small: bool) -> str:
-    side = 1 if comparison.direction == ">" else -1
-    bounds = [side * bound for bound in comparison.bca_interval]
-    remarks = []
-    if too_small:
-        outcome = "not resolved"
-        remarks.append("n too small")
-    elif p_holm < ALPHA and min(bounds) > 0:
-        outcome = "holds"
-    elif p_holm < ALPHA and max(bounds) < 0:
-        outcome = "reversed"
-    else:
-        outcome = "not resolved"
+def _too_small(p: NDArray[np.float64], index: int, n: int) -> bool:
+    """Whether this claim's n pairs could not have passed Holm beside the other p, had they all agreed."""
+    best = p.copy()
+    best[index] = sequential_p(np.ones(n))[-1] if n else 1.0
+    return bool(holm(best)[index] > ALPHA)
+
+
+def _remarked(outcome: str, comparison: Comparison, too_small: bool) -> str:
+    remarks = ["n too small"] if too_small else []
     num_seeds = comparison.n + comparison.num_failed
     for name, num_failed in (("A", comparison.num_failed_a), ("B", comparison.num_failed_b)):
         if num_failed:
@@ -410,7 +424,14 @@ def _verdict(comparison: Comparison, p_holm: float, too_small: bool) -> str:
     return f"{outcome} ({'; '.join(remarks)})" if remarks else outcome
 
 
+def _around(mean: float, low: float, high: float) -> Interval:
+    """The interval, widened to the mean where ties leave it beside: a wider one covers no less often."""
+    return Interval(min(low, mean), max(high, mean))
+
+
 def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, tuple):
         return [_plain(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -339,7 +339,9 @@ def _seed_blocks(experiment: Experiment, outcome: Outcome, checked: Sequence[Che
     for metric in ("test_accuracy", "test_loss"):
         numbers = {name: theirs[name][metric] for name in outcome.results if metric in theirs.get(name, {})}
         blocks.append(sections.seeds_picture(metric, outcome.results, draw, numbers))
-    return blocks + sections.difference_pictures(checked, outcome.results, draw)
+    sides = [claims.sides(item.claim, outcome.results) if item.comparison else None for item in checked]
+    pictures = sections.looks_picture(checked, sides, draw)
+    return [*blocks, *sections.difference_pictures(checked, outcome.results, draw), *pictures]
 
 
 def _count(number: int, noun: str) -> str:

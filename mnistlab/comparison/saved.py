@@ -17,8 +17,7 @@ from mnistlab.analysis import claims, history, stats
 from mnistlab.comparison import notebook, workdirs
 from mnistlab.config import TrainConfig
 from mnistlab.errors import UserError, meant
-from mnistlab.training.epoch import Record
-from mnistlab.training.result import Result, Run, concatenate, select
+from mnistlab.training.result import Record, Result, Run, concatenate, select
 
 if TYPE_CHECKING:
     import pandas

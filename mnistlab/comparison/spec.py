@@ -171,9 +171,13 @@ def departures_of(experiment: Experiment, options: Options, variants: Mapping[st
 
 
 def _check_claims(experiment: Experiment) -> None:
-    """Checks that every claim is about variants that there are, under one protocol or the other."""
+    """Checks that every claim can be asked, of variants that there are under one protocol or the other."""
     known = [*experiment.reported, *experiment.controlled]
     for claim in experiment.claims:
+        if not 0 <= claim.margin < math.inf:
+            raise UserError(
+                f"claim {claim.id} says that {claim.margin:g} would matter; expected a finite number, 0 or more"
+            )
         for name in (claim.left, claim.right):
             if isinstance(name, str) and name not in known:
                 raise UserError(

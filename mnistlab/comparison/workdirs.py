@@ -7,19 +7,20 @@ import importlib.metadata
 import json
 import os
 import platform
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
-
-import jax
+from typing import TYPE_CHECKING, Any
 
 from mnistlab import files, sealed
 from mnistlab.comparison import identity, revision
 from mnistlab.config import AugmentConfig
-from mnistlab.data.datasets import Dataset
 from mnistlab.errors import UserError, file_errors
 from mnistlab.files import sha256, write_atomic
 from mnistlab.report import page
+
+if TYPE_CHECKING:
+    from mnistlab.data.datasets import Dataset
 
 FINDINGS = ("history.csv", "summary.json", "report.html")
 CHECKPOINTS = ("training", "last", "best")  # in checkpoints/<variant>
@@ -220,7 +221,7 @@ def leave(
     return write_findings(workdir, title, blocks, summary)
 
 
-def write_config(workdir: Path, identity: Mapping[str, Any], command: str, dataset: Dataset | None) -> None:
+def write_config(workdir: Path, identity: Mapping[str, Any], command: str, dataset: "Dataset | None") -> None:
     """config.json: what was resolved, and on what it runs."""
     data = (
         None
@@ -261,20 +262,26 @@ def _footer() -> str:
     about = provenance()
     versions = ", ".join(f"{name} {version}" for name, version in about["versions"].items())
     device = about["device"]
-    return f"{versions}; {device['count']} × {device['kind']} ({device['platform']}); {revision.describe(about)}"
+    where = f"{device['count']} × {device['kind']} ({device['platform']})" if device else "without JAX"
+    return f"{versions}; {where}; {revision.describe(about)}"
 
 
 def provenance() -> dict[str, Any]:
-    """Versions, device, precision, XLA's flags and code revision."""
-    packages = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "tensorflow-datasets", "numpy", "mnistlab")
-    device = jax.devices()[0]
+    """Versions, device, precision, XLA's flags and code revision; without device where JAX was never loaded."""
+    packages, device = ["numpy", "mnistlab"], None
+    if "jax" in sys.modules:
+        import jax
+
+        first = jax.devices()[0]
+        device = {"platform": first.platform, "kind": first.device_kind, "count": jax.device_count()}
+        packages = ["jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "tensorflow-datasets", *packages]
     return {
         "versions": {
             "python": platform.python_version(),
             **{name: importlib.metadata.version(name) for name in packages},
         },
-        "device": {"platform": device.platform, "kind": device.device_kind, "count": jax.device_count()},
-        "matmul_precision": matmul_precision(),
+        "device": device,
+        "matmul_precision": matmul_precision() if device else None,
         "xla_flags": os.environ.get("XLA_FLAGS") or None,
         **revision.revision(),
     }
@@ -282,12 +289,16 @@ def provenance() -> dict[str, Any]:
 
 def device_words() -> str:
     """What a summary says of the first device: "cpu: cpu"."""
+    import jax
+
     device = jax.devices()[0]
     return f"{device.platform}: {device.device_kind}"
 
 
 def matmul_precision() -> str:
     """The precision of products that was asked for."""
+    import jax
+
     return str(jax.config.values["jax_default_matmul_precision"] or "backend's default")
 
 

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.axis import Axis
 
+    from mnistlab.analysis.looks import Looks
     from mnistlab.report.canvas import Figure
 
 Floats: TypeAlias = NDArray[np.floating[Any]]
@@ -443,3 +444,34 @@ def sweep(x: ArrayLike, values: Mapping[str, ArrayLike], x_label: str, y_label: 
         else None
     )
     return lines(x, spreads, x_label, y_label, log="x" if log_x else "", band=band)
+
+
+def looks(claims: Mapping[str, tuple[Looks, float]]) -> Figure:
+    """Evidence and interval by number of pairs, with the lines that decide; a row of two panels a claim.
+
+    Args:
+      claims: label -> what it said after each pair, and the smallest difference that would matter (0: any).
+    """
+    from matplotlib.ticker import MaxNLocator
+
+    with style():
+        figure = new_figure(WIDTH_INCHES, 0.55 + 2.0 * len(claims))
+        grid = figure.subplots(len(claims), 2, squeeze=False)
+        for (left, right), (label, (said, margin)) in zip(grid, claims.items(), strict=True):
+            n = np.arange(1, len(said.evidence) + 1)
+            left.step(n, said.evidence, color=BLUE, where="post", label="evidence that they differ")
+            left.axhline(said.decides, color=VERMILLION, linestyle="--", linewidth=1.0, label="settles the claim")
+            left.set(yscale="log", ylabel="evidence", title=label)
+            left.yaxis.set_major_formatter(lambda value, _: f"{value:,g}")  # the style writes no powers
+            known = np.isfinite(said.low) & np.isfinite(said.high)
+            bounds = {"step": "post", "color": BLUE, "alpha": 0.3, "linewidth": 2.0, "label": "95 % interval"}
+            right.fill_between(n[known], said.low[known], said.high[known], **bounds)
+            right.axhline(0.0, color=GREY, linewidth=1.0)
+            for bound in {-margin, margin} - {0.0}:
+                right.axhline(bound, color=GREEN, linestyle=":", linewidth=1.2, label="as much as would matter")
+            right.set(ylabel="difference")
+            for axes in (left, right):
+                axes.set(xlabel="pairs", xlim=(1, max(len(n), 2)))
+                axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
+        legend(figure, 4)
+        return laid_out(figure)

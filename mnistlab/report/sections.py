@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from mnistlab.analysis import claims, history
-from mnistlab.analysis.claims import Checked
+from mnistlab.analysis import claims, history, looks
+from mnistlab.analysis.claims import Checked, Sides
 from mnistlab.report import figures, page, text
 from mnistlab.report.page import Draw
 from mnistlab.training.result import Result
@@ -31,7 +31,7 @@ def claims_table(checked: Sequence[Checked], departures: Sequence[str] = ()) -> 
                 )
             )
             continue
-        low, high = c.bca_interval
+        low, high = c.interval
         interval = text.format_interval(c.difference, low, high, signed=True)
         p = text.format_p(c.p_holm) if np.isfinite(c.p_holm) else text.MISSING
         rows.append((item.claim.id, item.claim.text, who, verdict, interval, p, f"{c.probability:.2f}", str(c.n)))
@@ -91,20 +91,26 @@ def evidence_table(checked: Sequence[Checked]) -> page.Table:
                 "pairs": str(c.n) + (f", {c.num_failed} diverged" if c.num_failed else ""),
                 "A: mean ± sd": text.format_mean_sd(c.mean_a, c.sd_a, c.n),
                 "B: mean ± sd": text.format_mean_sd(c.mean_b, c.sd_b, c.n),
-                "A − B [95 %, t]": text.format_interval(c.difference, *c.t_interval, signed=True),
-                "A − B [95 %, BCa]": text.format_interval(c.difference, *c.bca_interval, signed=True),
-                "sign-flip p": text.format_p(c.p),
-                "p (Holm)": text.format_p(c.p_holm),
-                f"P(A {c.direction} B) [95 %]": f"{c.probability:.2f} [{low:.2f}, {high:.2f}]",
+                "A − B [95 %]": text.format_interval(c.difference, *c.interval, signed=True),
+                "p that they do not differ": text.format_p(c.standing.p_differs),
+                "smallest difference that matters": text.format_significant(c.margin, 2) if c.margin else "any",
+                "p that the difference matters": text.format_p(c.standing.p_within) if c.margin else text.MISSING,
+                "p of the verdict (Holm)": text.format_p(c.p_holm),
+                "one look: A − B [95 %, t]": text.format_interval(c.difference, *c.t_interval, signed=True),
+                "one look: A − B [95 %, BCa]": text.format_interval(c.difference, *c.bca_interval, signed=True),
+                "one look: sign-flip p": text.format_p(c.p),
+                f"P(A {'<' if c.direction == '<' else '>'} B) [95 %]": f"{c.probability:.2f} [{low:.2f}, {high:.2f}]",
                 "correlation of A and B": text.format_significant(c.correlation, 2),
-                "smallest resolvable difference": text.format_significant(c.smallest_resolvable, 2),
+                "one look: smallest resolvable difference": text.format_significant(c.smallest_resolvable, 2),
                 "verdict": item.verdict,
             }
         )
     names = list(dict.fromkeys(name for column in columns for name in column))
     rows = [(name, *(column.get(name, text.MISSING) for column in columns)) for name in names]
     caption = (
-        "The evidence. Smallest resolvable: the true difference that so many pairs find four times in five, before Holm"
+        'The evidence. Verdict, interval and p hold however often one looks; rows that begin with "one look" are valid '
+        "for one number of pairs, chosen beforehand. Smallest resolvable: the true difference that so many pairs find "
+        "four times in five, before Holm"
     )
     return page.Table(("", *(f"({item.claim.id})" for item, _ in measured)), rows, caption)
 
@@ -126,22 +132,36 @@ def difference_pictures(checked: Sequence[Checked], results: Mapping[str, Result
     intervals: dict[str, tuple[float, float]] = {}
     for item in checked:
         claim = item.claim
-        if item.comparison is None or not isinstance(claim.right, str):
+        both = claims.sides(claim, results)
+        if item.comparison is None or both is None or not isinstance(claim.right, str):
             continue
         label = f"({claim.id}) {claim.left} − {claim.right}, {claim.metric.replace('_', ' ')}"
-        left, right = results[claim.left], results[claim.right]
-        difference = history.metric(left, claim.metric) - claims.paired(left, right, claim.metric)
-        rows.setdefault(_quantity(claim.metric), {})[label] = difference
-        intervals[label] = item.comparison.bca_interval
+        rows.setdefault(_quantity(claim.metric), {})[label] = np.subtract(*both)
+        intervals[label] = item.comparison.interval
     return [
         draw(
             figures.differences(differences, intervals, f"difference in {quantity}"),
             f"differences_{quantity}",
-            f"Paired differences in {quantity}, a dot a seed; below them the mean with its BCa interval.",
+            f"Paired differences in {quantity}, a dot a seed; below them the mean with its 95 % interval.",
             f"paired differences in {quantity} by claim",
         )
         for quantity, differences in rows.items()
     ]
+
+
+def looks_picture(checked: Sequence[Checked], sides: Sequence[Sides | None], draw: Draw) -> list[page.Picture]:
+    """Evidence and interval of the claims by number of pairs; nothing where no claim has two."""
+    measured = [(c, both) for c, both in zip(checked, sides, strict=True) if c.comparison and both]
+    rows = {
+        f"({item.claim.id})": (looks.looks(both, len(measured)), item.claim.margin)
+        for item, both in measured
+        if item.comparison and item.comparison.n > 1
+    }
+    caption = (
+        "Evidence and 95 % interval by number of pairs. The broken line settles the claim with the most evidence "
+        "(Holm); an interval between the dotted lines says that no difference matters."
+    )
+    return [draw(figures.looks(rows), "looks", caption, "evidence and interval by number of pairs")] if rows else []
 
 
 def _quantity(metric: str) -> str:

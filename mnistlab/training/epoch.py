@@ -9,16 +9,8 @@ from mnistlab.data import batches
 from mnistlab.data.batches import Batch, Order, Pool
 from mnistlab.training import losses
 from mnistlab.training.losses import Sums
+from mnistlab.training.result import Record
 from mnistlab.training.step import EvalStep, TrainState, TrainStep
-
-
-class Record(NamedTuple):
-    """What one epoch showed."""
-
-    train_loss: jax.Array  # float32 []: running mean over the epoch's own steps, as Keras prints it
-    train_accuracy: jax.Array  # float32 []
-    val_loss: jax.Array  # float32 []: after the epoch, over every validation example; NaN without any
-    val_accuracy: jax.Array  # float32 []
 
 
 class Best(NamedTuple):

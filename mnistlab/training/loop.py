@@ -21,12 +21,12 @@ from mnistlab.errors import UserError
 from mnistlab.nets import models
 from mnistlab.training import checks, losses, optim, sizing, step, trained
 from mnistlab.training.callbacks import Callback, Epoch, Snapshot
-from mnistlab.training.epoch import Carry, Record
+from mnistlab.training.epoch import Carry
 from mnistlab.training.executables import Executables
 from mnistlab.training.feed import Feed
 from mnistlab.training.finite import finite_runs
 from mnistlab.training.population import Population, Setup
-from mnistlab.training.result import Result, Run
+from mnistlab.training.result import Record, Result, Run
 from mnistlab.training.sizing import PopulationSize
 from mnistlab.training.step import Predict, StepFunctions
 from mnistlab.training.trained import Trained

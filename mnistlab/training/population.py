@@ -17,11 +17,11 @@ from mnistlab.devices import mesh
 from mnistlab.devices.mesh import SEEDS, Layout
 from mnistlab.errors import UserError
 from mnistlab.training import checks, epoch, sizing
-from mnistlab.training.epoch import Carry, Record
+from mnistlab.training.epoch import Carry
 from mnistlab.training.executables import Executables, one_by_one, program_bytes
 from mnistlab.training.feed import Feed
 from mnistlab.training.losses import Sums
-from mnistlab.training.result import Run
+from mnistlab.training.result import Record, Run
 from mnistlab.training.sizing import PopulationSize
 from mnistlab.training.step import StepFunctions, TrainState
 

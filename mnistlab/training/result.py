@@ -1,11 +1,28 @@
-"""What training leaves in numbers, without weights: the same trained just now and read back from a folder."""
+"""What training leaves in numbers, without weights: the same trained just now and read back from a folder.
+
+Reading it back needs no JAX, nor does whoever judges it.
+"""
+
+from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from mnistlab.config import TrainConfig
+
+if TYPE_CHECKING:
+    import jax
+
+
+class Record(NamedTuple):
+    """What one epoch showed."""
+
+    train_loss: jax.Array  # float32 []: running mean over the epoch's own steps, as Keras prints it
+    train_accuracy: jax.Array  # float32 []
+    val_loss: jax.Array  # float32 []: after the epoch, over every validation example; NaN without any
+    val_accuracy: jax.Array  # float32 []
 
 
 class Run(NamedTuple):
@@ -29,7 +46,7 @@ class Result(NamedTuple):
 
     config: TrainConfig  # its dataset is the name of the one that was given
     runs: tuple[Run, ...]
-    history: dict[str, np.ndarray]  # epoch.Record's fields, float32 [R, E]; NaN after a run has stopped
+    history: dict[str, np.ndarray]  # Record's fields, float32 [R, E]; NaN after a run has stopped
     metrics: dict[str, np.ndarray]  # float64 [R]; see trained.final_metrics
     seconds: dict[str, float]  # compile_seconds, train_seconds, evaluate_seconds: wall time of all populations
     epoch_seconds: np.ndarray  # float64 [R, E]: wall seconds of the epoch divided by the runs trained in it

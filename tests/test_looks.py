@@ -1,0 +1,45 @@
+import numpy as np
+import pytest
+
+from mnistlab.analysis import claims
+from mnistlab.analysis.claims import Claim
+from mnistlab.analysis.looks import looks, open_claims
+from mnistlab.analysis.sequential import expected_num_pairs, sequential_p
+from mnistlab.report import sections
+
+NOISE = np.array([0.01, -0.02, 0.015, 0.005, -0.01, 0.02, -0.005, 0.01, -0.015, 0.0])
+CLAIMS = [
+    Claim("a", "clear", "test_accuracy", "wide", ">", "narrow"),
+    Claim("b", "open", "test_loss", "wide", "<", 0.0),
+    Claim("c", "absent", "test_loss", "deep", "<", 0.0),
+]
+SIDES = [(0.5 + NOISE, NOISE[::-1]), (NOISE - 0.005, np.zeros(10)), None]
+
+
+def test_an_open_claim_says_what_it_needs_and_how_many_more():
+    answered, still_open = open_claims(claims.check_sides(CLAIMS, SIDES), SIDES)
+    assert answered == ("a", ("wide", "narrow"), False, 10, 0)
+    expected = expected_num_pairs(NOISE - 0.005, 0.0, 0.05, 256, "<").median - 10
+    assert still_open == ("b", ("wide",), True, 10, expected) and expected > 0
+
+
+def test_one_pair_promises_nothing_and_a_pair_with_a_diverged_run_is_none():
+    one = [(np.array([0.9, np.nan]), np.array([0.8, 0.7]))]
+    (item,) = open_claims(claims.check_sides(CLAIMS[:1], one), one)
+    assert (item.is_open, item.num_pairs, item.num_more) == (True, 1, None)
+
+
+def test_looks_are_the_evidence_and_the_interval_of_the_verdict():
+    found = looks(SIDES[0], num_claims=2)
+    (item, _) = claims.check_sides(CLAIMS[:2], SIDES[:2])
+    assert 1 / found.evidence == pytest.approx(sequential_p(SIDES[0][0] - SIDES[0][1]))
+    assert (found.low[-1], found.high[-1]) == item.comparison.interval and found.decides == 40
+
+
+def test_the_picture_has_a_row_of_two_panels_for_each_claim_with_two_pairs():
+    drawn = []
+    sections.looks_picture(claims.check_sides(CLAIMS, SIDES), SIDES, lambda figure, *words: drawn.append(figure))
+    panels = drawn[0].axes
+    assert len(panels) == 4
+    assert list(panels[0].lines[0].get_ydata()) == list(looks(SIDES[0], 2).evidence)
+    assert sections.looks_picture([], [], lambda *words: pytest.fail("drawn")) == []

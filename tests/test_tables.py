@@ -1,0 +1,116 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mnistlab.analysis import claims, tables
+from mnistlab.analysis.sequential import sequential_verdict
+from mnistlab.errors import UserError
+
+ROOT = Path(__file__).parents[1]
+NOISE = np.array([0.001, -0.002, 0.0015, 0.0005, -0.001, 0.002, -0.0005, 0.001, -0.0015, 0.0])
+WIDE, NARROW = 0.95 + NOISE, 0.93 + NOISE[::-1]
+
+
+def wide_table(path, wide=WIDE, narrow=NARROW):
+    lines = ["variant,seed,accuracy,loss"]
+    lines += [f"wide, {seed}, {value}, {1 - value}" for seed, value in enumerate(wide)]
+    lines += [f"narrow,{seed},{value},{1 - value}" for seed, value in enumerate(narrow)]
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+def test_a_wide_and_a_long_table_of_the_same_runs_are_the_same(tmp_path):
+    runs = tables.read(wide_table(tmp_path / "wide.csv"))
+    lines = ["value,metric,seed,variant"]
+    for variant, of in runs.values.items():
+        lines += [f"{value},{metric},{seed},{variant}" for metric, by in of.items() for seed, value in by.items()]
+    (tmp_path / "long.csv").write_text("\ufeff" + "\r\n".join(lines))
+    assert tables.read(tmp_path / "long.csv") == runs
+    assert runs.values["wide"]["accuracy"] == dict(enumerate(WIDE))
+
+
+def test_a_claim_in_words_is_judged_as_a_run_is(tmp_path):
+    runs = tables.read(wide_table(tmp_path / "runs.csv"))
+    words = (
+        "wide > narrow in accuracy",
+        "wide<narrow  in accuracy",
+        "wide > 0.94 in accuracy",
+        "wide = narrow in loss",
+    )
+    asked = [tables.claim(text, runs, number) for number, text in enumerate(words, start=1)]
+    checked = claims.check_sides(asked, tables.sides(asked, runs))
+    assert [item.verdict for item in checked] == ["holds", "reversed", "holds", "reversed"]
+    (alone,) = claims.check_sides(asked[:1], tables.sides(asked[:1], runs))
+    assert alone.verdict == sequential_verdict(WIDE - NARROW, claims.ACCURACY_THAT_MATTERS)
+
+
+def test_without_a_claim_all_are_asked(tmp_path):
+    runs = tables.read(wide_table(tmp_path / "runs.csv"))
+    asked = tables.every_claim(runs)
+    assert [claim.text for claim in asked] == ["wide > narrow in accuracy", "narrow > wide in loss"]
+    assert [len(left) for left, _ in tables.sides(asked, runs)] == [10, 10]
+
+
+@pytest.mark.parametrize(
+    "content, words",
+    [
+        ("", "columns none"),
+        ("variant,accuracy\na,1\n", "expected columns variant, seed"),
+        ("variant,seed,x,x\na,1,1,1\n", "each once"),
+        ("variant,seed,x\n", "holds no runs"),
+        ("variant,seed,x\n,1,2\n", "without a variant"),
+        ("variant,seed,x\na,one,2\n", "line 2: seed is 'one'"),
+        ("variant,seed,x\na,1,\n", "line 2: x is ''"),
+        ("variant,seed,x\na,1,1e200\n", "line 2: x is '1e200'"),
+        ("variant,seed,x\na,1,nan\n", "line 2: x is 'nan'; expected a finite number"),
+        ("variant,seed,x\na,1,-inf\n", "line 2: x is '-inf'"),
+        ("variant,seed,x\na,1,2\na,1,3\n", "line 3: a has x of seed 1 twice"),
+        ("variant,seed,x\na,1\n", "line 2 has more or fewer cells"),
+        ("variant,seed,x\na,1,2,3\n", "line 2 has more or fewer cells"),
+    ],
+)
+def test_a_table_that_cannot_be_judged_is_refused_by_line(tmp_path, content, words):
+    (tmp_path / "runs.csv").write_text(content)
+    with pytest.raises(UserError, match=words):
+        tables.read(tmp_path / "runs.csv")
+
+
+@pytest.mark.parametrize(
+    "words, reason",
+    [
+        ("wide beats narrow", "expected such as"),
+        ("wide > deep in accuracy", "names 'deep'"),
+        ("wide > narrow in beauty", "names 'beauty'"),
+        ("0.9 < wide in accuracy", "names '0.9'"),
+    ],
+)
+def test_a_claim_that_cannot_be_asked_is_refused(tmp_path, words, reason):
+    runs = tables.read(wide_table(tmp_path / "runs.csv"))
+    with pytest.raises(UserError, match=reason):
+        tables.claim(words, runs, 1)
+
+
+def test_runs_that_do_not_pair_or_have_no_rival_are_refused(tmp_path):
+    (tmp_path / "runs.csv").write_text("variant,seed,x\na,1,2\na,2,2\nb,2,3\n")
+    with pytest.raises(UserError, match="a and b do not pair in x: seed 1 is of one of them alone"):
+        tables.every_claim(tables.read(tmp_path / "runs.csv"))
+    (tmp_path / "runs.csv").write_text("variant,seed,x\na,1,2\n")
+    with pytest.raises(UserError, match="but the variant a"):
+        tables.every_claim(tables.read(tmp_path / "runs.csv"))
+
+
+def test_the_command_leaves_a_page_without_importing_jax(tmp_path):
+    table = wide_table(tmp_path / "runs.csv")
+    code = "import runpy, sys; sys.argv = ['judge', *sys.argv[1:]]\n"
+    code += "try: runpy.run_module('experiments.judge', run_name='__main__')\n"
+    code += "finally: print('loaded', [name for name in ('jax', 'flax', 'optax', 'orbax') if name in sys.modules])"
+    command = [sys.executable, "-c", code, str(table), f"--workdir={tmp_path / 'out'}"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert '(1) "wide > narrow" in accuracy: holds' in done.stdout and "loaded []" in done.stdout
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert [claim["verdict"] for claim in summary["claims"]] == ["holds", "holds"]
