@@ -55,18 +55,21 @@ __all__ = [
     "workdir",
 ]
 
+# Entry points that are no comparison of a source.
 TOOLS = (
     "bench",
     "compare",
     "completion",
+    "export",
     "gather",
     "judge",
     "list",
     "open",
     "power",
+    "predict",
     "prune",
     "show",
-)  # entry points that are no comparison of a source
+)
 flags.disclaim_key_flags()  # those that `main` defines are the experiment's
 
 
@@ -142,7 +145,8 @@ def _run(experiment: "Experiment") -> None:
     if not cluster.is_first():
         run.run(experiment, asked, Hooks(callbacks=lambda name, variant: [stop]))
         return
-    print(f"{experiment.title}\n{experiment.question}\nprotocol {asked.protocol}, {asked.num_seeds} seed(s)")
+    seeds = f"{asked.num_seeds} seed(s)" if asked.until is None else f"seeds until {asked.until}"
+    print(f"{experiment.title}\n{experiment.question}\nprotocol {asked.protocol}, {seeds}")
     hooks = Hooks(log, lambda name, variant: [progress(kind, name, variant.num_epochs), stop])
     log(next_step(run.run(experiment, asked, hooks), asked.command, asked.workdir))
 

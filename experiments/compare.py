@@ -108,7 +108,7 @@ def _write(
     lettered = zip(_letters(runs), runs, strict=True)
     blocks: list[page.Block] = [
         page.Text(" ".join(f"{letter}: `{run.path}`, {_about(run)}." for letter, run in lettered)),
-        page.Text(f"Compared by {metric}, paired by seed: {len(runs[0].seeds)} seeds."),
+        page.Text(f"Compared by {metric}, paired by the seeds that both have."),
         page.Heading("Claims"),
         sections.claims_table(checked),
         *sections.quotable(checked, where),

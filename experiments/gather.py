@@ -12,7 +12,7 @@ from typing import Any
 from mnistlab import files
 from mnistlab.analysis import claims, departures, history
 from mnistlab.analysis.claims import Checked
-from mnistlab.comparison import saved, workdirs
+from mnistlab.comparison import identity, saved, workdirs
 from mnistlab.comparison.saved import RunFolder
 from mnistlab.errors import UserError
 from mnistlab.report import figures, page, sections, text
@@ -91,8 +91,12 @@ def _write(
         blocks.append(draw(figures.history({name: result.history}), f"history_{name}", caption))
     blocks += [page.Heading("How to repeat it"), page.Command(common.command())]
     files.write_atomic(target / "history.csv", history.to_csv(results))
-    identity = first.config["run"] | {"tool": NAME, "seeds": seeds, "gathered": [str(run.path) for run in found]}
-    workdirs.leave(target, identity=identity, command=common.command(), title=title, blocks=blocks, summary=summary)
+    own = first.config["run"] | {"tool": NAME, "gathered": [str(run.path) for run in found]}
+    by_variant = {
+        history.variant_of(name, own["variants"]): [run.seed for run in result.runs] for name, result in results.items()
+    }
+    own = identity.with_seeds(own, by_variant)
+    workdirs.leave(target, identity=own, command=common.command(), title=title, blocks=blocks, summary=summary)
 
 
 def define_flags() -> None:

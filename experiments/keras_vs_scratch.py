@@ -5,7 +5,7 @@ python -m experiments.keras_vs_scratch [--seeds=8] [--protocol=controlled] [--te
 
 from dataclasses import replace
 
-from mnistlab.analysis import history
+from mnistlab.analysis import claims, history
 from mnistlab.analysis.claims import Claim
 from mnistlab.comparison.outputs import reported_beside
 from mnistlab.comparison.spec import Experiment, Findings, Outcome, Variant
@@ -140,8 +140,8 @@ def _ablation(outcome: Outcome) -> list[page.Block]:
     for name in steps:
         cells = [name.replace("_", " ")]
         for metric in ("test_accuracy", "test_loss"):
-            gap = history.metric(outcome.results[name], metric) - history.metric(outcome.results["keras"], metric)
-            summary = history.summarize(gap)
+            ours, keras = claims.paired(outcome.results[name], outcome.results["keras"], metric)
+            summary = history.summarize(ours - keras)
             numbers = (float("nan") if value is None else value for value in (summary["mean"], *summary["ci95"]))
             cells.append(text.format_interval(*numbers, signed=True))
         rows.append(tuple(cells))

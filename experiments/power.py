@@ -107,9 +107,11 @@ def pilots(run: RunFolder, claim: str | None, variant_a: str | None, variant_b: 
 def _pilot(label: str, run: RunFolder, left: str, right: str | float, metric: str) -> Pilot:
     for name in (left, right) if isinstance(right, str) else (left,):
         saved.check_metric(run.variants[saved.choose_variant(run, name)], metric)
-    values = history.metric(run.variants[left], metric)
-    other = claims.paired(run.variants[left], run.variants[right], metric) if isinstance(right, str) else right
-    differences = values - other
+    if isinstance(right, str):
+        values, others = claims.paired(run.variants[left], run.variants[right], metric)
+        differences = values - others
+    else:
+        differences = history.metric(run.variants[left], metric) - right
     finite = np.isfinite(differences)
     return Pilot(label, metric, differences[finite], int((~finite).sum()))
 

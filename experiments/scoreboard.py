@@ -18,7 +18,7 @@ from absl import flags
 from mnistlab import files
 from mnistlab.analysis import departures, reported, stats
 from mnistlab.comparison import saved, spec, workdirs
-from mnistlab.errors import UserError
+from mnistlab.errors import UserError, file_errors
 from mnistlab.report import canvas, figures, page, text
 
 from . import common
@@ -38,6 +38,7 @@ EXPERIMENTS = {
 """name -> flags of its full run."""
 QUICK = ("--limit_examples=2000", "--epochs=2", "--seeds=2")
 METRICS = ("test_accuracy", "test_loss")
+START, END = "<!-- tables of the scoreboard -->", "<!-- end -->"
 
 _FLAGS = ("seeds", "seed", "data_dir", "compile_cache", "limit_examples", "epochs")
 
@@ -46,6 +47,7 @@ def main() -> None:
     """Runs what is missing, then writes the board."""
     quick = flags.FLAGS.quick
     folder = common.workdir("quick/scoreboard" if quick else "scoreboard")
+    results = usable("results", flags.FLAGS.results) if flags.FLAGS.results else None
     runs_folder = usable("runs", flags.FLAGS.runs) if flags.FLAGS.runs else folder.parent
     with workdirs.locked(folder):
         summaries, failures = {}, []
@@ -63,6 +65,8 @@ def main() -> None:
                 f"nothing was run yet in {runs_folder}; leave --norun out, or point --runs at the folder of runs"
             )
         _write(folder, summaries, failures)
+        if results is not None:
+            write_into(results, (folder / "scoreboard.md").read_text())
 
 
 def _run(name: str, protocol: str, workdir: Path, extra: tuple[str, ...]) -> list[str]:
@@ -80,7 +84,7 @@ def _read(path: Path) -> dict[str, Any] | None:
         there = path.exists()
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}; point --runs at the folder of runs") from error
-    return saved.read_summary(path.parent) if there else None
+    return saved.read_summary(path.parent, "of an experiment") if there else None
 
 
 def _write(folder: Path, summaries: Mapping[tuple[str, str], dict[str, Any]], failures: list[str]) -> None:
@@ -127,6 +131,20 @@ def _write(folder: Path, summaries: Mapping[tuple[str, str], dict[str, Any]], fa
     print(f"\nreport: {folder / 'report.html'}")
     if failures:
         raise UserError("; ".join(failures))
+
+
+def write_into(path: Path, tables: str) -> None:
+    """Puts the tables between the two marks of a Markdown file, or at its end; what stands around them stays.
+
+    Raises:
+      UserError: the file cannot be read or written.
+    """
+    with file_errors(f"cannot read {path}", "choose another file"):
+        earlier = files.read_text(path) if path.exists() else ""
+    before, _, rest = earlier.partition(START)
+    after = rest.partition(END)[2].strip()
+    parts = (before.rstrip(), START, tables.strip(), END, after)
+    files.write_atomic(path, "\n\n".join(filter(None, parts)) + "\n")
 
 
 def _beside_reported(
@@ -265,6 +283,7 @@ def define_flags() -> None:
     common.define_training_flags()
     flags.DEFINE_bool("quick", False, "Everything on a subset, in a few minutes, labelled as such.")
     flags.DEFINE_bool("run", True, "--norun only reads what is there.")
+    flags.DEFINE_string("results", None, "A Markdown file to put the tables into, such as docs/results.md.")
     flags.DEFINE_string("runs", None, "Folder of the runs; default the folder around --workdir.")
 
 

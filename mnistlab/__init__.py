@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from mnistlab.analysis import stats as stats
     from mnistlab.analysis.claims import Claim as Claim
     from mnistlab.comparison.compare import compare as compare
-    from mnistlab.comparison.nets import predict as predict
+    from mnistlab.comparison.loaded import load_net as load_net
+    from mnistlab.comparison.loaded import predict as predict
     from mnistlab.comparison.saved import read_run as read_run
     from mnistlab.comparison.spec import Experiment as Experiment
     from mnistlab.comparison.spec import Options as Options
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from mnistlab.data.datasets import load as load
     from mnistlab.data.own import from_arrays as from_arrays
     from mnistlab.data.own import from_folder as from_folder
+    from mnistlab.data.photographs import to_mnist as to_mnist
     from mnistlab.training.loop import train as train
 
 _PLACES = {
@@ -41,7 +43,9 @@ _PLACES = {
     "from_arrays": "data.own",
     "from_folder": "data.own",
     "load": "data.datasets",
-    "predict": "comparison.nets",
+    "load_net": "comparison.loaded",
+    "predict": "comparison.loaded",
+    "to_mnist": "data.photographs",
     "read_run": "comparison.saved",
     "train": "training.loop",
 }

@@ -140,7 +140,11 @@ class TrainConfig:
     """One variant of an experiment: data, model, loss, optimiser and budget."""
 
     model: Any  # a name in nets.models.MODELS, or any Linen module: image float32 [N, H, W, C] -> logits [N, K]
-    dataset: str = "mnist"
+    dataset: str = setting(
+        "mnist",
+        "Another dataset for every variant: fashion_mnist, kmnist, emnist/digits, any prepared TFDS name.",
+        flag="dataset",
+    )
     order: str = setting(
         "tfds", "Of the examples before splitting: as TFDS or the original file has them.", choices=ORDERS
     )
@@ -208,11 +212,12 @@ def check_fields(part: Any, registries: Mapping[str, Collection[str]] | None = N
     for about in settings_of(type(part)):
         value = getattr(part, about.name)
         choices = (registries or {}).get(about.word, about.choices)
-        if choices and not callable(value):
+        is_left_out = value is None and about.may_be_none
+        if choices and not callable(value) and not is_left_out:
             one_of(about.word, value, choices)
         if about.is_tuple and not isinstance(value, tuple | list):
             raise UserError(f"{about.word} is {value!r:.80}; expected a tuple")
-        if about.within is not None and not (value is None and about.may_be_none):
+        if about.within is not None and not is_left_out:
             for number in value if about.is_tuple else (value,):
                 _check_number(about.word, number, about.kind, about.within)
 

@@ -1,4 +1,4 @@
-"""The one error that is the user's to mend, and what was probably meant."""
+"""The one error that the user can correct, and what was probably meant."""
 
 import contextlib
 import difflib
@@ -13,7 +13,7 @@ class UserError(ValueError):
 
 
 def one_line(error: BaseException) -> str:
-    """What `error` says, without line breaks; its type where it says nothing.
+    """The text of `error` without line breaks; its type where there is none.
 
     >>> one_line(ValueError("no such   file ")), one_line(KeyError())
     ('no such file', 'KeyError')

@@ -1,4 +1,4 @@
-"""Files that are either whole or absent, and nothing but files."""
+"""Files that are either whole or absent, and regular files only."""
 
 import errno
 import hashlib
@@ -47,12 +47,12 @@ def write_atomic_with(path: Path, write: Callable[[Path], object]) -> None:
 
 
 def cache_folder() -> Path:
-    """mnistlab in $XDG_CACHE_HOME or else in ~/.cache: what can be made again."""
+    """mnistlab in $XDG_CACHE_HOME or else in ~/.cache, for what can be recreated."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mnistlab"
 
 
 def entries(folder: Path) -> list[Path]:
-    """What is in `folder`, sorted; nothing where there is no such folder.
+    """The entries of `folder`, sorted; none where there is no such folder.
 
     Raises:
       OSError: it cannot be read.
@@ -90,7 +90,7 @@ _TEMPORARY = re.compile(r"\..+(\.\w+)\.[a-z0-9_]{8}\1")  # .summary.json.k3_x9ab
 
 
 def read_text(path: Path) -> str:
-    """The text of a regular file in UTF-8; a FIFO or a device is refused at once, never waited for.
+    """The text of a regular file in UTF-8; a FIFO or a device is refused at once, without waiting.
 
     Raises:
       OSError: no file, no regular file, or one that cannot be read.

@@ -1,6 +1,6 @@
-"""JSON files that carry a digest of what they say: a flipped bit or an edit by hand is noticed by whoever reads them.
+"""JSON files with a digest of their content, so that a flipped bit or an edit by hand is noticed by every reader.
 
-A file from before there were digests has neither "format" nor "digests" and is believed.
+A file of format 1 has neither "format" nor "digests" and is trusted.
 """
 
 import json
@@ -17,7 +17,7 @@ OWN = "this file"
 
 
 def digest(value: Any) -> str:
-    """The SHA-256 of a JSON value, whatever the spaces between its parts.
+    """The SHA-256 of a JSON value, independent of whitespace.
 
     >>> digest([1, 2.0])[:8]
     '2d44f830'
@@ -38,10 +38,10 @@ def write(path: Path, content: Mapping[str, Any], digests: Mapping[str, str] | N
 
 
 def read(path: Path, advice: str) -> Any:
-    """What the JSON file `path` says; `advice` is what to do where it cannot be believed.
+    """The content of the JSON file `path`; `advice` is what to do where it cannot be trusted.
 
     Raises:
-      UserError: it cannot be read, is no JSON, or says something else than what was written.
+      UserError: it cannot be read, is no JSON, or was changed after it was written.
     """
     try:
         content = json.loads(files.read_text(path))

@@ -29,12 +29,18 @@ def write_run(folder, results, *, questions=(), digests=True, **summary):
     Without `digests` as runs were written before there were any: what is changed in it shows only where nothing fits.
     """
     folder.mkdir()
-    seeds = [run.seed for run in next(iter(results.values())).runs]
+    seeds_of = {
+        re.sub(r"( \w+=\S+)+$", "", label): [run.seed for run in result.runs] for label, result in results.items()
+    }
+    seeds = max(seeds_of.values(), key=len)
     configs = {
         re.sub(r"( \w+=\S+)+$", "", label): {"config": dataclasses.asdict(result.config), "learning_rates": []}
         for label, result in results.items()
     }
-    content = {"run": {"seeds": seeds, "variants": configs}, "data": {"name": "mnist"}, "git_revision": "abc"}
+    run = {"seeds": seeds, "variants": configs}
+    if fewer := {name: own for name, own in seeds_of.items() if own != seeds}:
+        run["seeds_of"] = fewer
+    content = {"run": run, "data": {"name": "mnist"}, "git_revision": "abc"}
     write_json(folder / "config.json", content, digests)
     (folder / "history.csv").write_text(history.to_csv(results))
     entries = {

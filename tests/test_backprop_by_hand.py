@@ -6,6 +6,7 @@ import sys
 
 import jax.numpy as jnp
 import numpy as np
+import published
 import pytest
 from metrics_doc import unnamed
 from scipy import optimize
@@ -105,7 +106,7 @@ def test_main_leaves_the_files_of_the_contract(tmp_path):
     done = subprocess.run([*command, "--limit_examples=2000"], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     summary = json.loads((tmp_path / "summary.json").read_text())
-    assert summary["departures"] == ["num_steps 1000 -> 20"] and not unnamed(summary)
+    assert summary["departures"] == ["num_steps 1000 -> 20"] and not unnamed(summary) and not published.errors(summary)
     assert [claim["verdict"] for claim in summary["claims"]] == ["holds", "holds", "changed run: holds"]
     assert summary["variants"]["mlp_2_3_1"]["params"] == 13
     assert summary["variants"]["mlp_2_3_1"]["metrics"]["loss"]["mean"] == 0.1332476222330792

@@ -19,7 +19,7 @@ RUN = sha256(b"a run")
 def make_tree(value=0.0):
     return {
         "kernel": np.full((300, 7), value, np.float32) + np.arange(7, dtype=np.float32),
-        "rng": jax.random.split(jax.random.key(int(value)), 3),
+        "rng": jax.random.key_data(jax.random.key(int(value))),
         "active": np.array([True, False]),
         "step": np.int32(7) + np.zeros([], np.int32),
         "count": jnp.arange(3),
@@ -32,8 +32,6 @@ def equal(got, expected):
     assert jax.tree.structure(got) == jax.tree.structure(expected)
     for one, other in zip(jax.tree.leaves(got), jax.tree.leaves(expected), strict=True):
         assert (one.dtype, one.shape) == (other.dtype, other.shape)
-        if jnp.issubdtype(one.dtype, jax.dtypes.prng_key):
-            one, other = jax.random.key_data(one), jax.random.key_data(other)
         np.testing.assert_array_equal(one, other)
 
 
@@ -77,7 +75,7 @@ def test_round_trip(open_keeper):
     epoch, tree = open_keeper().restore(make_tree())
     assert epoch == 3
     equal(tree, make_tree(5))
-    assert jax.random.bits(tree["rng"][1]) == jax.random.bits(make_tree(5)["rng"][1])
+    assert jax.random.bits(jax.random.wrap_key_data(tree["rng"])) == jax.random.bits(jax.random.key(5))
 
 
 def test_the_last_two_are_kept(open_keeper, tmp_path):

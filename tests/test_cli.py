@@ -41,7 +41,8 @@ BAD = [
     (["--output_dir=w"], "did you mean --workdir"),
     (["--overwrite"], "did you mean --noresume"),
     (["--gpus=2"], "did you mean --devices"),
-    (["--dataset=kmnist"], "the dataset is the experiment's; another is a comparison of your own"),
+    (["--data=kmnist"], "did you mean --dataset?"),
+    (["--model=vit"], "the model is the experiment's; another is a comparison of your own"),
     (["--variants=lenet"], "did you mean lenet5?"),
     (["--optimizer=Adam"], "did you mean adam?"),
     (["stray"], "stray"),
@@ -98,8 +99,15 @@ def test_bad_input_is_one_line_and_status_2(refused, folder, number):
 
 
 WITHOUT_FLAGS = ("completion", "list", "open", "prune", "show")
-OWN_FLAGS = {"compare": ("metric",), "judge": ("claim", "matters"), "power": ("difference",)}
-OWN_FLAGS |= {"scoreboard": ("runs",), "matmul_devices": ("sizes",)}
+OWN_FLAGS = {
+    "compare": ("metric",),
+    "judge": ("claim", "matters"),
+    "power": ("difference",),
+    "export": ("format", "output"),
+    "predict": ("which",),
+    "scoreboard": ("runs",),
+    "matmul_devices": ("sizes",),
+}
 
 
 @pytest.fixture(scope="module")

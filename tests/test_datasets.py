@@ -285,7 +285,9 @@ def test_idx_headers():
 
 
 def test_unknown_name_and_order(tmp_path):
-    with pytest.raises(UserError, match=r"unknown dataset 'cifar10'; known: mnist, fashion_mnist, kmnist, emnist/"):
+    with pytest.raises(
+        UserError, match=r"cifar10.* is not prepared.* expected one of mnist, fashion_mnist, kmnist, emnist/"
+    ):
         datasets.load("cifar10", data_dir=tmp_path)
     with pytest.raises(UserError, match="unknown order 'random'"):
         datasets.load("mnist", data_dir=tmp_path, order="random")

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import published
 import pytest
 from metrics_doc import unnamed
 
@@ -88,7 +89,7 @@ def test_leaves_the_files_of_the_contract(run_main, tmp_path, name):
     assert [(row["variant"], row["seed"], row["epoch"]) for row in rows] == [(variant, "0", "1"), (variant, "1", "1")]
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert {"experiment", "protocol", "data", "device", "n_seeds", "variants", "claims", "seconds"} <= set(summary)
-    assert not unnamed(summary)
+    assert not unnamed(summary) and not published.errors(summary)
     metric = summary["variants"][variant]["metrics"]["test_accuracy"]
     assert metric["n"] == 2 and len(metric["values"]) == 2 and metric["ci95"][0] <= metric["mean"] <= metric["ci95"][1]
     for claim in summary["claims"]:
@@ -103,7 +104,7 @@ def test_leaves_the_files_of_the_contract(run_main, tmp_path, name):
     assert "reported is" not in page and "as reported" not in page and ">reported</th>" not in page
     quoted = page.partition("Measured on")[2]  # where two variants, or one and a number, were compared
     assert not quoted or "a changed run of protocol reported" in quoted.partition("seeds:")[0]
-    assert page.count("<svg") >= 3 and "http" not in page.split("<footer>")[0]
+    assert page.count("<svg") >= 3 and "://" not in page.split("<footer>")[0]
     figures = {path.name for path in (tmp_path / "figures").iterdir()}
     assert f"history_{variant}.svg" in figures and f"history_{variant}.png" in figures
     assert (tmp_path / "checkpoints" / variant / "last").is_dir()
@@ -128,7 +129,7 @@ def test_a_sweep_shows_how_sensitive_validation_is_and_is_resumed(run_main, tmp_
     before = (tmp_path / "history.csv").read_text()
     parts = tmp_path / "checkpoints" / "dense" / "training" / "parts.json"
     assert json.loads(parts.read_text())["parts"] == [[2, 4]]
-    # Another size would not find the crowds that were kept, and train them again.
+    # Another size would not find the populations that were kept, and train them again.
     done = run_main("lenet_vs_dense", *SWEEP, f"--workdir={tmp_path}", "--progress=lines", "--population_size=3")
     assert done.returncode == 0, done.stderr
     assert "epoch 1/1" not in done.stdout and (tmp_path / "history.csv").read_text() == before
@@ -227,6 +228,7 @@ def test_the_scoreboard_reads_what_is_there(run_main, workdir, tmp_path):
     assert "0.9780" not in board and "side |" not in board  # neither the reported number nor inside or outside
     assert "1 of 1 are changed runs" in (tmp_path / "scoreboard" / "report.html").read_text().partition("</h1>")[0]
     summary = json.loads((tmp_path / "scoreboard" / "summary.json").read_text())
+    assert not published.errors(summary, None)
     assert {claim["experiment"] for claim in summary["claims"]} == {"lenet_vs_dense"}
 
 

@@ -4,6 +4,7 @@ import json
 
 import jax
 import numpy as np
+import published
 import pytest
 from metrics_doc import unnamed
 
@@ -87,7 +88,7 @@ def test_run_leaves_the_files_of_the_contract(tmp_path):
     assert summary == json.loads((tmp_path / "summary.json").read_text())
     verdicts = dict.fromkeys("abcd", "holds") | dict.fromkeys("ef", "changed run: holds")
     assert {claim["id"]: claim["verdict"] for claim in summary["claims"]} == verdicts
-    assert not unnamed(summary)
+    assert not unnamed(summary) and not published.errors(summary)
     assert summary["departures"] == ["epochs 5 -> 1", "trained on the first 500 examples"]
     dense = summary["variants"]["dense"]
     assert dense["params"] == 101_770 and dense["metrics"]["test_accuracy"]["n"] == 2

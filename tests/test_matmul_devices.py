@@ -8,6 +8,7 @@ import sys
 import jax
 import jax.numpy as jnp
 import numpy as np
+import published
 import pytest
 from metrics_doc import unnamed
 
@@ -156,7 +157,7 @@ def test_an_accelerator_gets_its_own_rows(tmp_path, monkeypatch, protocol, clock
     monkeypatch.setattr(matmul, "QUICK_PEAK_SIZES", (64,))
     summary = matmul.run(Options(tmp_path, protocol, overrides={"limit_examples": 10}), [32, 500], 2)
     assert set(summary["variants"]) == {"cpu_32", "gpu_32", "cpu_500", "gpu_500"}
-    assert not unnamed(summary)
+    assert not unnamed(summary) and not published.errors(summary)
     assert summary["departures"] == ["sizes 500, 1000, 5000, 10000 -> 32, 500"]
     assert {claim["verdict"].split(":")[0] for claim in summary["claims"]} <= {"changed run", "not measured"}
     gpu, cpu = (summary["variants"][name]["metrics"] for name in ("gpu_500", "cpu_500"))

@@ -6,7 +6,7 @@ from mnistlab.training import sizing
 from mnistlab.training.result import Run
 
 
-def test_crowds_that_differ_have_different_names():
+def test_populations_that_differ_have_different_names():
     names = {sizing.population_name([Run(0, {"learning_rate": rate})]) for rate in (0.12345678, 0.12345679)}
     assert len(names) == 2
 
@@ -16,7 +16,7 @@ def test_crowds_that_differ_have_different_names():
     [
         pytest.param(20, 0, None, None, 20, id="nothing limits"),
         pytest.param(8, 0, None, 8, 8, id="as many as there may be"),
-        pytest.param(32, 0, None, 8, 8, id="four crowds of eight"),
+        pytest.param(32, 0, None, 8, 8, id="four populations of eight"),
         pytest.param(10, 0, None, 8, 5, id="two of five, not eight and two"),
         pytest.param(9, 0, None, 8, 5, id="five and four"),
         pytest.param(8, 5_000, 22_000, 8, 3, id="0.7 * 22 / 5 = 3.08"),
@@ -27,7 +27,7 @@ def test_crowds_that_differ_have_different_names():
         pytest.param(1, 1, 10**12, 8, 1, id="one run"),
     ],
 )
-def test_crowds_fit_into_memory(num_runs, run_bytes, free_bytes, most, expected):
+def test_populations_fit_into_memory(num_runs, run_bytes, free_bytes, most, expected):
     assert sizing.fitting_size(num_runs, run_bytes, free_bytes, most) == expected
 
 

@@ -26,13 +26,16 @@ def commands(text):
     return [line.split(" #")[0].strip() for line in lines if line.startswith(starts)]
 
 
-TYPED, MEASURED = map(commands, README.split("## Results"))
-MEASURED = [command for command in MEASURED if command.startswith("python -m ")]
+RESULTS = (ROOT / "docs" / "results.md").read_text()
+TYPED, after = map(commands, README.split("## Results"))
+MEASURED = [command for command in commands(RESULTS) + after if command.startswith("python -m ")]
 """What a reader types; and what gave the results, in hours, of which only the flags are resolved."""
 
 NOT_RUN = {
     "bash launch/test.sh": "it would run this test",
     "python -m experiments.bench": "it needs PyTorch and Keras; tests/test_bench.py runs it",
+    "python -m experiments.predict": "it needs pictures; tests/test_nets.py runs it",
+    "python -m experiments.export": "the run above has other variants here; tests/test_nets.py runs it",
     "launch/mpi.sh": "it needs Open MPI; tests/test_launch.py runs it where it is installed",
     "sbatch": "it needs Slurm",
     "launch/sweep.sh": "16 runs; two of its parts stand in for it",

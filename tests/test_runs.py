@@ -233,11 +233,24 @@ def test_what_cannot_be_compared_is_refused(pair, keywords, words):
         saved.compare_runs(a, b, **keywords)
 
 
-def test_seeds_that_do_not_pair_are_refused(tmp_path, pair):
-    for name, seeds in (("others", range(8)), ("fewer", SEEDS[:7])):
-        other = write_run(tmp_path / name, {"dense": result_of(LOW[: len(seeds)], seeds)})
-        with pytest.raises(UserError, match="do not pair"):
-            saved.compare_runs(saved.read_run(pair[0]), saved.read_run(other))
+def test_pairs_are_of_the_seeds_that_both_have(tmp_path, pair):
+    fewer = write_run(tmp_path / "fewer", {"dense": result_of(LOW[2:7], SEEDS[2:7])})
+    comparison = saved.compare_runs(saved.read_run(pair[0]), saved.read_run(fewer))
+    assert (comparison.n, comparison.difference) == (5, pytest.approx(np.mean(HIGH[2:7] - LOW[2:7])))
+    others = write_run(tmp_path / "others", {"dense": result_of(LOW, range(20, 28))})
+    with pytest.raises(UserError, match="do not pair"):
+        saved.compare_runs(saved.read_run(pair[0]), saved.read_run(others))
+
+
+def test_variants_may_have_different_seeds(tmp_path):
+    results = {"dense": result_of(LOW, SEEDS), "lenet5": result_of(HIGH[:6], SEEDS[:6])}
+    run = saved.read_run(write_run(tmp_path / "run", results))
+    assert run.seeds == SEEDS and run.variants["lenet5"].runs == results["lenet5"].runs
+    assert saved.compare_runs(run, run, variant_a="lenet5", variant_b="dense").n == 6
+    edit(tmp_path / "run" / "config.json", lambda content: content.pop("format") and content.pop("digests"))
+    edit(tmp_path / "run" / "config.json", lambda content: content["run"].update(seeds_of={"lenet5": 6}))
+    with pytest.raises(UserError, match="lenet5 is no list"):
+        saved.read_run(tmp_path / "run")
 
 
 def test_which_variants_are_compared(tmp_path):

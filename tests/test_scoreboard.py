@@ -55,3 +55,15 @@ def test_seeds_that_all_diverged_are_on_the_board(tmp_path, monkeypatch):
     monkeypatch.setitem(RESULTS, "dense", result_of(np.full(8, np.nan), range(8)))
     text, _, _ = board(tmp_path, monkeypatch)
     assert "| lenet_vs_dense | dense | accuracy | 0.9780 | – | 0, 8 diverged |" in text
+
+
+def test_the_tables_take_the_place_of_those_before_and_leave_the_words_around_them(tmp_path):
+    path = tmp_path / "results.md"
+    path.write_text("# Results\n\nWhat was found.\n")
+    for tables in ("| a |\n", "| b |\n\n| c |\n"):
+        scoreboard.write_into(path, tables)
+    written = path.read_text().replace(f"{scoreboard.END}\n", f"{scoreboard.END}\n\nMore.\n")
+    assert "| a |" not in written and written.startswith("# Results\n\nWhat was found.\n\n<!-- tables")
+    path.write_text(written)
+    scoreboard.write_into(path, "| b |\n\n| c |\n")
+    assert path.read_text() == written

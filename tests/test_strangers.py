@@ -97,7 +97,8 @@ def test_names_that_matplotlib_would_take_for_formulas(tmp_path, tool):
 @pytest.mark.parametrize("tool", TOOLS)
 def test_numbers_that_no_run_has(tmp_path, tool):
     two_runs(tmp_path, tool, values=[1e308, -1e308] * 4)
-    assert "test_accuracy" in outcome(tmp_path, tool)
+    line = outcome(tmp_path, tool)
+    assert "is damaged (" in line and "e+30" in line  # which of the numbers it names first does not matter
 
 
 @pytest.mark.parametrize("tool", TOOLS)

@@ -15,10 +15,13 @@ ROOMS = ("mnistlab", "nets", "devices", "data", "training", "analysis", "report"
 ONLY_IMPORTER = {
     "tensorflow_datasets": {"tfds"},
     "orbax": {"checkpoint"},
+    "jsonschema": {"schema"},
     "matplotlib": {"canvas", "figures", "images"},
     "tensorboardX": {"tensorboard"},
     "tensorflow": {"peers"},
     "wandb": {"wandb"},
+    "onnx": {"onnx_graph"},
+    "safetensors": {"export"},
     "clu": set(),  # it imports tensorflow
     "torch": {"peers"},  # what the benchmark compares with
     "keras": {"peers"},

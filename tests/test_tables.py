@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import published
 import pytest
 
 from mnistlab.analysis import claims, tables
@@ -113,4 +114,5 @@ def test_the_command_leaves_a_page_without_importing_jax(tmp_path):
     assert done.returncode == 0, done.stderr
     assert '(1) "wide > narrow" in accuracy: holds' in done.stdout and "loaded []" in done.stdout
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert not published.errors(summary, None)
     assert [claim["verdict"] for claim in summary["claims"]] == ["holds", "holds"]

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import published
 import pytest
 import scipy.stats
 from run_folders import result_of, write_run
@@ -59,6 +60,7 @@ class TestCompare:
         assert '"high > low" in test accuracy: holds; mean difference +0.0' in done.stdout
         assert "smallest resolvable difference" in done.stdout and "P(A > B)" in done.stdout
         summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+        assert not published.errors(summary, None)
         (claim,) = summary["claims"]
         assert claim["verdict"] == "holds" and claim["n"] == 8
         test = scipy.stats.ttest_rel(HIGH, LOW).confidence_interval()
@@ -170,6 +172,7 @@ class TestPower:
         assert done.returncode == 0, done.stderr
         assert "(a) high − low" in done.stdout and "chi-square" in done.stdout
         summary = json.loads((tmp_path / "summary.json").read_text())
+        assert not published.errors(summary, None)
         first, second = summary["power"]
         expected = power.need(HIGH - LOW, 0.01, num_claims=2)
         assert first["needs"][1] == expected._asdict() and len(first["needs"]) == 3
@@ -211,6 +214,16 @@ class TestPower:
         assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("tool, runs", [("compare", ("both", "one")), ("power", ("both",))])
+def test_tools_that_only_read_start_without_jax(folders, tmp_path, tool, runs):
+    arguments = ["x", *(str(folders / name) for name in runs), f"--workdir={tmp_path}"]
+    code = f"import runpy, sys\nsys.argv = {arguments!r}\n"
+    code += f"try: runpy.run_module('experiments.{tool}', run_name='__main__')\n"
+    code += "finally: print({'jax', 'flax', 'optax', 'orbax'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=False)
+    assert (done.returncode, done.stdout.splitlines()[-1]) == (0, "set()"), done.stderr
+
+
 class TestGather:
     def test_parts_of_a_sweep_become_a_run_that_the_other_tools_read(self, tmp_path):
         for name, part in (("seeds_0", slice(0, 4)), ("seeds_4", slice(4, 8))):
@@ -222,6 +235,7 @@ class TestGather:
         assert done.returncode == 0, done.stderr
         assert "2 runs, 8 seeds" in done.stdout
         summary = json.loads((out / "summary.json").read_text())
+        assert not published.errors(summary, None)
         assert summary["n_seeds"] == 8
         np.testing.assert_allclose(summary["variants"]["lenet5"]["metrics"]["test_accuracy"]["values"], HIGH)
         claim = summary["claims"][0]

@@ -55,36 +55,36 @@ def learned(result):
 
 
 @pytest.fixture(scope="module")
-def crowd(dataset):
+def three_seeds(dataset):
     return training.run(CONFIG, dataset, (4, 5, 6), model=SMALL)
 
 
-# Crowds
+# Populations
 
 
-def test_a_seed_in_a_crowd_equals_the_seed_alone(dataset, crowd):
+def test_a_seed_in_a_population_equals_the_seed_alone(dataset, three_seeds):
     alone = training.run(CONFIG, dataset, (5,), model=SMALL)
-    same(learned(alone), learned(training.select(crowd, [1])), 1e-5)
-    assert len({loss.tobytes() for loss in crowd.history["train_loss"]}) == 3
+    same(learned(alone), learned(training.select(three_seeds, [1])), 1e-5)
+    assert len({loss.tobytes() for loss in three_seeds.history["train_loss"]}) == 3
 
 
-def test_cutting_the_seeds_into_crowds_changes_nothing(dataset, crowd):
-    same(learned(training.run(CONFIG, dataset, (4, 5, 6), model=SMALL, population_size=2)), learned(crowd), 1e-5)
+def test_cutting_the_seeds_into_populations_changes_nothing(dataset, three_seeds):
+    same(learned(training.run(CONFIG, dataset, (4, 5, 6), model=SMALL, population_size=2)), learned(three_seeds), 1e-5)
 
 
-def test_a_crowd_learns(crowd):
-    assert (crowd.history["train_loss"][:, -1] < 0.8 * crowd.history["train_loss"][:, 0]).all()
-    assert crowd.runs == tuple(Run(seed, {}) for seed in (4, 5, 6))
+def test_a_population_learns(three_seeds):
+    assert (three_seeds.history["train_loss"][:, -1] < 0.8 * three_seeds.history["train_loss"][:, 0]).all()
+    assert three_seeds.runs == tuple(Run(seed, {}) for seed in (4, 5, 6))
 
 
-def test_final_metrics_belong_together(crowd):
-    metrics = crowd.metrics
+def test_final_metrics_belong_together(three_seeds):
+    metrics = three_seeds.metrics
     for name in ("val_loss", "val_accuracy", "train_loss", "train_accuracy"):
-        np.testing.assert_allclose(metrics[name], crowd.history[name][:, -1], rtol=1e-6)
+        np.testing.assert_allclose(metrics[name], three_seeds.history[name][:, -1], rtol=1e-6)
     gap = metrics["final_train_accuracy"] - metrics["val_accuracy"]
     np.testing.assert_array_equal(metrics["overfitting_gap"], gap)
     assert metrics["num_epochs"].tolist() == [3, 3, 3]
-    np.testing.assert_array_equal(metrics["best_epoch"], crowd.history["val_accuracy"].argmax(axis=1) + 1)
+    np.testing.assert_array_equal(metrics["best_epoch"], three_seeds.history["val_accuracy"].argmax(axis=1) + 1)
 
 
 def test_different_validation_sets_are_each_seeds_own(dataset):
@@ -209,7 +209,7 @@ class Interrupted(Exception):
 
 
 @pytest.mark.parametrize("epoch", [1, 2])
-def test_an_interrupted_run_continues_with_the_same_bits(dataset, crowd, tmp_path, epoch):
+def test_an_interrupted_run_continues_with_the_same_bits(dataset, three_seeds, tmp_path, epoch):
     def interrupt(seen):
         if seen.number == epoch:
             raise Interrupted
@@ -226,7 +226,7 @@ def test_an_interrupted_run_continues_with_the_same_bits(dataset, crowd, tmp_pat
         on_epoch=lambda seen: epochs.append(seen.number),
     )
     assert epochs == list(range(epoch + 1, 4))
-    same(learned(resumed), learned(crowd))
+    same(learned(resumed), learned(three_seeds))
     assert np.isfinite(resumed.epoch_seconds).all()
 
 
@@ -347,12 +347,14 @@ def test_early_stopping_does_not_pass_the_untrained_weights_off_as_the_best_of_a
 # What the arrays were
 
 
-def test_a_result_is_of_the_dataset_that_was_given(dataset, crowd):
-    assert CONFIG.dataset == "mnist" and crowd.config == dataclasses.replace(CONFIG, model=SMALL, dataset="synthetic")
-    assert crowd.fingerprint == dataset.fingerprint == training.select(crowd, [0]).fingerprint
+def test_a_result_is_of_the_dataset_that_was_given(dataset, three_seeds):
+    assert CONFIG.dataset == "mnist" and three_seeds.config == dataclasses.replace(
+        CONFIG, model=SMALL, dataset="synthetic"
+    )
+    assert three_seeds.fingerprint == dataset.fingerprint == training.select(three_seeds, [0]).fingerprint
     flipped = dataset.train._replace(image=dataset.train.image[:, ::-1])
     other = training.run(sgd(num_epochs=1), dataclasses.replace(dataset, train=flipped), model=Linear())
-    assert other.fingerprint != crowd.fingerprint and other.config.dataset == "synthetic"
+    assert other.fingerprint != three_seeds.fingerprint and other.config.dataset == "synthetic"
 
 
 # What cannot be
@@ -414,7 +416,7 @@ def test_more_of_the_impossible_is_refused(dataset, changes, keywords):
 # Memory
 
 
-def test_a_crowd_that_does_not_fit_is_cut_and_learns_the_same(dataset, crowd, monkeypatch):
+def test_a_population_that_does_not_fit_is_cut_and_learns_the_same(dataset, three_seeds, monkeypatch):
     monkeypatch.setattr(executables, "one_by_one", lambda grid: False)
     monkeypatch.setattr(population, "one_by_one", lambda grid: False)  # as on an accelerator
     said = []

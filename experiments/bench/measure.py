@@ -1,4 +1,4 @@
-"""Every peer in a process of its own, by turns, and what their seconds say beside each other."""
+"""Runs every peer in a process of its own, in turns, and compares their seconds."""
 
 import contextlib
 import json
@@ -22,7 +22,7 @@ from .workloads import Workload
 OURS = "mnistlab"
 LOSS_TOLERANCE = 0.02  # of the first round's mean loss, where nothing is dropped out
 RMSPROP_TOLERANCE = 0.15  # its first steps are signs of the gradient, and where that is small rounding decides them
-CALIBRATING_SIZE = 2048  # of the matrix product beside which the rounds are put
+CALIBRATING_SIZE = 2048  # of the matrix product that is timed beside the rounds
 PAUSE_SECONDS = 0.5  # before a round: until the threads of the peer before have stopped spinning
 
 
@@ -147,7 +147,7 @@ def num_seeds(peer: str) -> int:
 def check_losses(losses: Mapping[str, float], tolerance: float = LOSS_TOLERANCE) -> None:
     """Raises UserError where a peer's loss is not that of the first: then it does other work.
 
-    Crowds are left out: their seeds start elsewhere.
+    Populations are left out: their seeds start elsewhere.
     """
     single = {name: loss for name, loss in losses.items() if num_seeds(name) == 1}
     for name, loss in single.items():
@@ -180,7 +180,7 @@ def _calibrating_product() -> Callable[[], float]:
 def ratios(
     found: Mapping[str, Mapping[str, Measured]], calibrating: Mapping[str, float]
 ) -> dict[str, dict[str, float]]:
-    """Our seconds as multiples of each peer's, and of the calibrating product's: what another machine can be held to."""
+    """Our seconds as multiples of each peer's, and of the calibrating product's: what can be compared between machines."""
     result: dict[str, dict[str, float]] = {}
     for workload, measured in found.items():
         for ours in measured:

@@ -35,7 +35,7 @@ class Findings(NamedTuple):
 
 
 def table(name: str, measured: Mapping[str, Measured], peak: float) -> page.Table:
-    """One workload: a row a peer."""
+    """One workload: one row per peer."""
     workload = WORKLOADS[name]
     flops = flops_per_example(workload.model) * workload.batch_size * workload.steps_per_epoch
     best = min((one.median for peer, one in measured.items() if not peer.startswith(OURS)), default=float("nan"))

@@ -268,11 +268,12 @@ _HABITS = {
     **dict.fromkeys(("force", "overwrite", "restart"), "noresume"),
     **dict.fromkeys(("verbose", "quiet"), "progress"),
     **dict.fromkeys(("gpus", "num_gpus"), "devices"),
+    "data": "dataset",
     "l2": "weight_decay",
 }
 """What other programs call a flag of ours, where neither its letters nor its initials tell."""
 
-_OF_THE_EXPERIMENT = ("data", "dataset", "model", "loss", "split")
+_OF_THE_EXPERIMENT = ("model", "loss", "split")
 
 
 def _advice(given: str, known: Iterable[str]) -> str:

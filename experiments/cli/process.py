@@ -20,13 +20,13 @@ FLAGS = flags.FLAGS
 
 def set_up(*, needs_jax: bool = True) -> None:
     """Environment and JAX settings, before a device is touched."""
-    logging.set_verbosity(logging.FATAL)  # TFDS and orbax tell much that is no news, and what they raise as well
+    logging.set_verbosity(logging.FATAL)  # TFDS and orbax log much that is of no interest, and repeat what they raise
     warnings.showwarning = lambda message, *_, **__: print(f"warning: {message}", file=sys.stderr)
     warnings.filterwarnings("ignore", category=DeprecationWarning)
     if not needs_jax:
         return
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "true" if FLAGS.preallocate else "false")
-    if FLAGS.deterministic:  # of a flag that is there twice XLA takes the last
+    if FLAGS.deterministic:  # XLA takes the last of a repeated flag
         os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_gpu_deterministic_ops=true".strip()
     import jax
 
@@ -47,7 +47,7 @@ def set_up(*, needs_jax: bool = True) -> None:
         )
         if found is None:
             os.environ["XLA_FLAGS"] = with_devices_of_cores(os.environ.get("XLA_FLAGS", ""))
-        else:  # a device a process: the cores of one help each other
+        else:  # one device per process: its cores work on one run together
             cluster.join(found, heartbeat_seconds=FLAGS.heartbeat_seconds)
 
 
@@ -116,7 +116,7 @@ def fail(text: str) -> NoReturn:
 
 
 def leave(status: int) -> NoReturn:
-    """Ends the process; one of several at once, since an orderly exit would wait for the others."""
+    """Ends the process; where there are several, at once, since an orderly exit would wait for the others."""
     if joined():
         sys.stdout.flush()
         sys.stderr.flush()

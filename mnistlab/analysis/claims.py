@@ -34,6 +34,11 @@ class Claim:
     matters: float | None = None
 
     @property
+    def variants(self) -> tuple[str, ...]:
+        """The variants that it is about."""
+        return (self.left, self.right) if isinstance(self.right, str) else (self.left,)
+
+    @property
     def margin(self) -> float:
         """The smallest difference that would matter; 0 where any would."""
         if self.direction == "about":
@@ -105,32 +110,33 @@ def exact(claim: Claim, error: float, measured: str) -> Checked:
     return Checked(claim, None, verdict, f"{verdict}: {measured}", error)
 
 
-def paired(left: Result, right: Result, metric: str) -> np.ndarray:
-    """A metric of `right`, its runs in the order of the seeds of `left`.
+def paired(left: Result, right: Result, metric: str) -> tuple[np.ndarray, np.ndarray]:
+    """A metric of both, float64 [n] each, over the n seeds that both were run with, in the order of `left`.
 
     Raises:
-      UserError: the two were not run with the same seeds, each once.
+      UserError: they have no seed in common, or one has a seed twice.
     """
-    values = dict(zip((run.seed for run in right.runs), history.metric(right, metric), strict=True))
-    seeds = [run.seed for run in left.runs]
-    if sorted(seeds) != sorted(values) or len(right.runs) != len(seeds):
+    sides = [
+        dict(zip((run.seed for run in side.runs), history.metric(side, metric), strict=True)) for side in (left, right)
+    ]
+    seeds = [seed for seed in sides[0] if seed in sides[1]]
+    if not seeds or any(len(values) < len(side.runs) for values, side in zip(sides, (left, right), strict=True)):
         raise UserError(
-            "the runs do not pair: both sides need the same seeds, each once; run them with the same --seeds"
+            "the runs do not pair: both sides need the same seeds, each once; run them with the same --seed and --seeds"
         )
-    return np.array([values[seed] for seed in seeds])
+    return np.array([sides[0][seed] for seed in seeds]), np.array([sides[1][seed] for seed in seeds])
 
 
 def sides(claim: Claim, results: Mapping[str, Result]) -> Sides | None:
     """Both sides of a claim on `results`; None where a variant or an epoch of it was not run."""
-    if claim.left not in results or (isinstance(claim.right, str) and claim.right not in results):
+    if not set(claim.variants) <= set(results):
         return None
-    left = history.metric(results[claim.left], claim.metric)
     if isinstance(claim.right, str):
-        right = paired(results[claim.left], results[claim.right], claim.metric)
+        left, right = paired(results[claim.left], results[claim.right], claim.metric)
     else:
+        left = history.metric(results[claim.left], claim.metric)
         right = np.full(len(left), float(claim.right))
-    names = [claim.left] + ([claim.right] if isinstance(claim.right, str) else [])
-    for name, values in zip(names, (left, right), strict=False):
+    for name, values in zip(claim.variants, (left, right), strict=False):
         if not np.isfinite(values).any() and not history.diverged(results[name]).all():
             return None  # fewer epochs than the claim speaks of
     return left, right

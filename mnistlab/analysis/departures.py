@@ -1,4 +1,4 @@
-"""In what a run departs from its experiment's protocol, in words, and what it may then say.
+"""How a run departs from its experiment's protocol, in words, and what may then be concluded.
 
 A run with other epochs, other data or another learning rate than the protocol's is a measurement like any other, but it
 neither confirms nor refutes the source. So it is called a changed run wherever it is quoted, no reported number stands
@@ -30,7 +30,7 @@ class Setup(NamedTuple):
 def between(
     protocol: Mapping[str, Setup], run: Mapping[str, Setup], sweep: Mapping[str, Sequence[float]]
 ) -> tuple[str, ...]:
-    """In what the variants of a `run` differ from the `protocol`'s; a variant is named where not all differ so.
+    """How the variants of a `run` differ from the `protocol`'s; variants are named where not all differ that way.
 
     >>> own, longer = TrainConfig("dense", num_epochs=20), TrainConfig("dense", num_epochs=30)
     >>> between({"a": Setup(own), "b": Setup(longer)}, {"a": Setup(longer), "b": Setup(longer)}, {})
@@ -49,7 +49,7 @@ def between(
 
 
 def of_summary(summary: Mapping[str, Any]) -> tuple[str, ...]:
-    """The departures that a summary.json names; one of before they were named may have any.
+    """The departures that a summary.json names; one from an earlier release, which names none, may have any.
 
     Raises:
       UserError: they are no list of texts.
@@ -71,7 +71,7 @@ def title(text: str, departures: Sequence[str]) -> str:
 
 
 def protocol_words(protocol: str, departures: Sequence[str]) -> str:
-    """Under what a run was made, for a sentence to quote.
+    """The protocol of a run, for a sentence to quote.
 
     >>> protocol_words("reported", ()), protocol_words("reported", ("epochs 20 -> 3",))
     ('protocol reported', 'a changed run of protocol reported (epochs 20 -> 3)')
@@ -86,7 +86,7 @@ def notice(departures: Sequence[str], consequence: str = CONSEQUENCE) -> str:
 
 
 def of_changed_run(checked: Sequence[Checked], departures: Sequence[str]) -> list[Checked]:
-    """`checked` in the words of a changed run: its verdicts never judge the source. As is without departures."""
+    """`checked`, reworded for a changed run, whose verdicts never judge the source; unchanged without departures."""
     if not departures:
         return list(checked)
     return [
@@ -101,7 +101,7 @@ def of_changed_run(checked: Sequence[Checked], departures: Sequence[str]) -> lis
 
 
 def _neutral(text: str, direction: str) -> str:
-    """A verdict, or a sentence with one, without the word that is about a source."""
+    """A verdict, or a sentence with one, without the word that refers to a source."""
     return text.replace("reversed", "the opposite holds" if direction in (">", "<") else "does not hold", 1)
 
 

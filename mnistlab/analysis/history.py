@@ -19,7 +19,7 @@ HEADER = ("variant", "seed", "epoch", *Record._fields, "seconds")
 
 
 def to_csv(results: Mapping[str, Result]) -> str:
-    """Every trained epoch of every run: HEADER, then a row each; `seconds` is wall time by runs trained together."""
+    """Every trained epoch of every run, one row each; `seconds` is wall time divided by the runs trained together."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(HEADER)
@@ -34,7 +34,7 @@ def to_csv(results: Mapping[str, Result]) -> str:
 
 
 class Curves(NamedTuple):
-    """What a history.csv says of a variant."""
+    """The curves of a variant in a history.csv."""
 
     seeds: tuple[int, ...]
     values: dict[str, np.ndarray]  # metric or "seconds" -> float64 [seeds, epochs], NaN where a run was not trained

@@ -41,13 +41,12 @@ def open_claims(checked: Sequence[Checked], sides: Sequence[Sides | None]) -> li
     found = []
     for item, both in measured:
         claim, differences, is_open = item.claim, _differences(both), _is_open(item)
-        variants = (claim.left, claim.right) if isinstance(claim.right, str) else (claim.left,)
         num_more: int | None = None if is_open else 0
         if is_open and len(differences) > 1 and item.comparison:
             asked = item.comparison.direction
             needed = expected_num_pairs(differences, claim.margin, ALPHA / num_open, FURTHEST, asked)
             num_more = max(needed.median - len(differences), 1)
-        found.append(Progress(claim.id, variants, is_open, len(differences), num_more))
+        found.append(Progress(claim.id, claim.variants, is_open, len(differences), num_more))
     return found
 
 

@@ -10,7 +10,7 @@ CURVE_METRICS = ("train_loss", "train_accuracy", "val_loss", "val_accuracy")
 
 
 def results(experiment: str) -> dict[str, dict[str, float]]:
-    """variant -> metric -> the number the source printed, for one experiment.
+    """variant -> metric -> the number that the source printed, for one experiment.
 
     >>> results("lenet_vs_dense")["lenet5"]["test_accuracy"]
     0.9866

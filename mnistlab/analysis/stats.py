@@ -69,7 +69,7 @@ def prediction_interval(values: ArrayLike, confidence: float = 0.95) -> Interval
 def inside(values: ArrayLike, reported: float) -> bool | None:
     """Whether one reported number could be one more of our runs: it lies in their 95 % prediction interval.
 
-    A source's single run must not be held against the interval of our mean, which shrinks to nothing as n grows.
+    A source's single run must not be compared with the interval of our mean, which shrinks to nothing as n grows.
 
     Args:
       values: float [n], one number a run.

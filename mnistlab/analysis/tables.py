@@ -1,4 +1,4 @@
-"""Anybody's numbers as a table of runs: a CSV file with a line for every run, and claims about it in words."""
+"""Anybody's numbers as a table of runs: a CSV file with one line per run, and claims about it in words."""
 
 import csv
 import itertools
@@ -47,7 +47,7 @@ def read(path: Path) -> Runs:
     """The runs in a CSV file, wide or long.
 
     Raises:
-      UserError: no such file, columns missing, a number that is none, a run that is there twice: which line, and why.
+      UserError: no such file, columns missing, a cell that is no number, a run given twice: which line, and why.
     """
     with file_errors(f"cannot read {path}", "expected a CSV file in UTF-8"):
         lines = files.read_text(path).lstrip("\ufeff").splitlines()

@@ -33,8 +33,8 @@ def compare(
         has one, is taken whatever a variant's `split` says.
       metrics: name -> (logits float32 [N, K], label int32 [N]) -> float32 [N]; measured on the final weights as
         `final_train_<name>`, `val_<name>` and `test_<name>`.
-      seeds: how many.
-      options: fields of `Options`, such as sweep={"learning_rate": (1e-3, 1e-2)}, tensorboard=True, num_devices=2; and
+      seeds: how many; with until="resolved" at least so many, and then more until every claim is answered.
+      options: fields of `Options`, such as sweep={"learning_rate": (1e-3, 1e-2)}, until="resolved", num_devices=2; and
         what the page says, title="...", question="...".
 
     Returns:

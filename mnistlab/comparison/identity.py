@@ -1,11 +1,12 @@
 """What a run is: the settings that decide its numbers, how two runs differ in them, and what a checkpoint belongs to.
 
 A run is config.json's "run": experiment, protocol, seeds, sweep, precision, the data's fingerprint and, by name, the
-variants. Devices, versions and code are no part of it, so that a run may go on elsewhere; config.json records them.
+variants; "seeds_of" has the seeds of those variants that were trained with fewer than all. Devices, versions and code
+are no part of it, so that a run may go on elsewhere; config.json records them.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mnistlab.config import WORDS
@@ -18,10 +19,29 @@ def digest(run: Mapping[str, Any], variant: str, part: str) -> str:
     """What a checkpoint belongs to: all of `run` but how many seeds and which other variants it has.
 
     Args:
-      part: which of the variant's checkpoints: "last", "best" or a crowd's name.
+      part: which of the variant's checkpoints: "last", "best" or a population's name.
     """
     own = {**run, "seeds": run["seeds"][:1], "variants": {variant: run["variants"][variant]}, "part": part}
+    own.pop("seeds_of", None)
     return sha256(json.dumps(own, sort_keys=True).encode())
+
+
+def seeds_of(run: Mapping[str, Any], variant: str) -> list[int]:
+    """The seeds of one variant of a run.
+
+    >>> run = {"seeds": [0, 1, 2], "seeds_of": {"dense": [0, 1]}}
+    >>> seeds_of(run, "dense"), seeds_of(run, "lenet5")
+    ([0, 1], [0, 1, 2])
+    """
+    return list(run.get("seeds_of", {}).get(variant, run["seeds"]))
+
+
+def with_seeds(run: Mapping[str, Any], seeds: Mapping[str, Sequence[int]]) -> dict[str, Any]:
+    """`run` with these seeds by variant, which `seeds_of` gives back."""
+    every = sorted({seed for own in seeds.values() for seed in own})
+    fewer = {name: list(own) for name, own in seeds.items() if list(own) != every}
+    rest = {name: value for name, value in run.items() if name != "seeds_of"}
+    return {**rest, "seeds": every, **({"seeds_of": fewer} if fewer else {})}
 
 
 def has_grown(before: Any, now: Any) -> bool:

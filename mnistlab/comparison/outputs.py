@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 import jax
@@ -15,7 +15,7 @@ from mnistlab.comparison.spec import Experiment, Findings, Outcome, Variant
 from mnistlab.data.datasets import Dataset
 from mnistlab.files import write_atomic
 from mnistlab.nets import models
-from mnistlab.report import figures, images, page, sections, text
+from mnistlab.report import figures, images, page, playground, sections, text
 from mnistlab.report.page import Draw
 from mnistlab.training import loop
 from mnistlab.training.result import Result
@@ -78,12 +78,16 @@ def leave(session: Session, outcome: Outcome) -> dict[str, Any]:
     log("\nClaims")
     for item in checked:
         log(f"({item.claim.id}) {item.claim.text}\n    {item.sentence}")
+    if outcome.ended:
+        log(f"\n{outcome.ended}")
     for block in findings.blocks:
         if isinstance(block, page.Table):
             log("\n" + block.caption)
             log(text.text_table(block.header, block.rows))
     blocks = _page(session, outcome, checked, table, findings.blocks, draw)
     title = departures.title(experiment.title, outcome.departures)
+    if session.options.playground:
+        blocks = with_playground(blocks, session.variants, outcome)
     write_atomic(session.options.workdir / "history.csv", history.to_csv(outcome.results))
     summary = workdirs.write_findings(session.options.workdir, title, blocks, summary)
     log(f"\nreport: {session.options.workdir / 'report.html'}")
@@ -108,10 +112,11 @@ def summarize(session: Session, outcome: Outcome, checked: Sequence[Checked], fi
         "departures": list(outcome.departures),
         "data": {"name": outcome.dataset.name, "fingerprint": outcome.dataset.fingerprint, "limit_examples": limit},
         "device": workdirs.device_words(),
-        "n_seeds": options.num_seeds,
+        "n_seeds": max(map(len, session.seeds.values())),
         "variants": entries,
         "claims": [item.to_dict() for item in checked],
         "seconds": outcome.seconds,
+        **({"until": outcome.ended} if outcome.ended else {}),
     }
 
 
@@ -170,8 +175,8 @@ def _ours_caption(beside_reported: bool, outcome: Measured) -> str:
 
 
 def _seeds(outcome: Measured) -> str:
-    n = max(len(result.runs) for result in outcome.results.values())
-    return f"mean ± standard deviation over {n} seeds" if n > 1 else "one seed"
+    words = seed_words(len(result.runs) for result in outcome.results.values())
+    return "one seed" if words == "1 seed" else f"mean ± standard deviation over {words}"
 
 
 def _ours(result: Result, metric: str, *, with_n: bool = True) -> str:
@@ -215,11 +220,23 @@ def _page(
     ]
 
 
+def with_playground(
+    blocks: Sequence[page.Block], variants: Mapping[str, Variant], outcome: Outcome
+) -> list[page.Block]:
+    """The blocks with the playground before the networks' tables, as large as the rest of the page lets it be."""
+    room = playground.MOST_PAGE_BYTES - len(page.html_page("", blocks).encode())
+    made = nets.playground_of(variants, outcome, room)
+    heading = page.Heading("Draw a digit" if outcome.dataset.name in playground.DRAWN else "Try the networks")
+    parts: list[page.Block] = [heading, page.Html(made.html), *(page.Text(note) for note in made.notes)]
+    where = blocks.index(page.Heading("Networks"))
+    return [*blocks[:where], *parts, *blocks[where:]]
+
+
 def _opening(session: Session, outcome: Outcome, checked: Sequence[Checked]) -> list[page.Block]:
     """What must be known first, the question, and the claims."""
     experiment, options, departed = session.experiment, session.options, outcome.departures
     protocol = departures.protocol_words(options.protocol, departed)
-    where = f"{outcome.dataset.name}, {protocol}, {_count(options.num_seeds, 'seed')}"
+    where = f"{outcome.dataset.name}, {protocol}, {seed_words(map(len, session.seeds.values()))}"
     notices = [departures.notice(departed)] if departed else []
     notices += [diverged] if (diverged := sections.diverged(outcome.results)) else []
     about = f"Protocol `{options.protocol}`. {experiment.quirks} Source: {experiment.source}."
@@ -229,6 +246,7 @@ def _opening(session: Session, outcome: Outcome, checked: Sequence[Checked]) -> 
         page.Text(about),
         page.Heading("Claims"),
         sections.claims_table(checked, departed),
+        *([page.Text(outcome.ended)] if outcome.ended else []),
         *sections.quotable(checked, where),
     ]
 
@@ -344,5 +362,13 @@ def _seed_blocks(experiment: Experiment, outcome: Outcome, checked: Sequence[Che
     return [*blocks, *sections.difference_pictures(checked, outcome.results, draw), *pictures]
 
 
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+def seed_words(counts: Iterable[int]) -> str:
+    """How many seeds the variants have.
+
+    >>> seed_words([1]), seed_words([8, 8]), seed_words([12, 6])
+    ('1 seed', '8 seeds', '6 to 12 seeds')
+    """
+    numbers = sorted(counts)
+    if numbers[0] < numbers[-1]:
+        return f"{numbers[0]} to {numbers[-1]} seeds"
+    return f"{numbers[0]} seed{'s' * (numbers[0] != 1)}"

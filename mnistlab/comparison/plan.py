@@ -9,7 +9,7 @@ import numpy as np
 from mnistlab import config as configs
 from mnistlab import files
 from mnistlab.analysis import departures
-from mnistlab.comparison import run, saved, spec, workdirs
+from mnistlab.comparison import run, saved, spec, until, workdirs
 from mnistlab.comparison.saved import RunFolder
 from mnistlab.comparison.spec import Experiment, Options, Variant
 from mnistlab.data import batches
@@ -46,6 +46,7 @@ class Plan(NamedTuple):
     departures: tuple[str, ...]
     variants: dict[str, Planned]
     basis: str  # of the seconds, in words
+    later: str  # what --until may add, in words; empty without it
 
 
 def plan(experiment: Experiment, options: Options) -> Plan:
@@ -56,7 +57,7 @@ def plan(experiment: Experiment, options: Options) -> Plan:
     """
     options = spec.settled(experiment, options)
     variants = spec.resolve(experiment, options)
-    seeds = configs.check_seeds(options.first_seed, options.num_seeds)
+    seeds = run.first_seeds(options, variants, until.first_number(experiment.claims, variants, options))
     about = run.identity_of(experiment, options, variants, seeds)
     if options.resume and all(configs.is_named(variant) for variant in variants.values()):
         workdirs.check(options.workdir, about)
@@ -68,9 +69,11 @@ def plan(experiment: Experiment, options: Options) -> Plan:
     planned = {}
     for name, variant in variants.items():
         example_seconds = known.get(name) or _flop(variant, costs[name], dataset) / rate
-        planned[name] = _planned(variant, options, costs[name], dataset, example_seconds)
+        planned[name] = _planned(variant, options, seeds[name], costs[name], dataset, example_seconds)
     departed = spec.departures_of(experiment, options, variants)
-    return Plan(options.workdir, about, departed, planned, _basis(earlier, known, variants, rate))
+    later = f"this is the first round; until {options.until}, a variant gets up to {options.max_seeds} seeds"
+    basis = _basis(earlier, known, variants, rate)
+    return Plan(options.workdir, about, departed, planned, basis, later if options.until else "")
 
 
 def lines(planned: Plan) -> list[str]:
@@ -104,6 +107,7 @@ def lines(planned: Plan) -> list[str]:
         "examples: trained / validated / tested on; runs: seeds, at every point of a grid",
         f"in all about {duration(seconds)} and {text.format_bytes(size)}; prune drops {text.format_bytes(resume)}",
         f"time: {planned.basis}",
+        *([planned.later] if planned.later else []),
     ]
 
 
@@ -118,9 +122,11 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
-def _planned(variant: Variant, options: Options, one: Cost, dataset: Dataset, example_seconds: float) -> Planned:
+def _planned(
+    variant: Variant, options: Options, seeds: Sequence[int], one: Cost, dataset: Dataset, example_seconds: float
+) -> Planned:
     parts = batches.split_parts(variant, dataset, options.first_seed)
-    num_runs = len(sizing.make_runs(variant.config, range(options.num_seeds), spec.sweep_of(variant, options)))
+    num_runs = len(sizing.make_runs(variant.config, seeds, spec.sweep_of(variant, options)))
     return Planned(
         one.parameters,
         (len(parts.train), len(parts.val), len(parts.test)),

@@ -1,4 +1,4 @@
-"""Which code made a run: the commit of the checkout that it lies in, and a digest of its own files everywhere."""
+"""Which code made a run: the commit of its checkout, where there is one, and a digest of its files."""
 
 import hashlib
 import os

@@ -1,10 +1,11 @@
-"""Runs a comparison: trains what is missing of it, variant by variant, and leaves its files."""
+"""Runs a comparison: trains what is missing of it, round by round and variant by variant, and leaves its files."""
 
 import dataclasses
 import functools
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,13 +15,13 @@ import numpy as np
 from mnistlab import config as configs
 from mnistlab import sealed
 from mnistlab.analysis import departures, history
-from mnistlab.comparison import nets, outputs, saved, show, spec, workdirs
+from mnistlab.comparison import identity, nets, outputs, saved, show, spec, until, workdirs
 from mnistlab.comparison.spec import Experiment, Options, Outcome, Variant
 from mnistlab.data import arrays, batches, datasets
 from mnistlab.data.batches import Batch
 from mnistlab.data.datasets import Dataset
 from mnistlab.devices import cluster, mesh
-from mnistlab.errors import UserError
+from mnistlab.errors import UserError, one_line
 from mnistlab.files import sha256, write_atomic
 from mnistlab.report import canvas, text
 from mnistlab.training import checks, loop, result, trained, wandb
@@ -54,15 +55,16 @@ NO_HOOKS = Hooks()
 
 @dataclasses.dataclass(frozen=True)
 class Session:
-    """All that does not change while a comparison runs."""
+    """All that does not change while a comparison runs, or in a round of it."""
 
     experiment: Experiment
     options: Options
     variants: Mapping[str, Variant]  # resolved
-    seeds: tuple[int, ...]
     resources: Resources
     dataset: Dataset
     hooks: Hooks
+    seeds: Mapping[str, tuple[int, ...]]  # by variant; with `until` a round has more of some than the round before
+    identity: Mapping[str, Any]  # of these seeds; empty in a process that is not the first
 
     def checkpoints(self, name: str) -> Path:
         """The folder of a variant's weights."""
@@ -79,52 +81,76 @@ def run(
     Raises:
       UserError: an impossible option (before any data is loaded), a workdir that holds another run, damaged files.
     """
+    started = time.monotonic()
     options = spec.settled(experiment, options)
     variants = spec.resolve(experiment, options)
     if options.wandb:
         wandb.load()  # else ended here, before any data is loaded
-    seeds = configs.check_seeds(options.first_seed, options.num_seeds)
+    number = until.first_number(experiment.claims, variants, options)
+    seeds = dict.fromkeys(variants, configs.check_seeds(options.first_seed, number))
     layout = mesh.make_layout(options.num_devices, options.strategy)
     resources = Resources(layout, options.population_size, options.stream_megabytes)
 
     def begin() -> Session:
         data = cluster.first_then_others(lambda: load(experiment, variants, options.data_dir))
-        return Session(experiment, options, variants, seeds, resources, data, hooks)
+        return Session(experiment, options, variants, resources, data, hooks, seeds, {})
 
     if not cluster.is_first():
         _follow(begin())
         return {}
     with workdirs.locked(options.workdir):
-        identity = identity_of(experiment, options, variants, seeds)
+        seeds = first_seeds(options, variants, number)
+        about = identity_of(experiment, options, variants, seeds)
         if options.resume and all(configs.is_named(variant) for variant in variants.values()):
-            workdirs.check(options.workdir, identity)  # refused before data is loaded
+            workdirs.check(options.workdir, about)  # refused before data is loaded
         session = begin()
         arrays.check(session.dataset)
-        identity["data"] = session.dataset.fingerprint
+        about["data"] = session.dataset.fingerprint
         for name, variant in variants.items():
             if not configs.is_named(variant):
-                identity["variants"][name]["program"] = _program_digest(variant, session.dataset)
+                about["variants"][name]["program"] = _program_digest(variant, session.dataset)
+            elif "dataset" in options.overrides:
+                _check_fits(name, variant, session.dataset)
         for variant in variants.values():  # bad limits end here, before anything is written or replaced
-            batches.split_parts(variant, session.dataset, seeds[0])
+            batches.split_parts(variant, session.dataset, options.first_seed)
         if options.resume and workdirs.is_pruned(options.workdir):
-            return _read_pruned(options.workdir, identity, hooks.log)
-        workdirs.prepare(options.workdir, identity, options.resume)
-        workdirs.write_config(options.workdir, identity, options.command, session.dataset)
+            cluster.from_first([])  # the others have nothing to train
+            return _read_pruned(options.workdir, about, hooks.log)
+        session = _prepared(dataclasses.replace(session, identity=about), seeds, options.resume)
         departed = spec.departures_of(experiment, options, variants)
         if departed:
             hooks.log(departures.notice(departed))
         for table in outputs.layer_tables(variants, session.dataset).values():
             hooks.log(f"\n{table.caption}\n{text.text_table(table.header, table.rows)}")
-        return outputs.leave(session, _train(session)._replace(departures=departed))
+        session, outcome = _train(session, started)
+        return outputs.leave(session, outcome._replace(departures=departed))
 
 
-def _read_pruned(workdir: Path, identity: Mapping[str, Any], log: Log) -> dict[str, Any]:
+def _prepared(session: Session, seeds: Mapping[str, tuple[int, ...]], resume: bool = True) -> Session:
+    """The session of a round with these seeds, of which config.json says so before any of them is trained."""
+    options, about = session.options, identity.with_seeds(session.identity, seeds)
+    workdirs.prepare(options.workdir, about, resume)
+    workdirs.write_config(options.workdir, about, options.command, session.dataset)
+    return dataclasses.replace(session, seeds=seeds, identity=about)
+
+
+def first_seeds(options: Options, variants: Iterable[str], number: int) -> dict[str, tuple[int, ...]]:
+    """The seeds of the first round, `number` of them; with `until` as many as the workdir has if those are more."""
+    kept = workdirs.num_seeds(options.workdir) if options.until and options.resume else {}
+    return {name: _seeds(options, max(number, kept.get(name, 0))) for name in variants}
+
+
+def _seeds(options: Options, number: int) -> tuple[int, ...]:
+    return configs.check_seeds(options.first_seed, number)
+
+
+def _read_pruned(workdir: Path, about: Mapping[str, Any], log: Log) -> dict[str, Any]:
     """What a run that `prune` has been at left, as the run would have ended.
 
     Raises:
       UserError: more is asked for than it holds, which it cannot go on to.
     """
-    if workdirs.check(workdir, identity):
+    if workdirs.check(workdir, about):
         raise UserError(
             f"{workdir} was pruned, so it cannot go on; use another --workdir to train all of it anew (as it is, it is "
             "still shown, compared and predicted from)"
@@ -135,13 +161,16 @@ def _read_pruned(workdir: Path, identity: Mapping[str, Any], log: Log) -> dict[s
 
 
 def identity_of(
-    experiment: Experiment, options: Options, variants: Mapping[str, Variant], seeds: Sequence[int]
+    experiment: Experiment,
+    options: Options,
+    variants: Mapping[str, Variant],
+    seeds: Mapping[str, Sequence[int]],
 ) -> dict[str, Any]:
     """What decides the numbers of a run, as JSON can hold it: config.json's "run" but for what only the data tell."""
-    return {
+    about = {
         "experiment": experiment.name,
         "protocol": options.protocol,
-        "seeds": list(seeds),
+        "seeds": [],
         "sweep": {name: list(values) for name, values in options.sweep.items()},
         "matmul_precision": workdirs.matmul_precision(),
         "variants": {
@@ -149,6 +178,29 @@ def identity_of(
             for name, variant in variants.items()
         },
     }
+    return identity.with_seeds(about, seeds)
+
+
+def _check_fits(name: str, variant: Variant, dataset: Dataset) -> None:
+    """Checks that a variant can be trained on data that it was not made for, without training it.
+
+    Raises:
+      UserError: its network cannot take the images, or has no logit for some label.
+    """
+    image_shape = dataset.train.image.shape[1:]
+    checks.check(variant.config, image_shape)
+    steps = loop.step_functions_of(variant.config, dataset)
+    seed = jax.ShapeDtypeStruct((), np.uint32)
+    try:
+        state = jax.eval_shape(lambda seed: steps.init(seed, image_shape, {}), seed)
+        checks.check_network(steps, state, dataset, {})
+    except UserError as error:
+        raise UserError(f"{name} cannot be trained on {dataset.name}: {error}") from error
+    except Exception as error:  # of Flax, JAX or the network, by the way the shapes do not fit
+        raise UserError(
+            f"{name} cannot take the images {list(image_shape)} of {dataset.name} ({one_line(error):.80}): they may be "
+            "too small for it; leave it out of --variants, or choose another --dataset"
+        ) from error
 
 
 def _program_digest(variant: Variant, dataset: Dataset) -> str:
@@ -192,32 +244,100 @@ def load(experiment: Experiment, variants: Mapping[str, Variant], data_dir: Path
     return datasets.load(name, data_dir=data_dir, order=order)
 
 
-def _train(session: Session) -> Outcome:
+def _train(session: Session, started: float) -> tuple[Session, Outcome]:
+    """Trains in one round, or with `until` in as many as it takes; the session returned is of the last one."""
+    options, wholes, ended = session.options, dict[str, Trained](), ""
+    while True:
+        cluster.from_first([len(own) for own in session.seeds.values()])
+        wholes = _train_round(session, wholes)
+        if options.until is None:
+            break
+        counts = {name: len(own) for name, own in session.seeds.items()}
+        questions = until.questions(session.experiment.claims, _results(session, wholes))
+        for line in until.progress(questions, counts):
+            session.hooks.log(line)
+        counts, ended = until.next_round(questions, counts, options, time.monotonic() - started)
+        if ended:
+            break
+        session = _prepared(session, {name: _seeds(options, count) for name, count in counts.items()})
+    cluster.from_first([])
+    return session, _outcome(session, wholes)._replace(ended=ended)
+
+
+def _train_round(session: Session, wholes: Mapping[str, Trained]) -> dict[str, Trained]:
+    """The runs of every variant with the seeds of this round; those that have them already stay as they are."""
+    now = dict(wholes)
+    for name, seeds in session.seeds.items():
+        before = now.get(name)
+        if before is not None and _num_seeds(before) == len(seeds):
+            continue
+        now[name] = _train_variant(session, name, before)
+        if not (session.options.workdir / "summary.json").exists():  # else it is of all variants already
+            write_atomic(session.options.workdir / "history.csv", history.to_csv(_results(session, now)))
+    return now
+
+
+def _num_seeds(whole: Trained) -> int:
+    return len({run.seed for run in whole.result.runs})
+
+
+def _results(session: Session, wholes: Mapping[str, Trained]) -> dict[str, Result]:
+    return {
+        label: result.select(whole.result, numbers)
+        for name, whole in wholes.items()
+        for label, numbers in _labelled(session, name, whole.result)[0].items()
+    }
+
+
+def _labelled(session: Session, name: str, whole: Result) -> tuple[dict[str, list[int]], dict[float, Result]]:
+    """Label -> which of a variant's runs, those at the learning rate that validation chose; and the runs by rate."""
+    if not session.variants[name].learning_rates:
+        return history.by_settings(name, whole.runs), {}
+    rates = [run.settings["learning_rate"] for run in whole.runs]
+    numbers = {rate: [n for n, other in enumerate(rates) if other == rate] for rate in dict.fromkeys(rates)}
+    by_rate = {rate: result.select(whole, chosen) for rate, chosen in numbers.items()}
+    chosen = numbers[best_learning_rate(by_rate)]
+    own = history.by_settings(name, [whole.runs[number] for number in chosen])
+    return {label: [chosen[number] for number in some] for label, some in own.items()}, by_rate
+
+
+def _outcome(session: Session, wholes: Mapping[str, Trained]) -> Outcome:
     outcome = Outcome({}, {}, {}, session.dataset, {}, {}, session.options.protocol)
-    for name, variant in session.variants.items():
-        trained_variant = _train_variant(session, name)
-        outcome.seconds[name] = trained_variant.result.seconds
-        if variant.learning_rates:
-            trained_variant, outcome.searched[name] = _choose_rate(session, name, trained_variant)
+    for name, whole in wholes.items():
+        variant = session.variants[name]
+        outcome.seconds[name] = whole.result.seconds
+        labelled, by_rate = _labelled(session, name, whole.result)
+        if by_rate:
+            outcome.searched[name] = by_rate
+            rate, tried = best_learning_rate(by_rate), variant.learning_rates
+            session.hooks.log(f"{name}: learning rate {rate:g} chosen by mean validation accuracy from {tried}")
         predict = jax.jit(_steps(session, variant).predict)
-        for label, numbers in history.by_settings(name, trained_variant.result.runs).items():
-            part = trained.select(trained_variant, numbers)
+        for label, numbers in labelled.items():
+            part = trained.select(whole, numbers)
             outcome.results[label] = part.result
             outcome.trained[label] = part
             outcome.predictions[label] = nets.predicted_classes(predict, part, session.dataset)
-        if not (session.options.workdir / "summary.json").exists():  # else it is of all variants already
-            write_atomic(session.options.workdir / "history.csv", history.to_csv(outcome.results))
     return outcome
 
 
 def _follow(session: Session) -> None:
     """What a process that is not the first does: its part of the computing."""
-    for name, variant in session.variants.items():
-        _train_ranges(session, name, session.hooks.callbacks(name, variant))
+    wholes: dict[str, Trained] = {}
+    while counts := cluster.from_first(None):
+        seeds = {name: _seeds(session.options, int(n)) for name, n in zip(session.variants, counts, strict=True)}
+        session = dataclasses.replace(session, seeds=seeds)
+        for name, variant in session.variants.items():
+            before = wholes.get(name)
+            if before is None or _num_seeds(before) < len(seeds[name]):
+                wholes[name] = _train_ranges(session, name, session.hooks.callbacks(name, variant), before)
 
 
-def _train_variant(session: Session, name: str) -> Trained:
-    """Trains a variant and leaves its weights; all that follows is of the weights as they were saved and read again."""
+def _train_variant(session: Session, name: str, before: Trained | None) -> Trained:
+    """Trains a variant and leaves its weights; all that follows is of the weights as they were saved and read again.
+
+    Args:
+      before: its runs of the round before.
+    """
     variant, options, folder = session.variants[name], session.options, session.checkpoints(name)
     events = TensorBoard(options.workdir / "tb" / name) if options.tensorboard else None
     config = configs.to_dict(variant.config)
@@ -230,7 +350,7 @@ def _train_variant(session: Session, name: str) -> Trained:
         *([events] if events else []),
         *([board] if board else []),
     ]
-    whole = _train_ranges(session, name, callbacks)
+    whole = _train_ranges(session, name, callbacks, before)
     nets.save_weights(folder, whole)
     if board is not None:
         board.close(whole.result)
@@ -269,28 +389,30 @@ class _Ranges(Callback):
             self.session.hooks.log(f"{self.name}: {size.text()}")
 
 
-def _train_ranges(session: Session, name: str, callbacks: Sequence[Callback]) -> Trained:
-    """Trains the seeds in the ranges in which they began."""
-    variant, seeds = session.variants[name], session.seeds
+def _train_ranges(session: Session, name: str, callbacks: Sequence[Callback], before: Trained | None) -> Trained:
+    """Trains the seeds in the ranges in which they began; those of `before` are done."""
+    variant, seeds = session.variants[name], session.seeds[name]
     path = session.checkpoints(name) / "training" / "parts.json"
     kept = cluster.from_first(_kept_ranges(path, len(seeds)) if cluster.is_first() else None)
     ranges = [SeedRange(*map(int, numbers)) for numbers in kept]
     num_missing = len(seeds) - sum(one.num_seeds for one in ranges)
     plan = [*ranges, *([SeedRange(num_missing, session.resources.population_size)] if num_missing else [])]
-    parts, first = [], 0
+    parts, first = [] if before is None else [before], 0
     for number, one in enumerate(plan):
+        first += one.num_seeds
+        if before is not None and first <= _num_seeds(before):
+            continue
         notes = _Ranges(session, name, path, ranges, num_missing if number == len(ranges) else 0)
         parts.append(
             loop.train(
                 variant.config,
                 session.dataset,
-                seeds[first : first + one.num_seeds],
+                seeds[first - one.num_seeds : first],
                 sweep=spec.sweep_of(variant, session.options),
                 resources=session.resources._replace(population_size=one.population_size),
                 callbacks=[notes, *callbacks],
             )
         )
-        first += one.num_seeds
     return trained.concatenate(parts)
 
 
@@ -315,17 +437,6 @@ def _kept_ranges(path: Path, num_seeds: int) -> list[SeedRange]:
 
 def _steps(session: Session, variant: Variant) -> StepFunctions:
     return loop.step_functions_of(variant.config, session.dataset)
-
-
-def _choose_rate(session: Session, name: str, whole: Trained) -> tuple[Trained, dict[float, Result]]:
-    """The runs at the learning rate that validation chose, and the runs at every rate."""
-    rates = [run.settings["learning_rate"] for run in whole.result.runs]
-    numbers = {rate: [n for n, other in enumerate(rates) if other == rate] for rate in dict.fromkeys(rates)}
-    by_rate = {rate: result.select(whole.result, chosen) for rate, chosen in numbers.items()}
-    rate = best_learning_rate(by_rate)
-    tried = session.variants[name].learning_rates
-    session.hooks.log(f"{name}: learning rate {rate:g} chosen by mean validation accuracy from {tried}")
-    return trained.select(whole, numbers[rate]), by_rate
 
 
 def best_learning_rate(by_rate: Mapping[float, Result]) -> float:

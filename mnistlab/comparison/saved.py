@@ -14,7 +14,7 @@ import numpy as np
 
 from mnistlab import config, sealed
 from mnistlab.analysis import claims, history, stats
-from mnistlab.comparison import notebook, workdirs
+from mnistlab.comparison import identity, notebook, schema, workdirs
 from mnistlab.config import TrainConfig
 from mnistlab.errors import UserError, meant
 from mnistlab.training.result import Record, Result, Run, concatenate, select
@@ -27,7 +27,7 @@ class RunFolder(NamedTuple):
     """What a training experiment left in a folder."""
 
     path: Path
-    seeds: tuple[int, ...]
+    seeds: tuple[int, ...]  # a variant may have fewer: its Result says which
     variants: dict[str, Result]  # as history.metric and claims.check take them; without weights and wall times
     config: dict[str, Any]  # config.json
     summary: dict[str, Any]  # summary.json
@@ -50,6 +50,10 @@ class RunFolder(NamedTuple):
     def _repr_html_(self) -> str:
         return notebook.html_of(self.summary)
 
+    def seeds_of(self, label: str) -> list[int]:
+        """The seeds of one variant."""
+        return [run.seed for run in self.variants[label].runs]
+
 
 def read_run(path: Path | str) -> RunFolder:
     """The run that an experiment left in the folder `path`: config.json, summary.json and history.csv.
@@ -59,11 +63,11 @@ def read_run(path: Path | str) -> RunFolder:
     """
     path = Path(path)
     settings = _read_json(path, "config.json", "give the folder of a run", COPY)
-    wrong = _misfit(settings, _SETTINGS)
+    wrong = schema.misfit(settings, "config.json")
     if wrong:
         raise UserError(f"{path} holds no run of training: in its config.json {wrong}; give another folder")
     summary = read_summary(path)
-    wrong = _misfit(summary, _TRAINED)
+    wrong = schema.misfit(summary, "of training")
     if wrong:
         raise UserError(f"{path / 'summary.json'} is of no run of training ({wrong}); give another folder")
     curves = history.from_csv(path / "history.csv")
@@ -72,23 +76,25 @@ def read_run(path: Path | str) -> RunFolder:
         if not seeds or not summary["variants"]:
             raise ValueError("no seeds, or no variants")
         variants = {
-            label: _result(label, entry, settings["run"]["variants"], seeds, curves[label])
-            for label, entry in summary["variants"].items()
+            label: _result(label, entry, settings["run"], curves[label]) for label, entry in summary["variants"].items()
         }
     except (KeyError, IndexError, TypeError, ValueError, OverflowError) as error:
         raise UserError(f"the files in {path} do not belong together ({error!r:.200}); {REPEAT}") from error
     return RunFolder(path, seeds, variants, settings, summary)
 
 
-def read_summary(path: Path) -> dict[str, Any]:
-    """The summary.json that any experiment left in the folder `path`.
+def read_summary(path: Path, part: str | None = None) -> dict[str, Any]:
+    """The summary.json that any experiment or tool left in the folder `path`.
+
+    Args:
+      part: of the schema, which it must fit: "of an experiment" is what ran on one device.
 
     Raises:
       UserError: there is none, it is damaged or lacks what every summary has, or what lies beside it is of another run.
     """
     unfinished = "its run has not come to its end; repeat its command, which resumes it"
     summary = _read_json(path, "summary.json", unfinished, REPEAT)
-    wrong = _misfit(summary, _SUMMARY)
+    wrong = schema.misfit(summary, part)
     if wrong:
         raise UserError(f"{path / 'summary.json'} is damaged ({wrong}); {REPEAT}")
     if "digests" in summary:
@@ -100,75 +106,6 @@ def read_summary(path: Path) -> dict[str, Any]:
 
 REPEAT = "repeat its run's command, which keeps the checkpoints and writes history.csv and summary.json again"
 COPY = "put back a copy of it, or repeat the run in another --workdir"
-_NUMBER = (int, float, type(None))
-_METRIC = {"mean": _NUMBER, "ci95": [_NUMBER, _NUMBER], "n": int, "values": [_NUMBER]}
-_CLAIM = {"id": str, "text": str, "verdict": str, "metric": str, "left": str, "right": (str, int, float)}
-_SECONDS: dict[Any, Any] = {}
-_SECONDS[...] = (int, float, _SECONDS)  # of parts, of variants, of runs that were gathered
-_SUMMARY = {
-    "experiment": str,
-    "protocol": (str, list),
-    "data": (dict, list, type(None)),
-    "device": (str, list),
-    "n_seeds": int,
-    "variants": {...: {"metrics": {...: _METRIC}}},
-    "claims": [_CLAIM | {"delta": _NUMBER, "ci95": ([_NUMBER, _NUMBER], type(None)), "comparison": dict}],
-    "seconds": _SECONDS,
-}
-"""What every summary has: types, (any of), [of each] or [first, second], {name: its value}, {...: every value}."""
-
-_SETTINGS = {"run": {"seeds": [int], "variants": {...: {"config": dict}}}}
-_TRAINED = {"protocol": str, "device": str, "data": {"name": str, "limit_examples": (int, type(None))}}
-"""What config.json and summary.json of a run of training have beside it."""
-
-
-def _misfit(value: Any, shape: Any) -> str:
-    """What of a JSON value is not of `shape`, in words on one line; empty where all of it is.
-
-    >>> _misfit({"n": [1, "x"]}, {"n": [int]})
-    "n.1 is 'x'"
-    """
-    try:
-        return _misfit_at("", value, shape)
-    except RecursionError:
-        return "it is nested too deep"
-
-
-def _misfit_at(where: str, value: Any, shape: Any) -> str:
-    if isinstance(shape, dict):
-        if not isinstance(value, dict):
-            return f"{where or 'it'} is no object"
-        names = list(value) if ... in shape else list(shape)
-        missing = next((name for name in names if name not in value), None)
-        if missing is not None:
-            return f"{where}{'.' if where else ''}{missing} is missing"
-        strange = next((name for name in names if not _is_text(name, 200)), None)
-        if strange is not None:
-            return f"{where or 'it'} has the name {strange!r:.40}, which is not up to 200 printable characters"
-        parts = [(name, value[name], shape.get(name, shape.get(...))) for name in names]
-    elif isinstance(shape, list):
-        if not isinstance(value, list):
-            return f"{where} is no list"
-        if len(shape) not in (1, len(value)):
-            return f"{where} has {len(value)} items"
-        parts = [(str(number), item, shape[number % len(shape)]) for number, item in enumerate(value)]
-    elif isinstance(shape, tuple):
-        return "" if any(not _misfit_at(where, value, kind) for kind in shape) else f"{where} is {value!r:.40}"
-    else:
-        return "" if isinstance(value, shape) and _is_sound(value) else f"{where} is {value!r:.40}"
-    found = (_misfit_at(f"{where}.{name}".strip("."), item, kind) for name, item, kind in parts)
-    return next(filter(None, found), "")
-
-
-def _is_sound(value: Any) -> bool:
-    """Whether it can be shown and reckoned with: no text of many lines, no infinity."""
-    if isinstance(value, int | float):
-        return not isinstance(value, bool) and abs(value) <= stats.LARGEST
-    return not isinstance(value, str) or _is_text(value, 2000)
-
-
-def _is_text(value: str, most: int) -> bool:
-    return value.isprintable() and len(value) <= most
 
 
 def join_runs(runs: Sequence[RunFolder]) -> dict[str, Result]:
@@ -244,20 +181,20 @@ def compare_runs(
     variant_b: str | None = None,
     direction: str = ">",
 ) -> stats.Comparison:
-    """Measures and judges the one claim "A > B" (or "A < B") on two runs, paired by seed.
+    """Measures and judges the one claim "A > B" (or "A < B") on two runs, over the seeds that both have.
 
     Args:
       metric: a name that history.metric knows.
       variant_a, variant_b: may be left out where a run has one variant.
 
     Raises:
-      UserError: no such variant or metric, another direction, seeds that do not pair.
+      UserError: no such variant or metric, another direction, no seed that both have.
     """
     left = a.variants[choose_variant(a, variant_a)]
     right = b.variants[choose_variant(b, variant_b)]
     check_metric(left, metric)
     check_metric(right, metric)
-    comparison = stats.compare(history.metric(left, metric), claims.paired(left, right, metric), direction=direction)
+    comparison = stats.compare(*claims.paired(left, right, metric), direction=direction)
     return stats.judge([comparison])[0]
 
 
@@ -327,8 +264,7 @@ def _read_json(folder: Path, name: str, missing: str, advice: str) -> dict[str, 
 def _result(
     label: str,
     entry: Mapping[str, Any],
-    configs: Mapping[str, Any],
-    seeds: tuple[int, ...],
+    run: Mapping[str, Any],
     curves: history.Curves,
 ) -> Result:
     """A variant's Result; `label` is its name, or "dense learning_rate=0.001" in a sweep.
@@ -336,7 +272,8 @@ def _result(
     Raises:
       ValueError: summary, history and seeds are not of one run.
     """
-    base = history.variant_of(label, configs)
+    base = history.variant_of(label, run["variants"])
+    seeds = tuple(identity.seeds_of(run, base))
     words = label.removeprefix(base).split()
     settings = {name: float(value) for name, _, value in (word.partition("=") for word in words)}
     metrics = {name: np.array(summary["values"], np.float64) for name, summary in entry["metrics"].items()}
@@ -350,7 +287,7 @@ def _result(
         if not np.allclose(values[np.isfinite(given)], given[np.isfinite(given)], rtol=1e-6, atol=0.0):
             raise ValueError(f"{name} of {label} is another in history.csv than in summary.json")
     return Result(
-        config=config.from_dict(TrainConfig, configs[base]["config"]),
+        config=config.from_dict(TrainConfig, run["variants"][base]["config"]),
         runs=tuple(Run(seed, settings) for seed in seeds),
         history={name: curves.values[name] for name in Record._fields},
         metrics=metrics,

@@ -13,8 +13,8 @@ import numpy as np
 from mnistlab import config as configs
 from mnistlab.analysis import departures
 from mnistlab.analysis.claims import Checked, Claim
-from mnistlab.config import COUNT, AugmentConfig, Interval, TrainConfig, setting
-from mnistlab.data.datasets import IMAGE_SHAPE, Dataset
+from mnistlab.config import COUNT, POSITIVE, AugmentConfig, Interval, TrainConfig, setting
+from mnistlab.data.datasets import IMAGE_SHAPE, NAMES, Dataset
 from mnistlab.devices import mesh
 from mnistlab.errors import UserError, meant
 from mnistlab.report import page
@@ -52,6 +52,7 @@ class Outcome(NamedTuple):
     predictions: dict[str, np.ndarray]  # variant -> int [test examples], of the first seed
     seconds: dict[str, dict[str, float]]  # trained variant -> wall seconds of compiling, training, evaluating
     protocol: str
+    ended: str = ""  # of seeds added until resolved: why they ended, what is open and what it would take
     departures: tuple[str, ...] = ()  # in what the run departs from it; empty: it is the protocol
 
 
@@ -91,6 +92,17 @@ class Options:
     workdir: Path
     protocol: str = setting("reported", "As the source did it, or asked fairly.", choices=PROTOCOLS, flag="protocol")
     num_seeds: int = setting(1, "How many seeds.", within=COUNT, flag="seeds")
+    until: str | None = setting(
+        None,
+        "resolved: begin with the fewest seeds that can answer (or --seeds), add some to the variants that an open "
+        "claim needs, and stop when every claim is answered.",
+        choices=("resolved",),
+        flag="until",
+    )
+    max_seeds: int = setting(64, "--until: never more seeds of a variant.", within=COUNT, flag="max_seeds")
+    max_minutes: float | None = setting(
+        None, "--until: begin no further round after so many minutes.", within=POSITIVE, flag="max_minutes"
+    )
     first_seed: int = setting(0, "The first seed.", within=Interval(0, configs.MAX_SEED), flag="seed")
     variants: tuple[str, ...] = setting(
         (), "Which variants; 'all' adds those that run only when named.", flag="variants"
@@ -109,6 +121,9 @@ class Options:
     )
     population_size: int | None = setting(
         None, "How many runs share a compiled program.", within=COUNT, flag="population_size"
+    )
+    playground: bool = setting(
+        True, "Put the networks into the page, where they answer what one draws.", flag="playground"
     )
     num_devices: int | None = setting(
         None, "How many devices of each process train; default all.", within=COUNT, flag="devices"
@@ -139,6 +154,8 @@ def resolve(experiment: Experiment, options: Options) -> dict[str, Variant]:
     configs.check_fields(options)
     _check_once(options)
     _check_claims(experiment)
+    if experiment.data is not None and "dataset" in options.overrides:
+        raise UserError("this comparison brings its own data; leave --dataset out")
     known = experiment.reported if options.protocol == "reported" else experiment.controlled
     names = options.variants or tuple(name for name, variant in known.items() if variant.by_default)
     names = tuple(known) if names == ("all",) else names
@@ -222,6 +239,8 @@ def configured(name: str, variant: Variant, entry: Mapping[str, Any] | None) -> 
 def override(variant: Variant, overrides: Mapping[str, Any]) -> Variant:
     """`variant` with fields of it or of its optimiser replaced; "convolution" is the form of the model's."""
     settings = dict(overrides)
+    if settings.get("dataset", variant.dataset) not in (*NAMES, variant.dataset):  # nobody knows the order of its file
+        settings["order"] = "tfds"
     if "convolution" in settings:
         options = dict(variant.model_options) | {"form": settings.pop("convolution")}
         variant = dataclasses.replace(variant, model_options=tuple(options.items()))

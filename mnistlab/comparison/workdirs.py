@@ -89,14 +89,27 @@ def check(workdir: Path, run: Mapping[str, Any]) -> bool:
     if earlier is None:
         return False
     grown = {key for key in ("seeds", "variants") if identity.has_grown(earlier.get(key), now.get(key))}
-    keys = [key for key in dict.fromkeys((*now, "tool")) if key not in grown]  # what a tool made cannot be gone on with
+    own = {*grown, "seeds_of"}
+    keys = [key for key in dict.fromkeys((*now, "tool")) if key not in own]  # what a tool made cannot be gone on with
     differing = identity.describe_differences(*({key: run.get(key) for key in keys} for run in (earlier, now)))
     if differing:
         raise UserError(
             f"{workdir} holds another run ({differing}); use another --workdir, or repeat that run's command to go on "
             "with it; --noresume would delete it"
         )
-    return bool(grown)
+    return bool(grown) or now.get("seeds_of") != earlier.get("seeds_of")
+
+
+def num_seeds(workdir: Path) -> dict[str, int]:
+    """With how many seeds each variant in `workdir` was begun; nothing where it holds no run.
+
+    Raises:
+      UserError: config.json is missing or damaged.
+    """
+    run = _earlier(workdir, "use another --workdir, or --noresume to delete that run and start again") or {}
+    if not isinstance(run.get("variants"), dict) or not isinstance(run.get("seeds"), list):
+        return {}
+    return {name: len(identity.seeds_of(run, name)) for name in run["variants"]}
 
 
 def is_pruned(workdir: Path) -> bool:
@@ -148,7 +161,9 @@ def _earlier(workdir: Path, advice: str) -> dict[str, Any] | None:
     content = sealed.read(path, advice)
     if not isinstance(content, dict) or not isinstance(content.get("run"), dict):
         raise UserError(f"{path} is damaged (it has no object named run); {advice}")
-    run = content["run"]
+    run, fewer = content["run"], content["run"].get("seeds_of", {})
+    if not isinstance(fewer, dict) or not all(isinstance(own, list) for own in fewer.values()):
+        raise UserError(f"{path} is damaged (its seeds_of is {fewer!r:.40}); {advice}")
     data = content.get("data")
     run.setdefault("data", data.get("fingerprint") if isinstance(data, dict) else None)
     run.setdefault("matmul_precision", content.get("matmul_precision"))

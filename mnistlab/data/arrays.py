@@ -1,4 +1,4 @@
-"""What a user's arrays must be to be trained on; asked once, at the door."""
+"""What a user's arrays must be like to be trained on; checked once, when they come in."""
 
 from typing import Any
 
@@ -58,14 +58,23 @@ def check_images(name: str, image: Any, *, may_be_float: bool = False) -> None:
         raise UserError(f"{name} images have the shape {_shape(image.shape)}; expected [N, H, W, C]{axis}")
 
 
+def check_whole(name: str, label: Any) -> None:
+    """Makes sure that `label` is whole numbers [N].
+
+    Raises:
+      UserError: it is not; the line says how to convert it.
+    """
+    if not hasattr(label, "dtype") or not np.issubdtype(label.dtype, np.integer) or label.ndim != 1:
+        got = f"{label.dtype} {_shape(label.shape)}" if hasattr(label, "dtype") else f"a {type(label).__name__}"
+        raise UserError(f"{name} labels are {got}; expected whole numbers [N], of one-hot rows label.argmax(axis=-1)")
+
+
 def _check_split(name: str, split: Split) -> None:
     image, label = split
     check_images(name, image, may_be_float=True)
     if image.dtype == np.float32 and not np.isfinite(image).all():
         raise UserError(f"{name} images hold NaN or infinity; remove those images")
-    if not hasattr(label, "dtype") or not np.issubdtype(label.dtype, np.integer) or label.ndim != 1:
-        got = f"{label.dtype} {_shape(label.shape)}" if hasattr(label, "dtype") else f"a {type(label).__name__}"
-        raise UserError(f"{name} labels are {got}; expected whole numbers [N], of one-hot rows label.argmax(axis=-1)")
+    check_whole(name, label)
     if len(image) != len(label):
         raise UserError(f"{len(image):,} {name} images have {len(label):,} labels; expected one label per image")
     if not len(label) or 0 in image.shape:

@@ -1,7 +1,7 @@
 """Augmentation: pure functions of (key, images), random for each example by its position in the whole batch.
 
-Nothing of an example depends on the others or on how the batch lies on devices; mixup's partners are the exception
-that it is by name. Off is no code at all.
+No example depends on the others or on how the batch is spread over devices; mixup is the exception, since it mixes
+examples. What is switched off adds no code to the program.
 """
 
 from collections.abc import Sequence
@@ -63,7 +63,7 @@ def mixup(
     """Each example mixed with the next one of the whole batch at a share ~ Beta(alpha, alpha) of its own.
 
     Zhang, Cisse, Dauphin, Lopez-Paz 2018, arXiv 1710.09412. The next is a random one, since epochs are shuffled; the
-    last example with a weight has the first as its partner, so that padding is nobody's.
+    last example with a weight has the first as its partner, so that no example is mixed with padding.
 
     Args:
       image: float32 [N, H, W, C]; label int32 [N]; weight float32 [N], 0 for padding at the end of the batch.

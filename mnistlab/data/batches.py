@@ -1,4 +1,4 @@
-"""Splits -> one pool on the device, or chunks of batches read one after the other; which example stands where."""
+"""Splits become one pool on the device, or chunks of batches that are read in turn; and the order of the examples."""
 
 import math
 from collections.abc import Sequence
@@ -9,12 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from mnistlab.config import TrainConfig
-from mnistlab.data.datasets import Dataset, random_split
+from mnistlab.data.datasets import Dataset, permutation, random_split
 from mnistlab.errors import UserError
 
 
 class Batch(NamedTuple):
-    """One step's examples; those of many steps, and of many runs, where axes stand before."""
+    """The examples of one step; leading axes, where there are any, are steps and runs."""
 
     image: jax.Array  # uint8 [B, H, W, C]
     label: jax.Array  # int32 [B]
@@ -29,7 +29,7 @@ class Pool(NamedTuple):
 
 
 class Order(NamedTuple):
-    """Which example of the pool stands where."""
+    """The order of an epoch: indices into the pool, batch by batch."""
 
     example: np.ndarray  # int32 [..., steps, B]
     weight: np.ndarray  # float32 [..., steps, B]
@@ -93,11 +93,9 @@ def split_parts(config: TrainConfig, dataset: Dataset, seed: int) -> Parts:
 def epoch_order(index: np.ndarray, batch_size: int, seed: int, epoch: int) -> Order:
     """The examples of one epoch, all of `index` once, shuffled by (seed, epoch) alone; the last batch is padded.
 
-    A batch is no larger than the epoch, since padding only costs time. The same on every platform, process count and
-    NumPy release: a stable argsort of raw 64-bit draws.
+    A batch is no larger than the epoch, since padding only costs time.
     """
-    draws = np.random.PCG64(np.random.SeedSequence([seed, epoch])).random_raw(len(index))
-    return padded_order(index[np.argsort(draws, kind="stable")], min(batch_size, len(index)))
+    return padded_order(index[permutation(len(index), seed, epoch)], min(batch_size, len(index)))
 
 
 def padded_order(index: np.ndarray, batch_size: int) -> Order:
@@ -116,7 +114,7 @@ def padded_order(index: np.ndarray, batch_size: int) -> Order:
 
 
 def read(arrays: Sequence[np.ndarray], example: np.ndarray) -> np.ndarray:
-    """What stands at `example`, int of any shape, in `arrays` one after the other, of which only that is read.
+    """Elements `example` (int, any shape) of the concatenated `arrays`; nothing else is read.
 
     >>> read([np.array([10, 11]), np.array([12, 13])], np.array([[0, 3], [2, 2]])).tolist()
     [[10, 13], [12, 12]]
@@ -154,7 +152,7 @@ def chunk_steps(num_steps: int, step_bytes: int, budget_bytes: int) -> int:
 
 
 def take(pool: Pool | None, order: Order | Batch) -> Batch:
-    """The batch that one step's `order`, [B] each, names; one that was streamed is a batch already."""
+    """The batch of one step's `order`, [B] each; a streamed one is a batch already."""
     if isinstance(order, Batch):
         return order
     assert pool is not None

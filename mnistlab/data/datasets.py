@@ -31,6 +31,7 @@ from mnistlab.errors import UserError, one_line
 EMNIST_CONFIGS = ("balanced", "byclass", "bymerge", "digits", "letters", "mnist")
 NAMES = ("mnist", "fashion_mnist", "kmnist", *(f"emnist/{config}" for config in EMNIST_CONFIGS))
 IMAGE_SHAPE = (28, 28, 1)  # of all of them
+IN_MEMORY_BYTES = 2**31  # of another dataset's images, which are decoded where they are needed if there are more
 
 _ARCHIVES = Path(__file__).parent / "archives"
 
@@ -79,7 +80,7 @@ def load(
     in `manual_dir`. EMNIST is as TFDS has it: images transposed, and letters with 37 classes of which 1..26 occur.
 
     Args:
-      name: one of `NAMES`.
+      name: one of `NAMES`, or any TFDS dataset of equally large images and labels that is prepared in `data_dir`.
       data_dir: TFDS data folder; `default_data_dir()` if None.
       order: "tfds", the shuffle in which TFDS keeps the examples, or "file", that of the original files.
       manual_dir: folder with the original files, checked by the SHA-256 that TFDS has for them.
@@ -92,11 +93,11 @@ def load(
 
 
 def _load(name: str, data_dir: Path | str | None, order: str, manual_dir: Path | str | None, archives: Path) -> Dataset:
-    if name not in NAMES:
-        raise UserError(f"unknown dataset {name!r}; known: {', '.join(NAMES)}")
     if order not in ORDERS:
         raise UserError(f"unknown order {order!r}; known: {', '.join(ORDERS)}")
     root = default_data_dir() if data_dir is None else Path(data_dir).expanduser()
+    if name not in NAMES:
+        return _load_prepared(root, name, order)
     shipped = archives / name if (archives / name).is_dir() else None
     dataset = _open(root, name, order, shipped)
     if dataset is None:
@@ -110,10 +111,36 @@ def _load(name: str, data_dir: Path | str | None, order: str, manual_dir: Path |
     return dataset
 
 
+def _load_prepared(root: Path, name: str, order: str) -> Dataset:
+    """A dataset that somebody else has prepared with TFDS; in memory, unless it is large."""
+    if order != "tfds":
+        raise UserError(f"{name} has no known order of an original file; expected the order tfds")
+    try:
+        builder = tfds.stock_builder(name, root)
+        dataset = from_builder(builder)
+    except UserError as error:
+        raise UserError(f"{error}; expected one of {', '.join(NAMES)}, or what TFDS has prepared in {root}") from error
+    train, test = (
+        Split(split.image[:], split.label) if np.prod(split.image.shape) <= IN_MEMORY_BYTES else split
+        for split in dataset.splits
+    )
+    return Dataset(name, dataset.version, dataset.class_names, train, test, dataset.fingerprint)
+
+
+def permutation(num_examples: int, *seed: int) -> np.ndarray:
+    """range(num_examples) in an order that `seed` decides, int32 [N].
+
+    The same on every platform and NumPy release: a stable argsort of raw 64-bit draws.
+
+    >>> permutation(5, 3).tolist(), permutation(5, 3, 1).tolist()
+    ([0, 4, 1, 3, 2], [0, 2, 1, 3, 4])
+    """
+    draws = np.random.PCG64(np.random.SeedSequence(seed)).random_raw(num_examples)
+    return np.argsort(draws, kind="stable").astype(np.int32)
+
+
 def random_split(num_examples: int, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """A seeded random split of range(num_examples): int32 [round(fraction N)] and int32 [the rest].
-
-    The order of 64-bit PCG64 draws, so that it stays the same when NumPy changes its shuffle.
 
     >>> train, rest = random_split(10, 0.8, seed=0)
     >>> len(train), len(rest), sorted([*train.tolist(), *rest.tolist()]) == list(range(10))
@@ -126,8 +153,7 @@ def random_split(num_examples: int, fraction: float, seed: int) -> tuple[np.ndar
         raise UserError(f"the fraction of a split must lie between 0 and 1, got {fraction}")
     if seed < 0:
         raise UserError(f"a seed must not be negative, got {seed}")
-    draws = np.random.PCG64(np.random.SeedSequence(seed)).random_raw(num_examples)
-    index = np.argsort(draws, kind="stable").astype(np.int32)
+    index = permutation(num_examples, seed)
     count = round(fraction * num_examples)
     return index[:count], index[count:]
 
@@ -139,13 +165,15 @@ def from_builder(builder: Any) -> Dataset:
     chunk names. Labels are read once. `builder` is what `tfds.builder(name, data_dir=...)` gives.
 
     Raises:
-      UserError: not prepared as array_record, or images of several sizes.
+      UserError: not prepared as array_record, no images with labels in two splits, or images of several sizes.
     """
     name = builder.info.full_name
     if not builder.is_prepared() or builder.info.file_format.value != tfds.FORMAT:
         raise UserError(
             f"{name} is not prepared as array_record; download_and_prepare(file_format='array_record') does it"
         )
+    if not {"image", "label"} <= set(builder.info.features) or not set(idx.PREFIXES) <= set(builder.info.splits):
+        raise UserError(f"{name} has not the features image and label in the splits {' and '.join(idx.PREFIXES)}")
     if None in builder.info.features["image"].shape:
         raise UserError(f"{name} has images of several sizes; expected one, prepare a dataset of resized images")
     splits = {}

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from mnistlab.data.arrays import check_whole
 from mnistlab.data.datasets import Dataset
 from mnistlab.data.idx import Split
 from mnistlab.errors import UserError
@@ -101,8 +102,5 @@ def _split(part: str, arrays: Arrays) -> Split:
         image = image[..., None]
     if np.issubdtype(image.dtype, np.floating):
         image = image.astype(np.float32)
-    if not np.issubdtype(label.dtype, np.integer):
-        raise UserError(
-            f"{part} labels are {label.dtype}; expected whole numbers [N], of one-hot rows label.argmax(axis=-1)"
-        )
+    check_whole(part, label)
     return Split(image, label.astype(np.int32))

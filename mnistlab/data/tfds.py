@@ -41,6 +41,22 @@ def make_builder(name: str, data_dir: Path, read: Callable[[Any, Any], Mapping[s
     return Builder(data_dir=data_dir, config=config or None)
 
 
+def stock_builder(name: str, data_dir: Path) -> Any:
+    """The builder of any TFDS name, or of what is prepared under `data_dir`.
+
+    Raises:
+      UserError: TFDS knows no such dataset, and none is there.
+    """
+    import tensorflow_datasets as tfds
+
+    try:
+        with quiet():
+            return tfds.builder(name, data_dir=data_dir)
+    except Exception as error:  # of many types: no such name, version or configuration, a damaged copy
+        reason = one_line(error).partition(" Available")[0]  # what follows is every name of TFDS
+        raise UserError(f"unknown dataset {name!r:.80} ({reason:.80})") from error
+
+
 def prepare(builder: Any, downloads: Path, manual_dir: Path | None) -> None:
     """Writes the dataset's records; `downloads` is the folder for what is fetched on the way."""
     import tensorflow_datasets as tfds
@@ -51,7 +67,7 @@ def prepare(builder: Any, downloads: Path, manual_dir: Path | None) -> None:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """TFDS prints, draws bars and warns of what is none of the user's business: not within this context."""
+    """Silences what TFDS prints, draws and warns about, which is of no use to the user."""
     from absl import logging
     from tensorflow_datasets.core.utils import tqdm_utils
 
@@ -148,13 +164,13 @@ def read_originals(builder: Any, downloads: Any, manual_dir: Path | None) -> dic
         if manual_dir is None and not any(Path(downloads.download_dir).glob(f"{builder.name}/*.INFO*")):
             _probe(builder.URL)
         paths = {name: Path(path) for name, path in downloads.download(urls).items()}
-    except Exception as error:  # of socket, requests, urllib3 or TFDS, by the way it failed
+    except Exception as error:  # from socket, requests, urllib3 or TFDS
         reason = one_line(error).partition(" To debug")[0]
         if "checksum" in reason:
             raise UserError(f"wrong file: {reason}") from error
         raise UserError(
             f"cannot download {builder.name}: {reason}; without a network, put {origin} into a folder and give it "
-            "as manual_dir"
+            "to mnistlab.load as manual_dir, which prepares it for every later run"
         ) from error
     if config is None:
         return idx.parse_splits(idx.PREFIXES, lambda kind: (idx.gunzip((p := paths[f"{kind}.gz"]).read_bytes(), p), p))

@@ -1,6 +1,6 @@
 """Many devices: the one place for meshes, pmap and shard_map.
 
-The mesh has two axes. "seeds" holds the runs of a crowd, which need nothing of each other; devices that are left over
+The mesh has two axes. "seeds" holds the runs of a population, which are independent of each other; remaining devices
 split the "batch", over which gradients and batch statistics are summed.
 """
 
@@ -57,14 +57,14 @@ def make_layout(num_devices: int | None = None, strategy: str = "auto") -> Layou
 
 
 class Grid(NamedTuple):
-    """A layout's mesh for a crowd; without a mesh everything stays on one device, as it is."""
+    """A layout's mesh for a population; without a mesh everything stays on one device, as it is."""
 
     mesh: Mesh | None = None
     strategy: str = "jit"
 
     @property
     def num_devices(self) -> int:
-        """Devices that the crowd is spread over."""
+        """Devices that the population is spread over."""
         return self._size(SEEDS) * self._size(BATCH)
 
     @property
@@ -140,7 +140,7 @@ class Grid(NamedTuple):
 
 
 def make_grid(layout: Layout | None, num_runs: int) -> Grid:
-    """The grid for a crowd: as many devices on the seeds axis as divide the runs, the rest on the batch axis.
+    """The grid for a population: as many devices on the seeds axis as divide the runs, the rest on the batch axis.
 
     pmap maps one axis: the seeds where all devices find runs, else the batch. Cores that find no run stay idle.
     """

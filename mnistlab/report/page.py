@@ -95,7 +95,14 @@ def _file_name(name: str) -> str:
     return plain if is_usual else f"{plain[:60]}_{sha256(name.encode())[:8]}"
 
 
-Block: TypeAlias = Heading | Text | Table | Picture | Command | Details
+@dataclass(frozen=True)
+class Html:
+    """Markup as it is: of the library's own templates alone."""
+
+    markup: str
+
+
+Block: TypeAlias = Heading | Text | Table | Picture | Command | Details | Html
 
 # Each verdict has a sign and a border of its own, so that it reads without colour.
 _VERDICTS = {
@@ -171,11 +178,13 @@ def _render(block: Block, numbers: Mapping[str, Iterator[int]]) -> str:
         case Details(summary, blocks):
             inner = "\n".join(_render(inside, numbers) for inside in blocks)
             return f"<details><summary>{html.escape(summary)}</summary>\n{inner}\n</details>"
+        case Html(markup):
+            return markup
     raise TypeError(f"no page block: {block!r}")
 
 
 def html_page(title: str, blocks: Sequence[Block], footer: str = "") -> str:
-    """One page that needs nothing but itself: figures inline, no scripts, no addresses; for screen, phone and paper.
+    """One page that needs nothing but itself: figures inline, no addresses, scripts in `Html` alone.
 
     Figures and tables with captions are numbered in order; more than three level-2 headings give a list of contents.
     """

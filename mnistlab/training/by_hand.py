@@ -41,6 +41,11 @@ def glorot_uniform(key: jax.Array, num_in: int, num_out: int) -> jax.Array:
     return jax.random.uniform(key, (num_in, num_out), minval=-bound, maxval=bound)
 
 
+def as_layers(weights: Weights) -> dict[str, dict[str, jax.Array]]:
+    """The weights as the parameters of the network "mlp512" without biases."""
+    return {"dense_1": {"kernel": weights.hidden}, "dense_2": {"kernel": weights.output}}
+
+
 def dropout(x: jax.Array, rate: jax.Array | float, key: jax.Array) -> jax.Array:
     """x * mask / (1 - rate), float32 [N, K], K even; row i is masked by 16-bit draws, two a word, keyed by i alone."""
     keys = jax.vmap(lambda row: jax.random.fold_in(key, row))(jnp.arange(len(x)))

@@ -1,4 +1,4 @@
-"""What may go on beside training: checkpoints, progress, events, checks. One list, called in its order."""
+"""What may run alongside training: checkpoints, progress, events, checks. One list, called in its order."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -36,16 +36,16 @@ class Callback:
     """Does nothing; to be given to `loop.train`, override what is of interest."""
 
     def on_size(self, size: PopulationSize) -> None:
-        """Before the first epoch of all, with how many runs share a program."""
+        """Called before the very first epoch with the number of runs that share a program."""
 
     def restore(self, runs: Sequence[Run], beginning: Snapshot) -> Snapshot | None:
-        """Where these runs go on; None: at their beginning. Of several processes the first alone is asked."""
+        """The snapshot to resume from; None: from the beginning. Only the first of several processes is asked."""
 
     def on_start(self, runs: Sequence[Run], snapshot: Snapshot) -> None:
         """Before the first epoch of a population, which is that after `snapshot`."""
 
     def on_epoch(self, epoch: Epoch) -> None:
-        """After an epoch; may raise to end the training. It sees what callbacks before it in the list let through."""
+        """After an epoch; may raise to end the training, and is not called where an earlier callback raises."""
 
     def on_end(self) -> None:
         """After the last epoch of a population, or when training ends with an error."""

@@ -28,7 +28,7 @@ class Keeper:
     def __init__(self, folder: Path, run: str):
         """Of the run `run`, a digest: it is written into every checkpoint, and one that holds another is refused.
 
-        A checkpoint without one, of a release before, is taken as this run's: the caller has compared what is beside.
+        A checkpoint without one, from an earlier release, is taken as this run's: the caller has checked config.json.
 
         Raises:
           UserError: `folder` cannot be made or read.
@@ -43,7 +43,7 @@ class Keeper:
                     preservation_policy=ocp.checkpoint_managers.LatestN(NUM_KEPT),
                     cleanup_tmp_directories=True,
                     enable_async_checkpointing=True,
-                    # Each process would else wait for all others, and one alone writes.
+                    # Otherwise each process would wait for all others, and only one writes.
                     multiprocessing_options=ocp.options.MultiprocessingOptions(
                         primary_host=jax.process_index(), active_processes={jax.process_index()}
                     )
@@ -59,7 +59,7 @@ class Keeper:
         Raises:
           UserError: the write failed, or a later epoch is there already.
         """
-        tree = jax.device_get(_keys_to_data(tree))
+        tree = jax.device_get(tree)
         flat = digest(ocp.tree.to_flat_dict(tree))
         meta = {"epoch": epoch, "digest": digest(tree), "flat": flat, "run": self.run}
         meta["of_this"] = _digest_of_meta(meta)
@@ -77,7 +77,7 @@ class Keeper:
         The tree has the structure of `template`; where that is None, of nested dictionaries.
 
         A damaged checkpoint is named in a warning and removed, and the one before it is used. Older ones than are kept
-        are removed: a killed process may not have come to it.
+        are removed: a killed process may not have removed them.
 
         Raises:
           UserError: checkpoints are there, and one is another run's or cannot be read, or every one is damaged.
@@ -113,7 +113,7 @@ class Keeper:
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:
-        """What the thread that writes failed of comes up here, in a later call."""
+        """An error of the writing thread is raised here, in a later call."""
         try:
             yield
         except (OSError, ValueError) as error:
@@ -141,7 +141,7 @@ class Keeper:
         try:
             state = ocp.args.Composite(state=ocp.args.StandardRestore())  # as it was written, whatever is wanted
             kept = ocp.tree.to_flat_dict(self.manager.restore(epoch, args=state).state)
-        except Exception as error:  # of truncated data orbax raises a bare one
+        except Exception as error:  # for truncated data orbax raises a bare one
             if _is_damage(error):
                 return None
             if isinstance(error, OSError | ValueError):
@@ -149,9 +149,9 @@ class Keeper:
             raise
         if template is None:
             tree = ocp.tree.from_flat_dict(dict(kept))
-            whole = meta.get("flat") == digest(kept) or meta["digest"] == digest(tree)  # none before there was "flat"
+            whole = meta.get("flat") == digest(kept) or meta["digest"] == digest(tree)  # "flat" came later
             return tree if whole and meta["epoch"] == epoch else None
-        target = jax.tree.map(np.asarray, jax.device_get(_keys_to_data(template)))
+        target = jax.tree.map(np.asarray, jax.device_get(template))
         if _layout(kept) != _layout(ocp.tree.to_flat_dict(target)):
             raise UserError(
                 f"the checkpoint {step} is of another model, number of seeds or release; choose another --workdir, or "
@@ -160,7 +160,7 @@ class Keeper:
         tree = ocp.tree.from_flat_dict(kept, target)
         if meta["digest"] != digest(tree) or meta["epoch"] != epoch:
             return None
-        return _data_to_keys(tree, template)
+        return tree
 
 
 def save_once(folder: Path, tree: Any, run: str) -> None:
@@ -243,19 +243,3 @@ def _reason(error: Exception) -> str:
         return error.strerror
     first = str(error).partition("\n")[0]
     return re.sub(r" \[\w+=.*", "", first).rpartition(": ")[2][:200]
-
-
-def _is_key(leaf: Any) -> bool:
-    return isinstance(leaf, jax.Array) and jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-
-
-def _keys_to_data(tree: Any) -> Any:
-    return jax.tree.map(lambda leaf: jax.random.key_data(leaf) if _is_key(leaf) else leaf, tree)
-
-
-def _data_to_keys(tree: Any, template: Any) -> Any:
-    return jax.tree.map(
-        lambda leaf, like: jax.random.wrap_key_data(leaf, impl=jax.random.key_impl(like)) if _is_key(like) else leaf,
-        tree,
-        template,
-    )

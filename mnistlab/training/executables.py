@@ -72,7 +72,7 @@ def program_bytes(program: Any) -> int | None:
 
 
 def one_by_one(grid: Grid) -> bool:
-    """Whether a device trains its runs one after another: a CPU's caches hold what one run works on, not eight.
+    """Whether a device trains its runs one after another: a CPU's caches hold the data of one run, not of eight.
 
     Where the compiler splits the runs over devices it must see them all at once.
     """

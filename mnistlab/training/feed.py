@@ -1,4 +1,4 @@
-"""The examples on their way to the devices: all there from the start, or a chunk of batches after the other."""
+"""The examples on their way to the devices: all at once, or in chunks of batches."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -15,7 +15,7 @@ from mnistlab.devices.mesh import Grid
 from mnistlab.training import sizing
 from mnistlab.training.executables import order_specs
 
-STREAM_MEGABYTES = 256  # where a dataset does not fit and nobody says how much of it may be there at a time
+STREAM_MEGABYTES = 256  # on the devices at a time, where a dataset does not fit and no size is given
 
 Chunk = tuple[Pool | None, Order | Batch]
 """Some steps of an order, and the pool that it means; or what it means, already as batches."""
@@ -49,7 +49,7 @@ class Feed:
     def chunks(self, order: Order, grid: Grid, num_steps: int | None = None) -> Iterator[Chunk]:
         """The examples of a placed `order`, [R, steps, B] or [steps, B], `num_steps` (None: all) or fewer at a time.
 
-        To be asked for the next one while the device works on the last. Streamed, two chunks fit into the budget. On
+        Ask for the next one while the device works on the last. Streamed, two chunks fit into the budget. On
         one device a chunk is a pool and the order in it, so that the compiler sees what it sees of a resident pool, and
         the bits are the same. On several it is batches, of which each process reads what its devices need.
         """

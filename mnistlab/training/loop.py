@@ -55,7 +55,7 @@ def train(
 
     Args:
       sweep: values of config.SWEEPABLE settings; the grid is their product.
-      callbacks: what else goes on, in this order after each epoch.
+      callbacks: called in this order after each epoch.
 
     Raises:
       UserError: an impossible config, sweep, seed or resource; a model that cannot be spread as the layout asks.
@@ -79,7 +79,7 @@ def train(
 
 
 def _train(population: Population, callbacks: Sequence[Callback]) -> Trained:
-    """One population from where it stands to its end."""
+    """Trains one population from its last snapshot to the end."""
     executables = population.setup.executables
     compiled_before = executables.compile_seconds
     snapshot = _beginning(population, callbacks)
@@ -105,7 +105,7 @@ def _train(population: Population, callbacks: Sequence[Callback]) -> Trained:
 
 
 def _beginning(population: Population, callbacks: Sequence[Callback]) -> Snapshot:
-    """Where the population begins, or goes on."""
+    """The snapshot from which the population starts or resumes."""
     shape = len(population.runs), population.setup.config.num_epochs
     history = {name: np.full(shape, np.nan, np.float32) for name in Record._fields}
     fresh = Snapshot(0, population.init(), history, np.full(shape, np.nan))
@@ -131,7 +131,7 @@ def _after(
 
 
 def _ended(population: Population, carry: Carry, snapshot: Snapshot, compiled_before: float) -> Trained:
-    """The final weights and what they are worth."""
+    """The final weights and their metrics."""
     setup, grid = population.setup, population.grid
     best = carry.state._replace(params=carry.best.params, model_state=carry.best.model_state)
     final = carry.state if setup.config.patience_epochs is None else best
@@ -197,7 +197,7 @@ def _population_size(setup: Setup, runs: Sequence[Run], asked: int | None) -> Po
 
 
 def step_functions_of(config: TrainConfig, dataset: Dataset) -> StepFunctions:
-    """What `config` names, for a dataset of this size."""
+    """The step functions that `config` names, for a dataset of this size."""
     if config.program is not None:
         return config.program(config)
     is_float = bool(np.issubdtype(dataset.train.image.dtype, np.floating))
@@ -213,7 +213,7 @@ def step_functions_of(config: TrainConfig, dataset: Dataset) -> StepFunctions:
 
 
 def predict_of(config: TrainConfig) -> Predict:
-    """The forward pass of what `config` names, which no dataset is needed for."""
+    """The forward pass of the model that `config` names; it needs no dataset."""
     if config.program is not None:
         return config.program(config).predict
     return step.make_predict(make_model(config.model, config.model_options), pixel_scale=config.pixel_scale)

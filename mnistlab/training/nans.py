@@ -1,4 +1,4 @@
-"""Where a run's first NaN or infinity came from: the seed, the epoch, the step, the layer, the operation, the line."""
+"""Finds where a run's first NaN or infinity came from: seed, epoch, step, layer, operation and source line."""
 
 import functools
 from collections.abc import Callable, Sequence

@@ -11,7 +11,7 @@ import optax
 from mnistlab.config import OptimConfig, one_of
 from mnistlab.errors import UserError
 
-LAST_STEP = 2**31 - 1  # that an int32 can count to, and no run comes to
+LAST_STEP = 2**31 - 1  # an int32 can count to it, and no run reaches it
 EPSILON = 1e-7  # Keras' default everywhere; optax's is 1e-8
 INJECTED = ("learning_rate", "momentum", "weight_decay")
 """Settings that live in the optimiser's state, so that runs that differ in them share a program."""

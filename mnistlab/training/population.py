@@ -1,4 +1,4 @@
-"""A population: the runs of one config that share compiled programs, and what is done with them in an epoch."""
+"""A population: the runs of one config that share compiled programs, and the steps of their epoch."""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -41,7 +41,7 @@ class Setup(NamedTuple):
 
 
 class Population:
-    """Runs on their devices, with the examples of each; every method does all runs in one program."""
+    """Runs on their devices, with the examples of each; every method computes all runs in one program."""
 
     def __init__(self, setup: Setup, runs: Sequence[Run]):
         self.setup, self.runs = setup, tuple(runs)
@@ -60,7 +60,7 @@ class Population:
         self._eval_step = functools.partial(setup.steps.eval_step, axis_name=axis_name)
 
     def init(self) -> Carry:
-        """What every run begins with.
+        """The initial state of every run.
 
         Raises:
           UserError: the model gives no logits for the labels, the loss or a metric no number per example; or it keeps
@@ -99,7 +99,7 @@ class Population:
         return finished
 
     def fit(self, state: TrainState, active: jax.Array, order: Order) -> tuple[TrainState, Sums]:
-        """(state, sums float32 [R, steps]) after the batches of a training order; stopped runs stand still."""
+        """(state, sums float32 [R, steps]) after the batches of a training order; stopped runs do not change."""
         seen = []
         function = self._guarded(functools.partial(_fit, self._train_step))
         for pool, chunk in self.setup.feed.chunks(order, self.grid):
@@ -247,7 +247,7 @@ def _if_active(function: Callable, skips: bool) -> Callable:
 
 
 def _wait_for_last_but_one(sums: Sequence[Sums]) -> None:
-    """Else the chunks would pile up before a device that is slower than reading."""
+    """Without it, chunks would pile up in front of a device that is slower than reading."""
     if len(sums) > 1:
         jax.block_until_ready(sums[-2])
 

@@ -1,4 +1,4 @@
-"""Populations: the runs that share compiled programs, and how many may."""
+"""How many runs share compiled programs (a population), and their names."""
 
 import itertools
 import re
@@ -25,7 +25,7 @@ class PopulationSize(NamedTuple):
     free_bytes: int | None = None  # memory that was free for the population
 
     def text(self) -> str:
-        """In a line.
+        """One line about it.
 
         >>> PopulationSize(20, 4, run_bytes=5 * 10**9, free_bytes=30 * 10**9).text()
         '4 of 20 runs share a program: 5,000 MB each, 30,000 MB free'
@@ -38,7 +38,7 @@ class PopulationSize(NamedTuple):
 
 
 def make_runs(train_config: TrainConfig, seeds: Sequence[int], sweep: Mapping[str, Sequence[float]]) -> tuple[Run, ...]:
-    """Every seed at every point of the grid that `sweep` spans, the seeds of a point side by side."""
+    """Every seed at every point of the grid that `sweep` spans, point by point."""
     fixed = {}
     if train_config.dropout_rate is not None:
         fixed["dropout_rate"] = train_config.dropout_rate
@@ -101,7 +101,7 @@ def host_memory(meminfo: Path = Path("/proc/meminfo")) -> int | None:
 
 
 def population_name(runs: Sequence[Run]) -> str:
-    """A folder name for a population, another for every other one.
+    """A folder name for a population; different populations have different names.
 
     >>> population_name([Run(0, {}), Run(1, {})])
     'seeds_0-1'

@@ -77,7 +77,7 @@ def make_step_functions(
     *,
     is_float: bool = False,
 ) -> StepFunctions:
-    """Of a Linen module: image float32 [N, H, W, C] -> logits [N, K].
+    """The step functions of a Linen module: image float32 [N, H, W, C] -> logits [N, K].
 
     Its __call__ may take train=, weight= and axis_name=; each is given where it does. `config` gives the pixels' scale,
     the reduction of the loss, the augmentation and the metrics. `is_float`: images are float32, taken as they
@@ -153,7 +153,7 @@ def make_train_step(
     The gradient is of sum_i w_i loss_i, divided by sum_i w_i where the reduction is "mean".
     """
     apply = _apply(model)
-    update = optax.with_extra_args_support(tx).update  # some transformations look at the loss
+    update = optax.with_extra_args_support(tx).update  # some transformations use the loss
 
     def train_step(state: TrainState, batch: Batch, /, axis_name: str | None = None) -> tuple[TrainState, Sums]:
         rng = jax.random.fold_in(key_of(state), state.step)

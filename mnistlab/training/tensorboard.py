@@ -11,7 +11,7 @@ from mnistlab.training.result import name_of
 
 
 class TensorBoard(Callback):
-    """Writes one run's scalars and weight histograms under `folder`, a sub-folder a seed."""
+    """Writes one run's scalars and weight histograms under `folder`, one sub-folder per seed."""
 
     def __init__(self, folder: Path):
         self.folder = folder

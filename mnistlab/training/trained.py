@@ -1,4 +1,4 @@
-"""What training leaves with its weights, and the metrics of the final ones."""
+"""The result of training with its weights, and the metrics of the final weights."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple

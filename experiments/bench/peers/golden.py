@@ -1,4 +1,4 @@
-"""Our results beside those of `golden_pytorch`: is there any difference that chance does not explain?
+"""Our results beside those of `golden_pytorch`: is there a difference that chance does not explain?
 
 python -m experiments.bench.peers.golden                     prints the table of tests/golden/
 python -m experiments.bench.peers.golden RUN [RUN ...]       first writes tests/golden/mnistlab.csv from these run folders

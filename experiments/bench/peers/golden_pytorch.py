@@ -182,7 +182,7 @@ def _append(path: Path, row: dict[str, object]) -> None:
 
 
 def main() -> None:
-    """Trains what the command line names, a row a seed."""
+    """Trains what the command line names, one row per seed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tasks", default="full", help="full, reduced, or EXPERIMENT/VARIANT with commas between")
     parser.add_argument("--seed", type=int, default=0, help="the first")

@@ -1,4 +1,4 @@
-"""One peer in a process of its own: `python -m experiments.bench.peers.worker PEER JOB`, then a line a round on its input.
+"""One peer in a process of its own: `python -m experiments.bench.peers.worker PEER JOB`, then one line per round on its input.
 
 Answers with a line of JSON: {"ready": true} once it is set up, and for each round {"first_seconds", "seconds", "loss",
 "peak_bytes"}: of the round's first pass over the order, which is not counted; of a pass after it; of the first pass.

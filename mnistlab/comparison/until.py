@@ -1,0 +1,109 @@
+"""Until resolved: rounds of seeds for the variants that an open claim needs, until every claim is answered.
+
+The plan of a round depends on the results so far and on nothing else, so that a run that was killed goes on as it
+would have gone on.
+"""
+
+import math
+from collections.abc import Collection, Mapping, Sequence
+from typing import NamedTuple
+
+from mnistlab import config as configs
+from mnistlab.analysis import claims, looks, sequential
+from mnistlab.analysis.claims import Claim
+from mnistlab.comparison.spec import Options
+from mnistlab.errors import UserError
+from mnistlab.training.result import Result
+
+
+class Question(NamedTuple):
+    """Where a claim stands that seeds can answer."""
+
+    id: str
+    variants: tuple[str, ...]  # that it is about
+    num_pairs: int  # so far, those in which a run diverged among them
+    evidence: str  # in words
+    total: int  # pairs that it will probably take; num_pairs where it is answered
+
+
+def first_number(asked: Sequence[Claim], variants: Collection[str], options: Options) -> int:
+    """How many seeds a run begins with: with `until` the fewest that can answer, or what options say if that is more.
+
+    Raises:
+      UserError: no claim is about these variants alone, or max_seeds are too few for any answer.
+    """
+    if options.until is None:
+        return options.num_seeds
+    configs.check_seeds(options.first_seed, options.max_seeds)
+    measurable = [claim for claim in asked if set(claim.variants) <= set(variants)]
+    if asked and not measurable:
+        raise UserError(
+            f"until is {options.until}, but no claim is about these variants alone; leave --variants or --until out"
+        )
+    if measurable and options.sweep:
+        raise UserError(
+            f"until is {options.until}, but no claim is about a swept variant; leave --sweep or --until out"
+        )
+    fewest = sequential.fewest_sequential_pairs(sequential.ALPHA / len(measurable)) if measurable else 1
+    number = max(options.num_seeds, fewest)
+    if number > options.max_seeds:
+        why = f"{len(measurable)} claims take {fewest} at least" if number == fewest else f"--seeds is {number}"
+        raise UserError(f"max_seeds is {options.max_seeds}, but {why}; give more")
+    return number
+
+
+def questions(asked: Sequence[Claim], results: Mapping[str, Result]) -> list[Question]:
+    """Where every claim stands that was measured, by the verdict that the page will show."""
+    sides = [claims.sides(claim, results) for claim in asked]
+    checked = claims.check_sides(asked, sides)
+    standing = {one.id: one for one in looks.open_claims(checked, sides)}
+    found = []
+    for item in checked:
+        if item.comparison is None:
+            continue
+        one, comparison = standing[item.claim.id], item.comparison
+        num_pairs = comparison.n + comparison.num_failed
+        more = num_pairs if one.num_more is None else one.num_more  # the spread of so few cannot be told
+        low, high = comparison.interval
+        evidence = f"{item.verdict}, p = {comparison.p_holm:.2g}, difference {low:+.2g} to {high:+.2g}"
+        found.append(Question(one.id, one.variants, num_pairs, evidence, num_pairs + more))
+    return found
+
+
+def progress(asked: Sequence[Question], counts: Mapping[str, int]) -> list[str]:
+    """The evidence after a round, a line for each claim, below how many seeds each variant has."""
+    seeds = ", ".join(f"{name} {count}" for name, count in counts.items())
+    return [f"seeds: {seeds}", *(f"  ({one.id}) after {one.num_pairs} pairs: {one.evidence}" for one in asked)]
+
+
+def next_round(
+    asked: Sequence[Question], counts: Mapping[str, int], options: Options, seconds: float
+) -> tuple[dict[str, int], str]:
+    """How many seeds each variant has in the next round, or why there is none, in words.
+
+    An open claim's variants grow to what it will probably take, by a quarter at least and to twice as many at most.
+
+    Args:
+      seconds: since the run was started.
+    """
+    now, still_open = dict(counts), [one for one in asked if one.total > one.num_pairs]
+    if not still_open:
+        return now, "Every claim is answered."
+    for one in still_open:
+        more = min(max(one.total - one.num_pairs, math.ceil(one.num_pairs / 4)), one.num_pairs)
+        for name in one.variants:
+            now[name] = max(now[name], min(one.num_pairs + more, options.max_seeds))
+    if now == dict(counts):
+        return now, _open_words(still_open, f"max_seeds is {options.max_seeds}")
+    if options.max_minutes is not None and seconds >= 60 * options.max_minutes:
+        return now, _open_words(still_open, f"max_minutes is {options.max_minutes:g}; the same command goes on")
+    return now, ""
+
+
+def _open_words(still_open: Sequence[Question], why: str) -> str:
+    each = []
+    for one in still_open:
+        more = one.total - one.num_pairs
+        about = f"over {more - 1}" if one.total >= looks.FURTHEST else f"about {more}"
+        each.append(f"({one.id}) after {one.num_pairs} pairs, {about} more would probably answer it")
+    return f"Open, since {why}: {'; '.join(each)}."

@@ -1,0 +1,355 @@
+"""Networks that one can use: read back from a run, asked, exported; every export against JAX and against its README."""
+
+import dataclasses
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from flax import linen as nn
+from PIL import Image
+
+import mnistlab
+from mnistlab import OptimConfig, TrainConfig, Variant
+from mnistlab.comparison import export
+from mnistlab.comparison.card import Card
+from mnistlab.comparison.loaded import Net
+from mnistlab.data.datasets import IMAGE_SHAPE
+from mnistlab.errors import UserError
+from mnistlab.nets import layers as kinds
+from mnistlab.nets import models
+from mnistlab.training import by_hand, losses, optim, step
+from mnistlab.training.population import EVAL_BATCH_SIZE
+
+ROOT = Path(__file__).parents[1]
+ACCURACY = {"mean": 0.98, "sd": 0.001, "ci95": [0.97, 0.99], "n": 3, "values": [0.98, 0.981, 0.979]}
+CARD = Card(
+    "made_up", "a", 0, "last", "protocol reported", {"name": "mnist", "fingerprint": "f0"}, {}, 1, ACCURACY, 0.98,
+    {"git_revision": "abc", "versions": {}},
+)  # fmt: skip
+
+
+def made_net(name, **options):
+    """A network with random weights, its moving averages among them, as `load_net` would give it."""
+    config = TrainConfig(name, model_options=tuple(options.items()))
+    model = models.make_model(name, **options)
+    tx = optim.make_optimizer(OptimConfig(), 1, 1)
+    state = step.make_step_functions(model, tx, losses.LOSSES["cross_entropy"], config).init(
+        np.uint32(3), IMAGE_SHAPE, {}
+    )
+    rng = np.random.default_rng(0)
+
+    def moved(leaf):
+        return np.abs(np.asarray(leaf) + 0.1 * rng.normal(size=leaf.shape)).astype(np.float32)
+
+    state = jax.device_get(state)
+    params = jax.tree.map(lambda leaf: leaf + 0.05 * rng.normal(size=leaf.shape).astype(np.float32), state.params)
+    collections = {kind: jax.tree.map(moved, tree) for kind, tree in state.model_state.items() if kind == "batch_stats"}
+    weights = {"params": params, "model_state": {**state.model_state, **collections}}
+    weights |= {"rng": state.rng, "step": state.step}
+    return Net(name, 0, "last", CARD, config, weights, jax.ShapeDtypeStruct(IMAGE_SHAPE, np.uint8))
+
+
+@pytest.fixture(scope="module")
+def images():
+    return mnistlab.load("mnist").test.image[:7]
+
+
+@pytest.fixture(scope="module", params=models.MODELS)
+def net(request):
+    return made_net(request.param)
+
+
+def exported(net, format, folder):
+    """The file, or a skip with the message that a user gets where a package is missing."""
+    try:
+        return export.export(net, format, folder / format)
+    except UserError as error:
+        if "needs the package" not in str(error):
+            raise
+        pytest.skip(str(error))
+
+
+def call_full(path, images):
+    """What an export for so many images at a time says of fewer."""
+    padded = np.pad(images, [(0, EVAL_BATCH_SIZE - len(images)), *[(0, 0)] * 3])
+    return jax.export.deserialize(bytearray(path.read_bytes())).call(padded)[: len(images)]
+
+
+def close(got, want):
+    """Whether logits are the same within 1e-5, of numbers above 1 in proportion."""
+    np.testing.assert_allclose(got, want, rtol=0, atol=1e-5 * max(1, np.abs(want).max()))
+
+
+def test_jax_takes_any_number_of_images(net, images, tmp_path):
+    path = exported(net, "jax", tmp_path)
+    read = jax.export.deserialize(bytearray(path.read_bytes()))
+    for count in (1, 7):
+        close(read.call(images[:count]), net.logits(images[:count]))
+
+
+def test_onnx_takes_any_number_of_images(net, images, tmp_path):
+    path = exported(net, "onnx", tmp_path)
+    runtime = pytest.importorskip("onnxruntime")
+    session = runtime.InferenceSession(path.read_bytes(), providers=["CPUExecutionProvider"])
+    for count in (1, 7):
+        close(session.run(None, {"image": images[:count]})[0], net.logits(images[:count]))
+
+
+@pytest.mark.parametrize("format", ["npz", "safetensors"])
+def test_arrays_applied_as_the_readme_says_give_the_logits(net, images, tmp_path, format):
+    path = exported(net, format, tmp_path)
+    read = np.load if format == "npz" else pytest.importorskip("safetensors.numpy").load_file
+    arrays = dict(read(path))
+    close(applied(models.MODELS[net.variant], arrays, images), net.logits(images))
+    readme = (path.parent / "README.md").read_text()
+    for name, value in arrays.items():
+        assert f"| {name} | {list(value.shape)} | float32 |" in readme
+    for row in models.layer_table(models.make_model(net.variant), IMAGE_SHAPE):
+        assert f"| {row.name} | {row.layer} |" in readme
+
+
+def applied(layers, arrays, images):
+    """The logits by NumPy in float64, written from the README alone."""
+    x = images.astype(np.float64) / 255
+    for name, layer in zip(models.layer_names(layers), layers, strict=True):
+        own = {
+            key.split(".", 2)[2]: value.astype(np.float64) for key, value in arrays.items() if key.split(".")[1] == name
+        }
+        x = APPLY[type(layer)](x, layer, own)
+    return x
+
+
+def windows(x, size, stride):
+    return np.lib.stride_tricks.sliding_window_view(x, (size, size), (1, 2))[:, ::stride, ::stride]
+
+
+def activated(x, activation):
+    return {"relu": lambda: np.maximum(x, 0), "tanh": lambda: np.tanh(x), None: lambda: x}[activation]()
+
+
+def convolved(x, kernel, bias, stride=1, same=True, activation="relu"):
+    size = len(kernel)
+    if same:
+        pads = [max((-(-side // stride) - 1) * stride + size - side, 0) for side in x.shape[1:3]]
+        x = np.pad(x, [(0, 0), *[(total // 2, total - total // 2) for total in pads], (0, 0)])
+    return activated(np.einsum("nyxcij,ijco->nyxo", windows(x, size, stride), kernel) + bias, activation)
+
+
+def inception(x, layer, own):
+    def conv(x, part):
+        return convolved(x, own[f"{part}.kernel"], own[f"{part}.bias"])
+
+    largest = windows(np.pad(x, [(0, 0), (1, 1), (1, 1), (0, 0)], constant_values=-np.inf), 3, 1).max((-1, -2))
+    parts = [conv(x, "one"), conv(conv(x, "three_reduce"), "three"), conv(conv(x, "five_reduce"), "five")]
+    return np.concatenate([*parts, conv(largest, "projection")], -1)
+
+
+def response_normalised(x, layer, own):
+    squares = np.pad(x * x, [(0, 0)] * 3 + [(layer.depth_radius,) * 2])
+    total = np.lib.stride_tricks.sliding_window_view(squares, 2 * layer.depth_radius + 1, -1).sum(-1)
+    return x / (1 + 2e-5 * total) ** 0.75
+
+
+APPLY = {
+    kinds.Pad: lambda x, layer, own: np.pad(x, [(0, 0), *[(layer.size,) * 2] * 2, (0, 0)]),
+    kinds.Conv: lambda x, layer, own: convolved(
+        x, own["kernel"], own["bias"], layer.stride, layer.padding == "SAME", layer.activation
+    ),
+    kinds.AvgPool: lambda x, layer, own: windows(x, layer.window, layer.stride or layer.window).mean((-1, -2)),
+    kinds.MaxPool: lambda x, layer, own: windows(x, layer.window, layer.stride or layer.window).max((-1, -2)),
+    kinds.LocalResponseNorm: response_normalised,
+    kinds.BatchNorm: lambda x, layer, own: own["scale"] * (x - own["mean"]) / np.sqrt(own["var"] + 0.001) + own["bias"],
+    kinds.Flatten: lambda x, layer, own: x.reshape(len(x), -1),
+    kinds.Dense: lambda x, layer, own: activated(x @ own["kernel"] + own["bias"], layer.activation),
+    kinds.Inception: inception,
+    kinds.Dropout: lambda x, layer, own: x,
+}
+
+
+def test_a_net_without_biases_and_one_that_drops_units_in_evaluation(images, tmp_path):
+    plain = made_net("mlp512", use_bias=False)
+    for format in ("jax", "onnx"):
+        path = exported(plain, format, tmp_path)
+        if format == "jax":
+            close(jax.export.deserialize(bytearray(path.read_bytes())).call(images), plain.logits(images))
+    dropping = made_net("mlp512", dropout_at_evaluation=True)
+    with pytest.raises(UserError, match=r"drops units .* --format=jax"):
+        exported(dropping, "onnx", tmp_path / "dropping")
+    path = exported(dropping, "jax", tmp_path / "dropping")
+    close(call_full(path, images), dropping.logits(images))
+
+
+def test_every_export_has_a_model_card(images, tmp_path):
+    net = made_net("dense")
+    for format in ("jax", "npz"):
+        path = export.export(net, format, tmp_path / format)
+        readme = (path.parent / "README.md").read_text()
+        for words in ("mnist", "f0", "protocol reported", "0.980 [0.970, 0.990]", "3 seeds", "Do not use it where"):
+            assert words in readme, words
+        assert {each.name for each in path.parent.iterdir()} == {path.name, "README.md"}
+    assert {each.name for each in tmp_path.iterdir()} == {"jax", "npz"}  # no temporary is left
+
+
+def test_what_cannot_be_exported_leaves_nothing(monkeypatch, tmp_path):
+    net = made_net("dense")
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"format onnx needs the package onnx: pip install 'mnistlab\[onnx\]'"):
+        export.export(net, "onnx", tmp_path / "out")
+    with pytest.raises(UserError, match="expected one of jax, npz, safetensors, onnx"):
+        export.export(net, "torch", tmp_path / "out")
+    monkeypatch.setitem(export.FORMATS, "jax", export.FORMATS["jax"]._replace(file="a/\0"))
+    with pytest.raises((UserError, ValueError)):
+        export.export(net, "jax", tmp_path / "out")
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "out").mkdir()
+    with pytest.raises(UserError, match="is there already"):
+        export.export(net, "npz", tmp_path / "out")
+
+
+class Own(nn.Module):
+    @nn.compact
+    def __call__(self, image):
+        return nn.Dense(10)(nn.relu(nn.Dense(8)(image.reshape(len(image), -1))))
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A run of four kinds of networks: named, a user's module, and one by hand."""
+    named = Variant("lenet5", limit_examples=400, num_epochs=2, batch_size=100)
+    by_itself = dataclasses.replace(
+        named, program=by_hand.make_step_functions, loss_reduction="sum", model_options=(("use_bias", False),)
+    )
+    variants = {"lenet5": named, "own": dataclasses.replace(named, model=Own()), "hand": by_itself}
+    folder = tmp_path_factory.mktemp("nets") / "run"
+    mnistlab.compare(variants, data=mnistlab.load("mnist"), seeds=2, workdir=folder)
+    return folder
+
+
+def test_a_net_is_loaded_and_asked_of_arrays_pictures_and_lists(run, images, tmp_path):
+    net = mnistlab.load_net(run, "lenet5", seed=1)
+    want = mnistlab.predict(mnistlab.read_run(run), "lenet5", images, seed=1)
+    assert want.shape == (7, 10) and want.dtype == np.float32
+    np.testing.assert_allclose(want.sum(axis=1), 1, rtol=1e-5)
+    for given in (images, images[..., 0], list(images), list(images[..., 0]), list(images[:, None])):
+        np.testing.assert_allclose(net.predict(given), want, atol=1e-6)
+    np.testing.assert_allclose(net.predict(images[0, ..., 0]), want[:1], atol=1e-6)
+    paths = []
+    for number, image in enumerate(images[..., 0]):
+        paths.append(tmp_path / f"{number}.png")
+        Image.fromarray(np.kron(255 - image, np.ones((5, 5), np.uint8))).save(paths[-1])
+    np.testing.assert_array_equal(net.predict(paths[0]), net.predict(str(paths[0])))
+    np.testing.assert_allclose(net.predict(paths), net.predict(net.seen(paths)), atol=1e-6)
+    assert np.corrcoef(net.seen(paths).ravel(), images.ravel())[0, 1] > 0.97
+    assert "lenet5, seed 1, last weights, 61,706 parameters, mnist" in repr(net) and len(repr(net)) < 200
+    assert "<b>lenet5</b>" in net._repr_html_()
+
+
+def test_a_nets_accuracy_is_the_one_on_its_card(run):
+    data = mnistlab.load("mnist")
+    for variant in ("lenet5", "own"):
+        net = mnistlab.load_net(run, variant, seed=1)
+        half = data.test.image[5000:], data.test.label[5000:]  # which half is the test's the split says
+        other = data.test.image[:5000], data.test.label[:5000]
+        measured = [np.mean(net.predict(image).argmax(axis=1) == label) for image, label in (half, other)]
+        assert np.isclose(net.card.own_accuracy, measured, atol=1e-6).any()
+
+
+@pytest.mark.parametrize("variant", ["lenet5", "own", "hand"])
+def test_nets_of_a_run_are_exported_with_all_their_arrays(run, images, tmp_path, variant):
+    net = mnistlab.load_net(run, variant, seed=1, which="best")
+    path = exported(net, "jax", tmp_path)
+    close(call_full(path, images), net.logits(images))
+    assert ("fill up with zeros" in (path.parent / "README.md").read_text()) == (variant != "lenet5")
+    arrays = dict(np.load(exported(net, "npz", tmp_path)))
+    assert sum(value.size for value in arrays.values()) == net.card.num_parameters
+    assert variant == "lenet5" or _raises_on_onnx(net, tmp_path)
+
+
+def _raises_on_onnx(net, folder):
+    with pytest.raises(UserError, match=r"no table of layers|needs the package"):
+        export.export(net, "onnx", folder / "onnx")
+    return True
+
+
+@pytest.mark.parametrize(
+    "keywords, words",
+    [
+        ({"variant": "lenet6"}, "expected one of lenet5, own, hand"),
+        ({"variant": "lenet5", "seed": 9}, "expected one of 0, 1"),
+        ({"variant": "lenet5", "which": "first"}, "expected one of last, best"),
+        ({}, "has several variants"),
+    ],
+)
+def test_what_is_not_in_the_run_is_one_line(run, keywords, words):
+    with pytest.raises(UserError, match=words):
+        mnistlab.load_net(run, **keywords)
+
+
+@pytest.mark.parametrize(
+    "given, words",
+    [
+        (np.zeros((2, 28, 28, 3), np.uint8), r"takes uint8 \[N, 28, 28, 1\]; a photograph is given by its path"),
+        (np.zeros((640, 480), np.uint8), "a photograph is given by its path"),
+        (np.zeros((28, 28)), "expected uint8"),
+        ([], "at least one"),
+    ],
+)
+@pytest.mark.parametrize("variant", ["lenet5", "hand"])
+def test_what_is_no_image_is_one_line(run, given, words, variant):
+    with pytest.raises(UserError, match=words):
+        mnistlab.load_net(run, variant).predict(given)
+
+
+def test_pictures_of_other_things_than_digits_are_taken_only_in_their_datas_form(run, tmp_path, images):
+    net = mnistlab.load_net(run, "lenet5")
+    other = dataclasses.replace(net, card=net.card._replace(data={"name": "fashion_mnist"}))
+    Image.fromarray(images[0, ..., 0]).save(tmp_path / "small.png")
+    np.testing.assert_array_equal(other.seen(tmp_path / "small.png"), images[:1])
+    Image.new("L", (90, 90)).save(tmp_path / "large.png")
+    with pytest.raises(UserError, match="only a digit is brought to its data's form"):
+        other.seen(tmp_path / "large.png")
+
+
+def call(name, *arguments, cwd=ROOT):
+    return subprocess.run(
+        [sys.executable, "-m", f"experiments.{name}", "--compile_cache=off", *map(str, arguments)],
+        cwd=cwd,
+        env={**os.environ, "JAX_PLATFORMS": "cpu"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+def test_the_command_predict_tells_of_every_variant_and_shows_what_was_seen(run, images, tmp_path):
+    for number in range(2):
+        Image.fromarray(255 - images[number, ..., 0]).save(tmp_path / f"{number}.png")
+    done = call("predict", run, tmp_path / "0.png", tmp_path / "1.png", f"--workdir={tmp_path / 'out'}")
+    assert done.returncode == 0, done.stderr
+    rows = [line.split() for line in done.stdout.splitlines() if ".png" in line and " of 2" in line]
+    assert [row[1] for row in rows] == ["lenet5", "own", "hand"] * 2
+    mean = np.mean([mnistlab.load_net(run, "own", seed=seed).predict(images[:1]) for seed in (0, 1)], axis=0)[0]
+    assert rows[1][2] == str(mean.argmax()) and float(rows[1][3]) == pytest.approx(mean.max(), abs=6e-3)
+    saw = np.asarray(Image.open(tmp_path / "out" / "saw.png"))
+    assert saw.shape == (8 * 30, 8 * 60)
+    assert np.abs(saw[12:228:8, 12:228:8].astype(int) - images[0, ..., 0][:27, :27]).max() <= 8
+
+
+def test_the_command_export_leaves_a_folder_and_refuses_in_one_line(run, tmp_path):
+    done = call("export", run, "lenet5", "--format=npz", "--seed=1", f"--output={tmp_path / 'out'}")
+    assert done.returncode == 0, done.stderr
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"net.npz", "README.md"}
+    kept = np.load(tmp_path / "out" / "net.npz")["params.conv_1.kernel"]
+    np.testing.assert_array_equal(kept, mnistlab.load_net(run, "lenet5", seed=1).weights["params"]["conv_1"]["kernel"])
+    for arguments, words in (
+        ((run, "lenet5", f"--output={tmp_path / 'out'}"), "is there already"),
+        ((run, "lenet7", f"--output={tmp_path / 'b'}"), "expected one of lenet5"),
+        ((run,), "VARIANT is missing"),
+        ((run, "lenet5", "--format=torch"), "format"),
+    ):
+        done = call("export", *arguments)
+        assert done.returncode == 2 and words in done.stderr and len(done.stderr.splitlines()) == 1, done.stderr
