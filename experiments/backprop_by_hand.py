@@ -24,7 +24,7 @@ from mnistlab.comparison import workdirs
 from mnistlab.comparison.run import Log, silent
 from mnistlab.comparison.spec import Options
 from mnistlab.errors import UserError
-from mnistlab.report import figures, page, sections, text
+from mnistlab.report import answer, figures, page, sections, text
 
 from . import common
 
@@ -208,13 +208,14 @@ def run(options: Options, learning_rate: float = LEARNING_RATE, log: Log = silen
         ]
         for table in tables:
             log(f"\n{table.caption}\n{text.text_table(table.header, table.rows)}")
-        summary = _summary(options, found, checked) | {"departures": list(departed)}
+        said = answer.answer(checked, {}, departures=departed).sentence
+        summary = {"answer": said, **_summary(options, found, checked), "departures": list(departed)}
         summary = workdirs.leave(
             options.workdir,
             identity=identity,
             command=options.command,
             title=departures.title(TITLE, departed),
-            blocks=[*_notice(departed), *_page(options, identity, found, tables)],
+            blocks=[page.Answer(said), *_notice(departed), *_page(options, identity, found, tables)],
             summary=summary,
         )
         log(f"\nreport: {options.workdir / 'report.html'}")

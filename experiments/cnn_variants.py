@@ -113,6 +113,7 @@ EXPERIMENT = Experiment(
     reported=REPORTED,
     controlled=CONTROLLED,
     claims=CLAIMS,
+    answered_by=("test_accuracy", "a", "b", "d"),
     extra=source_table,
 )
 

@@ -99,6 +99,7 @@ EXPERIMENT = Experiment(
     reported=REPORTED,
     controlled=CONTROLLED,
     claims=CLAIMS,
+    answered_by=("c", "e", "a", "b"),
     extra=mistakes,
 )
 

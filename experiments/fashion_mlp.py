@@ -106,6 +106,7 @@ EXPERIMENT = Experiment(
     reported=REPORTED,
     controlled=CONTROLLED,
     claims=CLAIMS,
+    answered_by=("test_accuracy", "b"),
     extra=exercises,
 )
 

@@ -15,7 +15,7 @@ from mnistlab.analysis.claims import Checked
 from mnistlab.comparison import identity, saved, workdirs
 from mnistlab.comparison.saved import RunFolder
 from mnistlab.errors import UserError
-from mnistlab.report import figures, page, sections, text
+from mnistlab.report import answer, figures, page, sections, text
 from mnistlab.training.result import Result
 
 from . import common
@@ -45,26 +45,29 @@ def main(folder: str) -> None:
     print(f"{name}: {len(found)} runs, {len(seeds)} seeds\n\n{text.text_table(table.header, table.rows)}")
     target = common.workdir(f"{name}_gathered")
     with workdirs.made_anew(target, NAME):
-        _write(target, departures.title(experiment.title, departed), found, seeds, results, checked)
+        title = departures.title(experiment.title, departed)
+        said = answer.answer(checked, results, experiment.answered_by, departures=departed).sentence
+        _write(target, page.Answer(said, experiment.question), title, found, results, checked)
     print(f"\nreport: {target / 'report.html'}")
 
 
 def _write(
     target: Path,
+    said: page.Answer,
     title: str,
     found: list[RunFolder],
-    seeds: list[int],
     results: dict[str, Result],
     checked: list[Checked],
 ) -> None:
     draw = page.draw_into(target / "figures")
-    first = found[0]
+    first, seeds = found[0], sorted(seed for run in found for seed in run.seeds)
     departed = departures.of_summary(first.summary)
     variants: dict[str, Any] = {}
     for name, result in results.items():
         metrics = {metric: history.summarize(values) for metric, values in result.metrics.items()}
         variants[name] = first.summary["variants"][name] | {"metrics": metrics}
     summary = first.summary | {
+        "answer": said.text,
         "departures": list(departed),
         "n_seeds": len(seeds),
         "variants": variants,
@@ -76,10 +79,11 @@ def _write(
     notices = [departures.notice(departed)] if departed else []
     notices += [diverged] if (diverged := sections.diverged(results)) else []
     blocks: list[page.Block] = [
+        said,
         *(page.Text(line, notice=True) for line in notices),
         page.Text(f"{len(found)} runs of {len(seeds)} seeds, joined from `{first.path.parent}`."),
         page.Heading("Claims"),
-        sections.claims_table(checked, departed),
+        *sections.claim_cards(checked),
         *sections.quotable(checked, where),
         page.Heading("Seeds"),
         sections.seeds_picture("test_accuracy", results, draw),

@@ -3,7 +3,7 @@
 python -m experiments.judge RESULTS.csv [--claim="wide > narrow in accuracy"] [--matters=0.002] [--workdir=results/judge]
 
 RESULTS.csv has the columns variant, seed and one for each metric, or variant, seed, metric, value. Runs are
-paired by seed: the sides of a claim need the same seeds. Without --claim every two variants are compared by every metric.
+paired by seed: the sides of a claim need the same seeds; nan says that a run diverged. Without --claim every two variants are compared by every metric.
 """
 
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ from mnistlab.analysis.claims import Checked, Sides
 from mnistlab.analysis.tables import Runs
 from mnistlab.comparison import workdirs
 from mnistlab.errors import UserError
-from mnistlab.report import figures, page, sections, text
+from mnistlab.report import answer, figures, page, sections, text
 
 from . import common
 
@@ -53,12 +53,13 @@ def _write(folder: Path, path: str, runs: Runs, checked: Sequence[Checked], side
         by_variant = {
             variant: np.array(list(of[metric].values())) for variant, of in runs.values.items() if metric in of
         }
-        caption = f"{metric} of every run, a dot each; below them the mean with its 95 % interval."
+        caption = f"{metric} of every run, one dot each; below them the mean with its 95 % interval."
         pictures.append(draw(figures.seeds(by_variant, metric, None), f"runs_{len(pictures) + 1}", caption))
     blocks: list[page.Block] = [
+        page.Answer(answer.of_judged(checked)),
         page.Text(f"From the table `{name}`: {len(runs.values)} variants, {num_seeds} seeds, paired by seed."),
         page.Heading("Claims"),
-        sections.claims_table(checked),
+        *sections.claim_cards(checked),
         *sections.quotable(checked, f"{name}, {num_seeds} seeds"),
         *sections.looks_picture(checked, sides, draw),
         page.Heading("Runs"),

@@ -165,6 +165,7 @@ EXPERIMENT = Experiment(
     reported=REPORTED,
     controlled=CONTROLLED,
     claims=CLAIMS,
+    answered_by=("a", "f1", "f2", "f3", "f4"),
     extra=source_table,
 )
 

@@ -6,11 +6,14 @@ Reads what lies in results/<experiment> and results/<experiment>_controlled, run
 page and one table.
 """
 
+import os
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 from absl import flags
@@ -50,7 +53,7 @@ def main() -> None:
     results = usable("results", flags.FLAGS.results) if flags.FLAGS.results else None
     runs_folder = usable("runs", flags.FLAGS.runs) if flags.FLAGS.runs else folder.parent
     with workdirs.locked(folder):
-        summaries, failures = {}, []
+        summaries, failures, places = {}, [], {}
         for name, own in EXPERIMENTS.items():
             for protocol in spec.PROTOCOLS:
                 workdir = runs_folder / (name if protocol == "reported" else f"{name}_{protocol}")
@@ -60,11 +63,12 @@ def main() -> None:
                     summary = _read(workdir / "summary.json")
                 if summary is not None:
                     summaries[name, protocol] = summary
+                    places[name, protocol] = workdir
         if not summaries:
             raise UserError(
                 f"nothing was run yet in {runs_folder}; leave --norun out, or point --runs at the folder of runs"
             )
-        _write(folder, summaries, failures)
+        _write(folder, summaries, failures, places)
         if results is not None:
             write_into(results, (folder / "scoreboard.md").read_text())
 
@@ -87,7 +91,12 @@ def _read(path: Path) -> dict[str, Any] | None:
     return saved.read_summary(path.parent, "of an experiment") if there else None
 
 
-def _write(folder: Path, summaries: Mapping[tuple[str, str], dict[str, Any]], failures: list[str]) -> None:
+def _write(
+    folder: Path,
+    summaries: Mapping[tuple[str, str], dict[str, Any]],
+    failures: list[str],
+    places: Mapping[tuple[str, str], Path],
+) -> None:
     departed = {key: found for key, summary in summaries.items() if (found := departures.of_summary(summary))}
     tables, forest = _values({key: summary for key, summary in summaries.items() if key not in departed})
     changed = _changed_table({key: summaries[key] for key in departed}, departed)
@@ -96,7 +105,12 @@ def _write(folder: Path, summaries: Mapping[tuple[str, str], dict[str, Any]], fa
         (name, protocol, summary["n_seeds"], f"{_seconds(summary):.0f}", summary["device"])
         for (name, protocol), summary in summaries.items()
     ]
-    blocks = _notices(len(summaries), len(departed), failures)
+    blocks: list[page.Block] = [
+        page.Answer(_answer(summaries, departed)),
+        *_notices(len(summaries), len(departed), failures),
+        page.Heading("Runs"),
+        _index(folder, summaries, places),
+    ]
     blocks += _beside_reported(folder, tables, forest) if tables else []
     blocks += [page.Heading("Changed runs"), *changed] if changed else []
     blocks += [
@@ -145,6 +159,46 @@ def write_into(path: Path, tables: str) -> None:
     after = rest.partition(END)[2].strip()
     parts = (before.rstrip(), START, tables.strip(), END, after)
     files.write_atomic(path, "\n\n".join(filter(None, parts)) + "\n")
+
+
+def _answer(summaries: Mapping[tuple[str, str], dict[str, Any]], departed: Mapping[tuple[str, str], Any]) -> str:
+    """How the claims stand, under each protocol."""
+    said = []
+    for protocol in spec.PROTOCOLS:
+        claims = [
+            claim
+            for key, summary in summaries.items()
+            if key[1] == protocol and key not in departed
+            for claim in summary["claims"]
+        ]
+        if claims:
+            said.append(f"under the {protocol} protocol, {_tally(claims)}")
+    return f"How the claims stand: {'; '.join(said)}." if said else "No run is of its protocol: no claim is judged."
+
+
+def _tally(claims: Sequence[Mapping[str, Any]]) -> str:
+    """How many claims have which verdict.
+
+    >>> _tally([{"verdict": "holds"}, {"verdict": "not resolved (n too small)"}, {"verdict": "holds"}])
+    '2 × holds, 1 × not resolved'
+    """
+    counts = Counter(claim["verdict"].partition(" (")[0] for claim in claims)
+    return ", ".join(f"{count} × {verdict}" for verdict, count in counts.most_common())
+
+
+def _index(
+    folder: Path, summaries: Mapping[tuple[str, str], dict[str, Any]], places: Mapping[tuple[str, str], Path]
+) -> page.Cards:
+    """The runs with what they answer, and links to their pages."""
+    cards = []
+    for (name, protocol), summary in summaries.items():
+        n = summary["n_seeds"]
+        label = f"protocol {protocol}, {n} seed{'s' * (n > 1)}"
+        place = places.get((name, protocol))
+        link = quote(os.path.relpath(place / "report.html", folder)) if place else ""
+        facts = [("claims", _tally(summary["claims"]))] if summary["claims"] else []
+        cards.append(page.Card(name, label, summary.get("answer", ""), facts, link))
+    return page.Cards(cards)
 
 
 def _beside_reported(

@@ -353,7 +353,7 @@ def test_the_page_of_a_run_answers_from_the_weights_that_the_run_kept(dataset, t
     found = dict(zip(("dense", "by_hand"), evaluate(text, ALL_LOGITS, tmp_path, in_base64(image)), strict=True))
     for name in found:
         folder = tmp_path / "checkpoints" / name / "last"
-        kept = kept_nets.checkpoint.restore_once(folder, None, kept_nets._run_of(folder))["params"]
+        kept = kept_nets.checkpoint.restore_once(folder, None, kept_nets.run_of(folder))["params"]
         params = (
             {"dense_1": {"kernel": kept["hidden"]}, "dense_2": {"kernel": kept["output"]}}
             if name == "by_hand"
@@ -375,7 +375,7 @@ def test_the_page_of_a_run_answers_from_the_weights_that_the_run_kept(dataset, t
 def test_the_forward_pass_is_short_and_asks_nobody():
     folder = Path(playground.__file__).parent
     assert len((folder / "net.js").read_text().splitlines()) < 300
-    for name in ("net.js", "draw.js", "playground.html", "playground.css"):
+    for name in ("net.js", "draw.js", "templates/playground.html.j2", "playground.css"):
         assert not re.search(r"https?:|fetch\(|XMLHttpRequest|import\b|@import|url\(", (folder / name).read_text()), (
             name
         )

@@ -16,7 +16,7 @@ from matplotlib.text import Text
 from scipy import stats as scipy_stats
 
 from mnistlab.errors import UserError
-from mnistlab.report import canvas, figures, images, page, text
+from mnistlab.report import canvas, figures, images, page, text, words
 
 NAN = float("nan")
 METRICS = ("train_loss", "train_accuracy", "val_loss", "val_accuracy")
@@ -292,7 +292,7 @@ def test_every_figure_is_labelled_and_its_files_are_whole_and_small(tmp_path):
         width, height = struct.unpack(">II", data[16:24])
         np.testing.assert_allclose([width, height], figure.get_size_inches() * 200, atol=1)
         assert svg.stat().st_size < 300_000
-        assert "<text" not in svg.read_text()  # glyphs are paths: no font is needed
+        assert "<text" in svg.read_text() or name == "predictions"  # not outlines: searched, copied, read aloud
     assert sorted(p.suffix for p in tmp_path.iterdir()) == [".png"] * 9 + [".svg"] * 9
 
 
@@ -388,7 +388,7 @@ def test_the_page_stands_alone(tmp_path):
     assert len(read.ids) == len(set(read.ids))
     targets = {f"#{name}" for name in read.ids}
     outside = [r for r in read.references if not r.startswith("data:image/png;base64,")]
-    assert len(outside) > 100  # glyphs, clips, contents
+    assert len(outside) > 100  # markers, clips, contents
     assert set(outside) <= targets
     assert "http" not in source
     assert not {"script", "link", "iframe", "object"} & {tag for tag, _ in read.tags}
@@ -421,6 +421,49 @@ def test_the_page_says_what_it_was_given(tmp_path):
     assert contents == ["Results", "Results", "Third", "Fourth"]
 
 
+def test_figures_are_in_the_colours_of_the_theme():
+    """Every colour is a name that page.css defines in each theme, but those of pictures, which no theme changes."""
+    drawn = {name: figure for name, figure in every_figure().items() if name != "confusion"}
+    source = page.html_page("t", [page.Picture(figure, name, name) for name, figure in drawn.items()])
+    styles, _, body = source.partition("</style>")
+    assert not re.search(r"(fill|stroke): #", body) and "DejaVu" not in body
+    used = set(re.findall(r"var\(--(\w+)\)", body))
+    assert {"ink", "paper", "blue", "vermillion", "grid"} <= used
+    light, dark, paper = styles.partition("@media (prefers")[0], *re.findall(r"@media [^}]*:root \{[^}]*", styles)
+    unchanged = {"green", "purple", "orange"}
+    for theme, inherited in ((light, set()), (dark, unchanged), (paper, unchanged)):
+        assert used - inherited <= set(re.findall(r"--(\w+):", theme)), theme
+
+
+def test_cards_and_an_answer_are_read_in_their_order():
+    card = page.Card(
+        "<a> beats b",
+        "(a) the source",
+        "changed run: does not hold (b diverged in 1 of 8 seeds)",
+        [("n", "7")],
+        "a.html",
+    )
+    read = Page(page.html_page("t", [page.Answer("Yes: & so.", "Is it?"), page.Cards([card])]))
+    words = " ".join("".join(read.words).split())
+    assert (
+        words
+        == "t Yes: & so. Is it? (a) the source <a> beats b changed run: ✗ does not hold (b diverged in 1 of 8 seeds) n7"
+    )
+    assert read.references == ["a.html"]
+
+
+def test_mistakes_are_those_that_tell_networks_apart_first():
+    truth = np.zeros(40, int)
+    said = {"a": np.where(np.arange(40) < 30, 1, 0), "b": np.where(np.arange(40) < 10, 1, 0)}
+    chosen = images.choose_mistakes(truth, said)
+    assert chosen.tolist() == [*range(10, 18), *range(4)]  # they disagree; both wrong
+    assert images.choose_mistakes(truth, {"a": truth}).size == 0
+    image = np.zeros((2, 28, 28, 1), np.uint8)
+    figure = images.mistakes(image, [0, 0], {"a": [1, 1], "b": [0, 1]}, ["zero", "one"])
+    titles = [axes.get_title() for axes in figure.axes]
+    assert titles == ["truth zero\none: a ✗\nzero: b", "truth zero\none: a, b ✗"]
+
+
 def test_numbers_go_right_and_words_left():
     rows = [["a", "0.98 ± 0.01 (n=8), 2 not finite", "< 0.001", None], ["b", "−0.5 [−0.6, −0.4]", "1,000", None]]
     source = page.html_page("t", [page.Table(["name", "x", "p", "none"], rows)])
@@ -448,3 +491,13 @@ def test_importing_report_imports_no_matplotlib():
     drawn = "import sys; from mnistlab.report import figures; figures.seeds({'a': [1.0]}, 'x'); "
     code = drawn + "sys.exit('matplotlib.pyplot' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_the_names_of_a_claims_numbers_lead_to_their_meaning_where_the_page_has_it():
+    cards = page.Cards([page.Card("c", "(a)", "holds", [("p (Holm)", "0.03"), ("pairs", "8"), ("largest error", "0")])])
+    meanings = page.Details("What the words mean", [page.Words(words.words())])
+    text = page.html_page("t", [cards, meanings])
+    assert set(re.findall(r'href="#([^"]+)"', text)) == {"word-holm", "word-pair"}
+    assert {"word-holm", "word-pair"} <= set(re.findall(r'id="([^"]+)"', text))
+    assert "href" not in page.html_page("t", [cards])
+    assert set(page.EXPLAINED.values()) <= set(words.words())

@@ -23,13 +23,20 @@ def board(tmp_path, monkeypatch, change=lambda summary: summary):
     folder = write_run(tmp_path / "run", RESULTS, questions=QUESTIONS, experiment="lenet_vs_dense", protocol="reported")
     monkeypatch.setattr(scoreboard.common, "command", lambda: "")
     out = tmp_path / "board"
-    scoreboard._write(out, {("lenet_vs_dense", "reported"): change(saved.read_summary(folder))}, [])
+    scoreboard._write(
+        out,
+        {("lenet_vs_dense", "reported"): change(saved.read_summary(folder))},
+        [],
+        {("lenet_vs_dense", "reported"): folder},
+    )
     return [(out / name).read_text() for name in ("scoreboard.md", "summary.json", "report.html")]
 
 
 def test_a_run_of_the_protocol_stands_beside_the_source(tmp_path, monkeypatch):
     text, summary, page = board(tmp_path, monkeypatch)
     assert json.loads(summary)["departures"] == [] and "hanged run" not in page
+    assert '<a href="../run/report.html">lenet_vs_dense</a>' in page
+    assert "under the reported protocol, 1 × reversed" in page
     assert "| lenet_vs_dense | dense | accuracy | 0.9780 |" in text and "side |" in text
     assert "reversed" in text and "| 7, 1 diverged |" in text
 

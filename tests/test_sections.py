@@ -61,6 +61,24 @@ def test_the_table_of_a_claim_on_runs_that_all_diverged_names_them_and_has_no_nu
 
 
 def test_sentences_to_quote_say_where_they_come_from():
-    _, said, _ = sections.quotable(CHECKED, "mnist, 8 seeds")
+    quoted, _ = sections.quotable(CHECKED, "mnist, 8 seeds")
+    (said,) = quoted.blocks
     assert said.text.startswith("Measured on mnist, 8 seeds:") and said.text.count("(95 % interval") == 4
     assert sections.quotable(CHECKED[-1:], "mnist") == []
+
+
+def test_what_was_measured_is_a_card_and_what_was_not_a_line():
+    cards, missing = sections.claim_cards(CHECKED)
+    assert cards.cards[0].verdict == "holds" and len(cards.cards) == 4
+    assert dict(cards.cards[0].facts)["difference, points"] == "+2.0000 [+2.0000, +2.0000]"
+    assert dict(cards.cards[2].facts)["difference"].startswith("+0.0")  # of a loss, which has no points
+    assert missing.text.endswith("(e) .")
+
+
+def test_alternative_texts_say_the_finding():
+    (accuracy, _) = sections.difference_pictures(CHECKED, RESULTS, lambda *block: page.Picture(block[0], *block[2:]))
+    assert "(a) high − low, test accuracy +0.02" in accuracy.alt
+    seeds = sections.seeds_picture(
+        "test_accuracy", RESULTS, lambda *block: page.Picture(block[0], *block[2:]), {"high": 0.9}
+    )
+    assert "high 0.9" in seeds.alt and "(n=8)" in seeds.alt and seeds.alt.endswith("reported for high 0.9000.")

@@ -67,8 +67,8 @@ def test_without_a_claim_all_are_asked(tmp_path):
         ("variant,seed,x\na,one,2\n", "line 2: seed is 'one'"),
         ("variant,seed,x\na,1,\n", "line 2: x is ''"),
         ("variant,seed,x\na,1,1e200\n", "line 2: x is '1e200'"),
-        ("variant,seed,x\na,1,nan\n", "line 2: x is 'nan'; expected a finite number"),
-        ("variant,seed,x\na,1,-inf\n", "line 2: x is '-inf'"),
+        ("variant,seed,x\na,1,1e300\n", "line 2: x is '1e300'; expected a number, or nan where"),
+        ("variant,seed,x\na,1,\n", "line 2: x is ''; expected a number, or nan where"),
         ("variant,seed,x\na,1,2\na,1,3\n", "line 3: a has x of seed 1 twice"),
         ("variant,seed,x\na,1\n", "line 2 has more or fewer cells"),
         ("variant,seed,x\na,1,2,3\n", "line 2 has more or fewer cells"),
@@ -105,7 +105,7 @@ def test_runs_that_do_not_pair_or_have_no_rival_are_refused(tmp_path):
 
 
 def test_the_command_leaves_a_page_without_importing_jax(tmp_path):
-    table = wide_table(tmp_path / "runs.csv")
+    table = wide_table(tmp_path / "runs.csv", wide=np.where(np.arange(10) == 3, np.nan, WIDE))
     code = "import runpy, sys; sys.argv = ['judge', *sys.argv[1:]]\n"
     code += "try: runpy.run_module('experiments.judge', run_name='__main__')\n"
     code += "finally: print('loaded', [name for name in ('jax', 'flax', 'optax', 'orbax') if name in sys.modules])"
@@ -115,4 +115,9 @@ def test_the_command_leaves_a_page_without_importing_jax(tmp_path):
     assert '(1) "wide > narrow" in accuracy: holds' in done.stdout and "loaded []" in done.stdout
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
     assert not published.errors(summary, None)
-    assert [claim["verdict"] for claim in summary["claims"]] == ["holds", "holds"]
+    assert [claim["verdict"] for claim in summary["claims"]] == [
+        "holds (A diverged in 1 of 10 seeds)",
+        "holds (B diverged in 1 of 10 seeds)",
+    ]
+    accuracy = summary["variants"]["wide"]["metrics"]["accuracy"]
+    assert (accuracy["n"], accuracy["num_failed"]) == (9, 1)

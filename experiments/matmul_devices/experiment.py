@@ -14,7 +14,7 @@ from mnistlab.comparison import workdirs
 from mnistlab.comparison.run import Log, silent
 from mnistlab.comparison.spec import Options
 from mnistlab.errors import UserError
-from mnistlab.report import figures, page, sections, text
+from mnistlab.report import answer, figures, page, sections, text
 
 from . import products
 from .products import Precision, Row, does_not_fit, gflops
@@ -96,7 +96,9 @@ def _measure(options: Options, identity: Mapping[str, Any], log: Log) -> dict[st
     sizes = ", ".join(map(str, identity["sizes"]))
     departed = () if set(identity["sizes"]) == set(SIZES) else (f"sizes {', '.join(map(str, SIZES))} -> {sizes}",)
     checked = departures.of_changed_run(_claims(rows, options.protocol), departed)
+    said = answer.of_measured(checked)
     summary = {
+        "answer": said,
         "experiment": NAME,
         "protocol": options.protocol,
         "departures": list(departed),
@@ -120,10 +122,15 @@ def _measure(options: Options, identity: Mapping[str, Any], log: Log) -> dict[st
         consequence = (
             "The reported time of a size stands beside ours of that size; what was said of growth is not judged."
         )
-        blocks.insert(0, page.Text(departures.notice(departed, consequence), notice=True))
+        blocks = [page.Text(departures.notice(departed, consequence), notice=True), *blocks]
     title = departures.title(TITLE, departed)
     summary = workdirs.leave(
-        options.workdir, identity=identity, command=options.command, title=title, blocks=blocks, summary=summary
+        options.workdir,
+        identity=identity,
+        command=options.command,
+        title=title,
+        blocks=[page.Answer(said), *blocks],
+        summary=summary,
     )
     log(f"\nreport: {options.workdir / 'report.html'}")
     return summary

@@ -16,6 +16,7 @@ from mnistlab.errors import UserError
 
 Array = NDArray[Any]  # float64 but for counts
 ALPHA = 0.05
+MAX_SEEDS = 64  # that a question is given, unasked
 
 # What the gamblers expect, in standard deviations of a difference, and the weights; chosen by simulation: most where
 # dozens of pairs can tell, the smallest size so that intervals shrink on over hundreds.

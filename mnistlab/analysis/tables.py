@@ -1,7 +1,11 @@
-"""Anybody's numbers as a table of runs: a CSV file with one line per run, and claims about it in words."""
+"""Anybody's numbers as a table of runs: a CSV file with one line per run, and claims about it in words.
+
+A run that diverged has nan where its number would be: it is counted, and enters no mean, interval or test.
+"""
 
 import csv
 import itertools
+import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -111,7 +115,7 @@ def every_claim(runs: Runs, matters: float | None = None) -> list[Claim]:
     for metric, names in itertools.product(runs.metrics, itertools.combinations(runs.values, 2)):
         if all(metric in runs.values[name] for name in names):
             _, a, b = runs.pairs(*names, metric)
-            left, right = names if a.mean() >= b.mean() else names[::-1]
+            left, right = names if np.nansum(a - b) >= 0 else names[::-1]
             words = f"{left} > {right} in {metric}"
             asked.append(Claim(str(len(asked) + 1), words, metric, left, ">", right, ours=True, matters=matters))
     return asked
@@ -137,12 +141,9 @@ def _number_or_none(cell: str) -> float | None:
 
 def _number(cell: str, metric: str, where: str) -> float:
     value = _number_or_none(cell)
-    if value is None or not abs(value) <= LARGEST:
-        raise UserError(
-            f"{where}: {metric} is {cell.strip()!r:.80}; expected a finite number: leave out a seed in which a run "
-            "diverged, for both sides, and say so"
-        )
-    return value
+    if value is None or LARGEST < abs(value) < math.inf:
+        raise UserError(f"{where}: {metric} is {cell.strip()!r:.80}; expected a number, or nan where the run diverged")
+    return value if math.isfinite(value) else math.nan
 
 
 def sides(claims: Sequence[Claim], runs: Runs) -> list[tuple[np.ndarray, np.ndarray]]:

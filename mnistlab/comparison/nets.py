@@ -15,6 +15,7 @@ from mnistlab.comparison import workdirs
 from mnistlab.comparison.spec import Outcome, Variant
 from mnistlab.data import batches
 from mnistlab.data.datasets import Dataset
+from mnistlab.nets import models
 from mnistlab.report import playground
 from mnistlab.report.playground import Playground
 from mnistlab.training import by_hand, checkpoint, loop
@@ -85,13 +86,13 @@ def playground_of(variants: Mapping[str, Variant], outcome: Outcome, room: int) 
     for name, trained in outcome.trained.items():
         variant = variants[history.variant_of(name, variants)]
         state, params = trained.state, trained.state.params
+        model = loop.make_model(variant.model, variant.model_options)
         if variant.program is by_hand.make_step_functions:
-            params = by_hand.as_layers(params)
+            params, model = by_hand.as_layers(params), models.make_model("mlp512", use_bias=False)
         elif variant.program is not None:
             missing.append(f"{name} is not in the playground: it has a program of its own.")
             continue
         weights = {"params": params, "batch_stats": state.model_state.get("batch_stats", {})}
-        model = loop.make_model(variant.model, variant.model_options)
         seeds = [run.seed for run in trained.result.runs]
         made[name] = playground.Trained(model, weights, variant.pixel_scale, seeds)
     image, label = test_examples(next(iter(outcome.results.values())), outcome.dataset)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -13,9 +14,10 @@ from mnistlab.analysis.claims import Checked
 from mnistlab.comparison import nets, workdirs
 from mnistlab.comparison.spec import Experiment, Findings, Outcome, Variant
 from mnistlab.data.datasets import Dataset
-from mnistlab.files import write_atomic
+from mnistlab.files import sha256, write_atomic
 from mnistlab.nets import models
 from mnistlab.report import figures, images, page, playground, sections, text
+from mnistlab.report.answer import Answer, answer, more_seeds, until_resolved
 from mnistlab.report.page import Draw
 from mnistlab.training import loop
 from mnistlab.training.result import Result
@@ -62,6 +64,17 @@ def predictions_figure(result: Result, predicted: np.ndarray, dataset: Dataset) 
     return images.predictions(image, label, predicted, dataset.class_names, 3, 3)
 
 
+def answer_of(experiment: Experiment, outcome: Outcome, checked: Sequence[Checked]) -> Answer:
+    """The first sentence of the page."""
+    return answer(
+        checked,
+        outcome.results,
+        experiment.answered_by,
+        departures=outcome.departures,
+        reported=reported_beside(experiment.name, outcome),
+    )
+
+
 def leave(session: Session, outcome: Outcome) -> dict[str, Any]:
     """Writes summary.json, figures and report.html; says the tables."""
     experiment, log = session.experiment, session.hooks.log
@@ -69,13 +82,14 @@ def leave(session: Session, outcome: Outcome) -> dict[str, Any]:
     findings = experiment.extra(outcome, draw) if experiment.extra else Findings()
     checked = departures.of_changed_run(claims.check(experiment.claims, outcome.results), outcome.departures)
     checked = [*checked, *findings.claims]
-    summary = summarize(session, outcome, checked, findings) | dict(findings.summary)
+    said = answer_of(experiment, outcome, checked)
+    summary = {"answer": said.sentence, **summarize(session, outcome, checked, findings), **findings.summary}
     table = result_table(experiment.name, outcome)
     log("\n" + table.caption)
     log(text.text_table(table.header, table.rows))
     if line := sections.diverged(outcome.results):
         log(line)
-    log("\nClaims")
+    log(f"\n{said.sentence}\n\nClaims")
     for item in checked:
         log(f"({item.claim.id}) {item.claim.text}\n    {item.sentence}")
     if outcome.ended:
@@ -84,7 +98,15 @@ def leave(session: Session, outcome: Outcome) -> dict[str, Any]:
         if isinstance(block, page.Table):
             log("\n" + block.caption)
             log(text.text_table(block.header, block.rows))
-    blocks = _page(session, outcome, checked, table, findings.blocks, draw)
+    blocks = [
+        *_opening(session, outcome, checked, said, draw),
+        page.Heading("Reported and ours" if reported_beside(experiment.name, outcome) else "Results"),
+        overview_table(experiment, session.variants, outcome),
+        page.Details("All metrics", [table]),
+        *_claim_blocks(session, outcome, checked, draw),
+        *_body(session, outcome, findings.blocks, draw),
+        *_ending(session, outcome),
+    ]
     title = departures.title(experiment.title, outcome.departures)
     if session.options.playground:
         blocks = with_playground(blocks, session.variants, outcome)
@@ -188,35 +210,22 @@ def _ours(result: Result, metric: str, *, with_n: bool = True) -> str:
     return f"{words}, {summary['num_failed']} not finite" if summary["num_failed"] else words
 
 
-def _page(
-    session: Session,
-    outcome: Outcome,
-    checked: Sequence[Checked],
-    table: page.Table,
-    extra: Sequence[page.Block],
-    draw: Draw,
+def _opening(
+    session: Session, outcome: Outcome, checked: Sequence[Checked], said: Answer, draw: Draw
 ) -> list[page.Block]:
-    experiment, options = session.experiment, session.options
-    seconds = [(name, *(f"{value:.1f}" for value in times.values())) for name, times in outcome.seconds.items()]
-    several = any(len(result.runs) > 1 for result in outcome.results.values())
+    """The answer, what must be known with it, and the figure that shows it."""
+    experiment, departed = session.experiment, outcome.departures
+    notices = [departures.notice(departed)] if departed else []
+    notices += [diverged] if (diverged := sections.diverged(outcome.results)) else []
+    asked = [item.claim.metric for item in checked if item.claim.id in experiment.answered_by[:1]]
+    metric = (*asked, *(item.claim.metric for item in checked[:1] if item.comparison), "test_accuracy")[0]
+    theirs = reported_beside(experiment.name, outcome)
+    numbers = {name: theirs[name][metric] for name in outcome.results if metric in theirs.get(name, {})}
     return [
-        *_opening(session, outcome, checked),
-        page.Heading("Results"),
-        overview_table(experiment, session.variants, outcome),
-        page.Details("All metrics", [table]),
-        page.Heading("Learning curves"),
-        *_curve_blocks(session.variants, outcome, draw),
-        *(_seed_blocks(experiment, outcome, checked, draw) if several else []),
-        *_rate_blocks(outcome, draw),
-        *_sweep_blocks(tuple(options.sweep), tuple(session.variants), outcome.results, draw),
-        page.Heading("Predictions"),
-        *_prediction_blocks(outcome, draw),
-        *extra,
-        page.Heading("Networks"),
-        *layer_tables(session.variants, outcome.dataset).values(),
-        page.Heading("How to repeat it"),
-        page.Command(options.command or f"python -m experiments.{experiment.name}"),
-        page.Table(("variant", *next(iter(outcome.seconds.values()))), seconds, "Wall time on this machine"),
+        page.Answer(said.sentence, experiment.question),
+        *_more(session, said),
+        *(page.Text(line, notice=True) for line in notices),
+        sections.seeds_picture(metric, outcome.results, draw, numbers),
     ]
 
 
@@ -232,22 +241,66 @@ def with_playground(
     return [*blocks[:where], *parts, *blocks[where:]]
 
 
-def _opening(session: Session, outcome: Outcome, checked: Sequence[Checked]) -> list[page.Block]:
-    """What must be known first, the question, and the claims."""
-    experiment, options, departed = session.experiment, session.options, outcome.departures
-    protocol = departures.protocol_words(options.protocol, departed)
+def _more(session: Session, said: Answer) -> list[page.Block]:
+    """What would tell more, where more seeds would."""
+    number, command = said.wanted_seeds, session.options.command
+    if number is None:
+        return []
+    until = said.by_claims and not session.options.sweep
+    if re.search(r"-m (mnistlab\.)?experiments\.|^mnistlab ", command):
+        go_on = until_resolved(command, number) if until else more_seeds(command, number)
+        return [page.Command(go_on, "What can answer it, keeping what was run")]
+    how = '`until="resolved"`' if until else f"`seeds={number}`"
+    return [page.Text(f"What can answer it, keeping what was run: the same with {how}.")]
+
+
+def _claim_blocks(session: Session, outcome: Outcome, checked: Sequence[Checked], draw: Draw) -> list[page.Block]:
+    """The claims as cards, and the evidence for them."""
+    if not checked:
+        return []
+    protocol = departures.protocol_words(session.options.protocol, outcome.departures)
     where = f"{outcome.dataset.name}, {protocol}, {seed_words(map(len, session.seeds.values()))}"
-    notices = [departures.notice(departed)] if departed else []
-    notices += [diverged] if (diverged := sections.diverged(outcome.results)) else []
-    about = f"Protocol `{options.protocol}`. {experiment.quirks} Source: {experiment.source}."
+    several = any(len(result.runs) > 1 for result in outcome.results.values())
+    sides = [claims.sides(item.claim, outcome.results) if item.comparison else None for item in checked]
+    pictures = sections.difference_pictures(checked, outcome.results, draw) if several else []
+    pictures += sections.looks_picture(checked, sides, draw)
+    ended = [page.Text(outcome.ended)] if outcome.ended else []
     return [
-        *(page.Text(line, notice=True) for line in notices),
-        page.Text(experiment.question),
-        page.Text(about),
         page.Heading("Claims"),
-        sections.claims_table(checked, departed),
-        *([page.Text(outcome.ended)] if outcome.ended else []),
+        *sections.claim_cards(checked),
+        *ended,
+        *pictures,
         *sections.quotable(checked, where),
+    ]
+
+
+def _body(session: Session, outcome: Outcome, extra: Sequence[page.Block], draw: Draw) -> list[page.Block]:
+    """What the networks did, and what they are."""
+    options = session.options
+    return [
+        page.Heading("Learning curves"),
+        *_curve_blocks(session.variants, outcome, draw),
+        *_rate_blocks(outcome, draw),
+        *_sweep_blocks(tuple(options.sweep), tuple(session.variants), outcome.results, draw),
+        page.Heading("Mistakes"),
+        *_mistake_blocks(outcome, draw),
+        *extra,
+        page.Heading("Networks"),
+        *layer_tables(session.variants, outcome.dataset).values(),
+    ]
+
+
+def _ending(session: Session, outcome: Outcome) -> list[page.Block]:
+    """How to repeat it, and what is odd about it."""
+    experiment, options = session.experiment, session.options
+    seconds = [(name, *(f"{value:.1f}" for value in times.values())) for name, times in outcome.seconds.items()]
+    header = ("variant", *(name.replace("_", " ") for name in next(iter(outcome.seconds.values()))))
+    return [
+        page.Heading("How to repeat it"),
+        page.Command(options.command or f"python -m experiments.{experiment.name}", "The command of this run"),
+        page.Table(header, seconds, "Wall time on this machine"),
+        page.Heading("About the protocol"),
+        page.Text(f"Protocol `{options.protocol}`. {experiment.quirks} Source: {experiment.source}."),
     ]
 
 
@@ -266,8 +319,21 @@ def _curve_blocks(variants: Mapping[str, Variant], outcome: Outcome, draw: Draw)
             off = f"; our validation accuracy is {deviation:.4f} off at most (epoch {epoch})" if epoch else ""
             caption += f" Broken lines: as reported{off}."
         figure = figures.history({name: result.history}, {name: curves[name]} if name in curves else None)
-        blocks.append(draw(figure, f"history_{name}", caption, f"loss and accuracy of {name} by epoch"))
+        blocks.append(draw(figure, f"history_{name}", caption, curve_finding(name, result)))
     return blocks
+
+
+def curve_finding(name: str, result: Result) -> str:
+    """What the curves of a variant say, for who does not see them."""
+    words = []
+    for metric in ("train_accuracy", "val_accuracy"):
+        mean = np.asarray(result.history[metric], np.float64)
+        finite = [column[np.isfinite(column)].mean() for column in mean.T if np.isfinite(column).any()]
+        if finite:
+            part = "training" if metric.startswith("train") else "validation"
+            words.append(f"{part} accuracy goes from {finite[0]:.4f} to {finite[-1]:.4f}")
+    epochs = _count(np.shape(result.history["val_accuracy"])[1], "epoch")
+    return f"{name}, {epochs}: {', '.join(words) or 'no number is finite'}; mean of {_count(len(result.runs), 'seed')}."
 
 
 def _rate_blocks(outcome: Outcome, draw: Draw) -> list[page.Block]:
@@ -283,12 +349,30 @@ def _rate_blocks(outcome: Outcome, draw: Draw) -> list[page.Block]:
     return blocks
 
 
-def _prediction_blocks(outcome: Outcome, draw: Draw) -> list[page.Block]:
+def _mistake_blocks(outcome: Outcome, draw: Draw) -> list[page.Block]:
+    """Test images that the first seed's networks get wrong, for those that are tested on the same ones."""
+    finite = [name for name, result in outcome.results.items() if not history.diverged(result)[0]]
+    groups: dict[str, list[str]] = {}
+    for name in finite:
+        _, label = nets.test_examples(outcome.results[name], outcome.dataset)
+        groups.setdefault(sha256(label.tobytes()), []).append(name)
     blocks: list[page.Block] = []
-    for name, result in outcome.results.items():
-        figure = predictions_figure(result, outcome.predictions[name], outcome.dataset)
-        said = "the first nine test images, predicted by the first seed's model as read from its checkpoint"
-        blocks.append(draw(figure, f"predictions_{name}", f"{name}: {said}{_if_diverged(result)}."))
+    for number, names in enumerate(groups.values()):
+        image, label = nets.test_examples(outcome.results[names[0]], outcome.dataset)
+        predicted = {name: outcome.predictions[name] for name in names}
+        wrong = {name: int((classes != label).sum()) for name, classes in predicted.items()}
+        said = ", ".join(f"{name} {count:,}" for name, count in wrong.items())
+        said = f"Of {len(label):,} test images the first seeds get wrong: {said}."
+        chosen = images.choose_mistakes(label, predicted)
+        if not len(chosen):
+            blocks.append(page.Text(said))
+            continue
+        shown = {name: classes[chosen] for name, classes in predicted.items()}
+        figure = images.mistakes(image[chosen], label[chosen], shown, outcome.dataset.class_names)
+        which = "on which they disagree, then those that all get wrong" if len(names) > 1 else "that it gets wrong"
+        blocks.append(draw(figure, f"mistakes{number or ''}", f"{said} Shown: {which}; ✗ marks a wrong answer.", said))
+    if lost := [name for name in outcome.results if name not in finite]:
+        blocks.append(page.Text(f"Left out, because the first seed diverged: {', '.join(lost)}."))
     return blocks
 
 
@@ -351,17 +435,6 @@ def _if_diverged(result: Result) -> str:
     return " (it diverged: what is shown is no prediction)" if history.diverged(result)[0] else ""
 
 
-def _seed_blocks(experiment: Experiment, outcome: Outcome, checked: Sequence[Checked], draw: Draw) -> list[page.Block]:
-    theirs = reported_beside(experiment.name, outcome)
-    blocks: list[page.Block] = [page.Heading("Seeds")]
-    for metric in ("test_accuracy", "test_loss"):
-        numbers = {name: theirs[name][metric] for name in outcome.results if metric in theirs.get(name, {})}
-        blocks.append(sections.seeds_picture(metric, outcome.results, draw, numbers))
-    sides = [claims.sides(item.claim, outcome.results) if item.comparison else None for item in checked]
-    pictures = sections.looks_picture(checked, sides, draw)
-    return [*blocks, *sections.difference_pictures(checked, outcome.results, draw), *pictures]
-
-
 def seed_words(counts: Iterable[int]) -> str:
     """How many seeds the variants have.
 
@@ -372,3 +445,7 @@ def seed_words(counts: Iterable[int]) -> str:
     if numbers[0] < numbers[-1]:
         return f"{numbers[0]} to {numbers[-1]} seeds"
     return f"{numbers[0]} seed{'s' * (numbers[0] != 1)}"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -13,6 +13,7 @@ import numpy as np
 from mnistlab import config as configs
 from mnistlab.analysis import departures
 from mnistlab.analysis.claims import Checked, Claim
+from mnistlab.analysis.sequential import MAX_SEEDS
 from mnistlab.config import COUNT, POSITIVE, AugmentConfig, Interval, TrainConfig, setting
 from mnistlab.data.datasets import IMAGE_SHAPE, NAMES, Dataset
 from mnistlab.devices import mesh
@@ -80,6 +81,7 @@ class Experiment:
     reported: Mapping[str, Variant] = dataclasses.field(default_factory=dict)
     controlled: Mapping[str, Variant] = dataclasses.field(default_factory=dict)
     claims: tuple[Claim, ...] = ()
+    answered_by: tuple[str, ...] = ()  # ids of the claims, or metrics, that answer the question; none: the first claim
     metrics: Mapping[str, Metric] = dataclasses.field(default_factory=dict)  # measured on the final weights
     extra: Extra | None = None
     data: Dataset | Callable[[], Dataset] | None = None  # in place of the dataset that the variants name
@@ -99,7 +101,7 @@ class Options:
         choices=("resolved",),
         flag="until",
     )
-    max_seeds: int = setting(64, "--until: never more seeds of a variant.", within=COUNT, flag="max_seeds")
+    max_seeds: int = setting(MAX_SEEDS, "--until: never more seeds of a variant.", within=COUNT, flag="max_seeds")
     max_minutes: float | None = setting(
         None, "--until: begin no further round after so many minutes.", within=POSITIVE, flag="max_minutes"
     )

@@ -42,6 +42,8 @@ if TYPE_CHECKING:
 
 Floats: TypeAlias = NDArray[np.floating[Any]]
 
+PHONE_INCHES = 4.6  # seen whole on a phone, its text still to be read
+
 _COLORS = (BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY, BLACK)
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 _DASHES: tuple[Any, ...] = ("-", "--", "-.", (0, (1, 1)), (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (8, 2)))
@@ -170,12 +172,16 @@ def history(
 
 
 def _row_axes(
-    labels: Sequence[str], row_inches: float, wrap: int, width_ratios: Sequence[float] = (1.0,)
+    labels: Sequence[str],
+    row_inches: float,
+    wrap: int,
+    width_ratios: Sequence[float] = (1.0,),
+    width_inches: float = WIDTH_INCHES,
 ) -> tuple[Figure, list[Axes]]:
     """Panels side by side with one labelled row an entry, the first on top."""
     wrapped = ["\n".join(textwrap.wrap(label, wrap)) for label in labels]
     heights = [max(row_inches, 0.15 * (label.count("\n") + 1) + 0.14) for label in wrapped]
-    figure = new_figure(WIDTH_INCHES, 1.0 + sum(heights))
+    figure = new_figure(width_inches, 1.0 + sum(heights))
     panels = list(figure.subplots(1, len(width_ratios), sharey=True, squeeze=False, width_ratios=width_ratios)[0])
     panels[0].set_yticks(range(len(labels)), wrapped)
     panels[0].set_ylim(len(labels) - 0.45, -0.55)
@@ -211,6 +217,8 @@ def _seed_row(axes: Axes, y: float, values: Floats, interval: tuple[float, float
         zorder=2,
         label="one seed",
     )
+    if values.size == 1:  # it is its own mean
+        return
     if all(map(math.isfinite, interval)):
         axes.plot(interval, [y + 0.25] * 2, color=BLACK, linewidth=1.6, marker="|", markersize=6, zorder=3)
     axes.plot(
@@ -219,7 +227,7 @@ def _seed_row(axes: Axes, y: float, values: Floats, interval: tuple[float, float
 
 
 def seeds(values: Mapping[str, ArrayLike], label: str, reported: Mapping[str, float] | None = None) -> Figure:
-    """Every seed a dot, the mean with its 95 % interval (Student's t), the reported number a bar; a row a variant.
+    """Every seed a dot, the mean with its 95 % interval (Student's t), the reported number a bar; one row per variant.
 
     Args:
       values: variant -> float [n]; a diverged seed (not finite) is not drawn but counted in the row's label.
@@ -228,7 +236,7 @@ def seeds(values: Mapping[str, ArrayLike], label: str, reported: Mapping[str, fl
     """
     with style():
         rows = _finite_rows(values)
-        figure, (axes,) = _row_axes(list(rows), 0.42, 34)
+        figure, (axes,) = _row_axes(list(rows), 0.42, 22, width_inches=PHONE_INCHES)
         for y, (variant, array) in enumerate(zip(values, rows.values(), strict=True)):
             if array.size:
                 _seed_row(axes, y, array, mean_interval(array), "mean and its 95 % interval (t)")
@@ -250,7 +258,7 @@ def seeds(values: Mapping[str, ArrayLike], label: str, reported: Mapping[str, fl
 def differences(
     differences: Mapping[str, ArrayLike], intervals: Mapping[str, tuple[float, float]], label: str
 ) -> Figure:
-    """Paired differences, every seed a dot, mean and the given interval, and a line at zero; a row a claim.
+    """Paired differences, every seed a dot, mean and the given interval, and a line at zero; one row per claim.
 
     Args:
       differences: claim -> float [n], one difference a seed; those not finite are counted in the row's label.
@@ -259,7 +267,7 @@ def differences(
     """
     with style():
         rows = _finite_rows(differences)
-        figure, (axes,) = _row_axes(list(rows), 0.42, 34)
+        figure, (axes,) = _row_axes(list(rows), 0.42, 22, width_inches=PHONE_INCHES)
         axes.axvline(0.0, color=VERMILLION, linestyle="--", linewidth=1.0, zorder=1, label="no difference")
         for y, (claim, array) in enumerate(zip(differences, rows.values(), strict=True)):
             if array.size:
@@ -270,7 +278,7 @@ def differences(
 
 
 def durations(seconds: Mapping[str, Mapping[str, ArrayLike]], label: str) -> Figure:
-    """Durations on a logarithmic axis, every round a dot, the median a bar; a panel a workload, a row a peer.
+    """Durations on a logarithmic axis, every round a dot, the median a bar; one panel per workload, one row per peer.
 
     The first peer, and those whose names begin with its name, stand out.
 
@@ -314,7 +322,7 @@ class ForestRow:
 
 
 def forest(rows: Sequence[ForestRow], label: str) -> Figure:
-    """Ours minus reported, a row an experiment and variant, with both numbers beside it.
+    """Ours minus reported, one row per experiment and variant, with both numbers beside it.
 
     Thick bars are the intervals of the mean, thin ones those of one more run: a reported number whose line crosses the
     thin bar could have been one of our runs. Rows that no source reported have no bar.

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import textwrap
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,7 +12,17 @@ from numpy.typing import ArrayLike, NDArray
 from mnistlab.report.canvas import VERMILLION, WIDTH_INCHES, laid_out, new_figure, style
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
     from mnistlab.report.canvas import Figure
+
+
+def _show(axes: Axes, pixels: NDArray[np.uint8], number: int) -> None:
+    """Draws uint8 [H, W, C]; ink on paper, C = 1, gets a name by which a dark page inverts it."""
+    is_ink = pixels.shape[-1] == 1
+    picture = axes.imshow(pixels[..., 0] if is_ink else pixels, cmap="gray_r", vmin=0, vmax=255, interpolation="none")
+    if is_ink:
+        picture.set_gid(f"ink{number}")
 
 
 def predictions(
@@ -43,8 +54,7 @@ def predictions(
         for axes in grid[n:]:
             axes.set_axis_off()
         for k, axes in enumerate(grid[:n]):
-            pixels = image[k, ..., 0] if image.shape[-1] == 1 else image[k]
-            axes.imshow(pixels, cmap="gray_r", vmin=0, vmax=255, interpolation="none")
+            _show(axes, image[k], k)
             axes.set(xticks=[], yticks=[])
             name = class_names[int(true_labels[k])]
             wrong = labels is not None and labels[k] != true_labels[k]
@@ -54,6 +64,56 @@ def predictions(
                 text = f"truth {name},{gap}predicted {class_names[int(labels[k])]}{' ✗' if wrong else ''}"
             axes.set_title(text, fontsize=8, pad=3, color=VERMILLION if wrong else "black")
             axes.spines[:].set(visible=True, color=VERMILLION if wrong else "#c8c8c8", linewidth=2.0 if wrong else 0.5)
+        return laid_out(figure)
+
+
+def choose_mistakes(truth: ArrayLike, predicted: Mapping[str, ArrayLike], most: int = 12) -> NDArray[np.int64]:
+    """Which images, `most` at most, tell networks apart: those on which they disagree, then those that all get wrong.
+
+    >>> choose_mistakes([0, 1, 2, 3], {"a": [0, 1, 1, 1], "b": [0, 2, 1, 3]}).tolist()
+    [1, 3, 2]
+    """
+    said = np.stack([np.asarray(classes) for classes in predicted.values()])
+    wrong = (said != np.asarray(truth)).any(0)
+    differ = (said != said[0]).any(0)
+    disagreed, agreed = np.flatnonzero(wrong & differ), np.flatnonzero(wrong & ~differ)
+    kept = disagreed[: max(most - len(agreed), 2 * most // 3)]
+    return np.concatenate([kept, agreed[: most - len(kept)]])
+
+
+def mistakes(
+    image: NDArray[np.uint8], truth: ArrayLike, predicted: Mapping[str, ArrayLike], class_names: Sequence[str]
+) -> Figure:
+    """Images in rows of four, titled with the truth and with which network says what; one wrong answer is marked ✗.
+
+    Args:
+      image: uint8 [n, H, W, C] with C 1 or 3, n at least 1.
+      truth: int [n].
+      predicted: network -> int [n].
+    """
+    titles = []
+    for k, true in enumerate(np.asarray(truth)):
+        by_class: dict[int, list[str]] = {}
+        for name, classes in predicted.items():
+            by_class.setdefault(int(np.asarray(classes)[k]), []).append(name)
+        lines = [f"truth {class_names[int(true)]}"]
+        for said, names in by_class.items():
+            line = f"{class_names[said]}: {', '.join(names)}{'' if said == true else ' ✗'}"
+            lines += textwrap.wrap(line, 24)
+        titles.append("\n".join(lines))
+    columns = min(4, len(titles))
+    rows = -(-len(titles) // columns)
+    text_height = 0.16 * max(title.count("\n") + 1 for title in titles) + 0.1
+    with style():
+        figure = new_figure(1.62 * max(columns, 2), (1.1 + text_height) * rows)
+        grid = figure.subplots(rows, columns, squeeze=False).ravel()
+        for axes in grid[len(titles) :]:
+            axes.set_axis_off()
+        for number, (axes, pixels, title) in enumerate(zip(grid, image, titles, strict=False)):
+            _show(axes, pixels, number)
+            axes.set(xticks=[], yticks=[])
+            axes.set_title(title, fontsize=8, pad=3)
+            axes.spines[:].set(visible=True, color="#c8c8c8", linewidth=0.5)
         return laid_out(figure)
 
 
@@ -71,7 +131,7 @@ def confusion(counts: ArrayLike, class_names: Sequence[str]) -> Figure:
         picture = axes.imshow(share, cmap="Blues", norm=PowerNorm(0.5, 0.0, 1.0), interpolation="none")
         for (i, j), count in np.ndenumerate(table):
             dark = share[i, j] > 0.35
-            color = "white" if dark else ("#9a9a9a" if count == 0 else "black")
+            color = "#fefefe" if dark else ("#767676" if count == 0 else "#010101")  # on colours that no theme changes
             axes.text(j, i, f"{int(count)}", ha="center", va="center", fontsize=8, color=color)
         positions = range(len(class_names))
         long = max(map(len, class_names)) > 3

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import html
 import itertools
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup, escape
+
 from mnistlab.errors import UserError
 from mnistlab.files import sha256
-from mnistlab.report.canvas import save_figure, svg_of
+from mnistlab.report.canvas import BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILLION, save_figure, svg_of
 from mnistlab.report.text import table_cells
 
 if TYPE_CHECKING:
@@ -34,6 +36,32 @@ class Text:
 
     text: str
     notice: bool = False  # framed: what must be known before the rest is read
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a run answers, in a sentence that stands first, and below it the question."""
+
+    text: str
+    question: str = ""
+
+
+@dataclass(frozen=True)
+class Card:
+    """A claim: what is said, by whom, whether it holds, and numbers by name; or a run and what it answers."""
+
+    title: str
+    label: str
+    verdict: str
+    facts: Sequence[tuple[str, str]] = ()
+    link: str = ""  # of the title, an address relative to the page
+
+
+@dataclass(frozen=True)
+class Cards:
+    """Cards beside each other where there is room, else below."""
+
+    cards: Sequence[Card]
 
 
 @dataclass(frozen=True)
@@ -60,6 +88,20 @@ class Command:
 
     text: str
     caption: str = "How to repeat it"
+
+
+@dataclass(frozen=True)
+class Words:
+    """What words mean; cards and tables on the same page link to them."""
+
+    meanings: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Html:
+    """Markup as it is: of the library's own templates alone."""
+
+    markup: str
 
 
 @dataclass(frozen=True)
@@ -95,92 +137,180 @@ def _file_name(name: str) -> str:
     return plain if is_usual else f"{plain[:60]}_{sha256(name.encode())[:8]}"
 
 
-@dataclass(frozen=True)
-class Html:
-    """Markup as it is: of the library's own templates alone."""
+Block: TypeAlias = Answer | Heading | Text | Cards | Table | Picture | Command | Words | Html | Details
 
-    markup: str
-
-
-Block: TypeAlias = Heading | Text | Table | Picture | Command | Details | Html
+EXPLAINED = {"pairs": "Pair", "p (Holm)": "Holm", "difference": "Confidence sequence"}
+"""How the numbers of claims are called, or how their names begin, and by which word that is explained."""
 
 # Each verdict has a sign and a border of its own, so that it reads without colour.
 _VERDICTS = {
     "holds": ("holds", "✓"),
     "reversed": ("reversed", "✗"),
+    "the opposite holds": ("reversed", "✗"),
+    "does not hold": ("reversed", "✗"),
+    "no difference that matters": ("same", "≈"),
     "not resolved": ("open", "?"),
+    "not measured": ("open", "–"),
     "inside": ("holds", "✓"),
     "outside": ("reversed", "✗"),
 }
 
 
-def _inline_svg(svg: str, prefix: str, alt: str) -> str:
-    """An svg file as an element of a page: no prolog, no metadata, no namespaces; every id and reference prefixed."""
+# The colours of canvas.py (and matplotlib's own black and white) by their names in page.css, which a theme sets.
+_THEMED = {
+    "#000000": "ink",
+    "#ffffff": "paper",
+    GREY: "soft",
+    "#6b6b6b": "soft",
+    "#e3e3e3": "grid",
+    "#f3f3f3": "shade",
+    "#c8c8c8": "line",
+    BLUE: "blue",
+    VERMILLION: "vermillion",
+    GREEN: "green",
+    PURPLE: "purple",
+    ORANGE: "orange",
+    SKY: "sky",
+}
+_COLOR = re.compile("|".join(_THEMED), re.IGNORECASE)
+_BY_COLOR = {color.lower(): name for color, name in _THEMED.items()}
+
+
+def _inline_svg(svg: str, prefix: str, start: str) -> Markup:
+    """An svg file as an element of a page, in the page's colours and font, and as short as may be.
+
+    No prolog, metadata, namespaces or names that nothing refers to; every other name prefixed.
+    """
     match = re.search(r"<svg\b.*</svg>", svg, re.DOTALL)
     if match is None:
         raise UserError("the picture is no svg: expected a file that save_figure wrote")
-    body = re.sub(r"<metadata>.*?</metadata>", "", match.group(), flags=re.DOTALL)
+    body = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>|<!--.*?-->", "", match.group(), flags=re.DOTALL)
     body = re.sub(r'\sxmlns(:\w+)?="[^"]*"', "", body).replace("xlink:href=", "href=")
+    body = re.sub(r'\sid="ink\d+"', ' class="ink"', body)
+    used = set(re.findall(r'(?:\shref="#|url\(#)([^")]+)', body))
+    body = re.sub(r'\sid="([^"]*)"', lambda found: found.group() if found[1] in used else "", body)
     body = re.sub(r'(\sid=")', rf"\g<1>{prefix}", body)
     body = re.sub(r'(\shref="#|url\(#)', rf"\g<1>{prefix}", body)
+    body = re.sub(r"<[^>]*>", lambda tag: _short_tag(tag.group()), body)
     body = re.sub(r"\s*\n\s*", "\n", body)
-    width = re.search(r'<svg\b[^>]*?\swidth="([\d.]+)pt"', body)
-    # On a narrow screen a figure scrolls before its text gets too small to read.
-    style = f' style="min-width: min({width.group(1)}pt, 32rem)"' if width else ""
-    return body.replace("<svg", f'<svg role="img" aria-label="{html.escape(alt)}"{style}', 1)
+    return Markup(body.replace("<svg", start, 1))
 
 
-def _html_cell(cell: str) -> str:
-    text = html.escape(cell)
-    for word, (style, sign) in _VERDICTS.items():
-        if cell == word or cell.startswith(f"{word} ("):
-            rest = html.escape(cell.removeprefix(word))
-            return f'<span class="verdict {style}">{sign} {word}</span>{rest}'
-    return text
+def _short_tag(tag: str) -> str:
+    """A tag of an svg with colours by name, no font of its own, and hundredths of a point where there were millionths.
+
+    >>> _short_tag('<path d="M 1.238 2" style="fill: #0072b2"/>')
+    '<path d="M 1.24 2" style="fill: var(--blue)"/>'
+    """
+    tag = _COLOR.sub(lambda color: f"var(--{_BY_COLOR[color.group().lower()]})", tag)
+    tag = re.sub(r" font-family: [^;\"]*;| transform=\"rotate\(-0 [^\"]*\"", "", tag)
+    return re.sub(r"\d+\.\d{3,}", lambda number: f"{float(number.group()):.2f}".rstrip("0").rstrip("."), tag)
+
+
+def _least_width(svg: str) -> int | None:
+    """In points, of an svg file whose text is to be read: on a narrower screen it scrolls."""
+    found = re.search(r'<svg\b[^>]*?\swidth="([\d.]+)pt"', svg)
+    return round(0.72 * float(found.group(1))) if found else None
 
 
 def _slug(text: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-") or "section"
 
 
-def _render(block: Block, numbers: Mapping[str, Iterator[int]]) -> str:
+class _Page:
+    """The templates, and how many headings, tables and figures were rendered with them.
+
+    Args:
+      words: that the page explains.
+    """
+
+    def __init__(self, words: Collection[str]) -> None:
+        self.words = words
+        loader = PackageLoader("mnistlab.report")
+        self.templates = Environment(
+            loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined
+        )
+        self.macros: Any = self.templates.get_template("blocks.html.j2").module
+        self.numbers: Mapping[str, Iterator[int]] = {
+            kind: itertools.count(1) for kind in ("heading", "table", "figure")
+        }
+        self.sections: list[tuple[str, str]] = []  # (id, text) of the level-2 headings
+
+    def render(self, block: Block) -> Markup:
+        """A block as a piece of the page."""
+        match block:
+            case Heading(text, level):
+                name = f"h{next(self.numbers['heading'])}-{_slug(text)}"
+                if level <= 2:
+                    self.sections.append((name, text))
+                return self.macros.heading(name, text, min(max(level, 2), 6))
+            case Text(text, notice):
+                parts = [part.strip() for part in re.split(r"\n\s*\n", text) if part.strip()]
+                return self.macros.paragraphs([_with_code(part) for part in parts], notice)
+            case Answer(text, question):
+                return self.macros.answer(text, question)
+            case Cards(cards):
+                drawn = [
+                    (card, self._cell(card.verdict), [(name, self._word_of(name), value) for name, value in card.facts])
+                    for card in cards
+                ]
+                return self.macros.cards(drawn)
+            case Table():
+                return self._table(block)
+            case Picture(figure, caption, alt):
+                number = next(self.numbers["figure"])
+                svg = figure.read_text(encoding="utf-8") if isinstance(figure, Path) else svg_of(figure)
+                start = self.macros.svg_start(alt, _least_width(svg))
+                return self.macros.picture(_inline_svg(svg, f"f{number}-", start), f"Figure {number}. {caption}")
+            case Command(text, caption):
+                return self.macros.command(caption, text.strip())
+            case Words(meanings):
+                return self.macros.words([(_slug(word), word, meaning) for word, meaning in meanings.items()])
+            case Html(markup):
+                return Markup(markup)
+            case Details(summary, blocks):
+                return self.macros.details(summary, self.all_of(blocks))
+        raise TypeError(f"no page block: {block!r}")
+
+    def all_of(self, blocks: Sequence[Block]) -> Markup:
+        """Blocks one after another."""
+        return Markup("\n").join(self.render(block) for block in blocks)
+
+    def _table(self, block: Table) -> Markup:
+        cells, numeric = table_cells(block.header, block.rows)
+        long = [max((len(row[j]) for row in cells), default=0) > 24 for j in range(len(block.header))]
+        kinds = ["number" if right else "words" if words else "" for right, words in zip(numeric, long, strict=True)]
+        number = next(self.numbers["table"]) if block.caption else 0
+        caption = f"Table {number}. {block.caption}" if block.caption else ""
+        rows = [[self._cell(cell) for cell in row] for row in cells]
+        header = [(name, self._word_of(name)) for name in block.header]
+        return self.macros.table(caption, f"t{number}", header, rows, kinds)
+
+    def _word_of(self, name: str) -> str:
+        """Where the page explains what a number is called; empty where it does not."""
+        word = next((word for start, word in EXPLAINED.items() if name.startswith(start)), "")
+        return f"#word-{_slug(word)}" if word in self.words else ""
+
+    def _cell(self, cell: str) -> str | Markup:
+        plain = cell.removeprefix("changed run: ")
+        for word, (kind, sign) in _VERDICTS.items():
+            if plain == word or plain.startswith(f"{word} ("):
+                prefix = escape(cell.removesuffix(plain))
+                return prefix + self.macros.verdict(word, sign, kind) + plain.removeprefix(word)
+        return cell
+
+
+def _words_in(block: Block) -> list[str]:
     match block:
-        case Heading(text, level):
-            level = min(max(level, 2), 6)
-            return f'<h{level} id="h{next(numbers["heading"])}-{_slug(text)}">{html.escape(text)}</h{level}>'
-        case Text(text, notice):
-            paragraphs = [html.escape(part.strip()) for part in re.split(r"\n\s*\n", text) if part.strip()]
-            tag = '<p class="notice" role="note">' if notice else "<p>"
-            return re.sub(r"`([^`]+)`", r"<code>\1</code>", "\n".join(f"{tag}{part}</p>" for part in paragraphs))
-        case Table(header, rows, caption):
-            cells, numeric = table_cells(header, rows)
-            long = [max((len(row[j]) for row in cells), default=0) > 24 for j in range(len(header))]
-            kind = [
-                ' class="number"' if right else ' class="words"' if words else ""
-                for right, words in zip(numeric, long, strict=True)
-            ]
-            head = "".join(f'<th scope="col"{k}>{html.escape(name)}</th>' for name, k in zip(header, kind, strict=True))
-            body = "\n".join(
-                "<tr>" + "".join(f"<td{k}>{_html_cell(cell)}</td>" for cell, k in zip(row, kind, strict=True)) + "</tr>"
-                for row in cells
-            )
-            title = f"<caption>Table {next(numbers['table'])}. {html.escape(caption)}</caption>\n" if caption else ""
-            content = f"{title}<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody>"
-            return f'<div class="wide"><table>\n{content}</table></div>'
-        case Picture(figure, caption, alt):
-            number = next(numbers["figure"])
-            svg = figure.read_text(encoding="utf-8") if isinstance(figure, Path) else svg_of(figure)
-            picture = _inline_svg(svg, f"f{number}-", alt)
-            text = f"<figcaption>Figure {number}. {html.escape(caption)}</figcaption>"
-            return f'<figure>\n<div class="picture">{picture}</div>\n{text}\n</figure>'
-        case Command(text, caption):
-            return f'<p class="label">{html.escape(caption)}</p>\n<pre><code>{html.escape(text.strip())}</code></pre>'
-        case Details(summary, blocks):
-            inner = "\n".join(_render(inside, numbers) for inside in blocks)
-            return f"<details><summary>{html.escape(summary)}</summary>\n{inner}\n</details>"
-        case Html(markup):
-            return markup
-    raise TypeError(f"no page block: {block!r}")
+        case Words(meanings):
+            return list(meanings)
+        case Details(_, blocks):
+            return [word for inside in blocks for word in _words_in(inside)]
+    return []
+
+
+def _with_code(text: str) -> Markup:
+    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text))))
 
 
 def html_page(title: str, blocks: Sequence[Block], footer: str = "") -> str:
@@ -188,17 +318,11 @@ def html_page(title: str, blocks: Sequence[Block], footer: str = "") -> str:
 
     Figures and tables with captions are numbered in order; more than three level-2 headings give a list of contents.
     """
-    numbers = {kind: itertools.count(1) for kind in ("heading", "table", "figure")}
-    parts = [_render(block, numbers) for block in blocks]
-    sections = re.findall(r'^<h2 id="([^"]+)">(.*)</h2>$', "\n".join(parts), re.MULTILINE)
-    contents = "".join(f'<li><a href="#{name}">{text}</a></li>' for name, text in sections)
-    nav = f'<nav aria-label="Contents"><ul>{contents}</ul></nav>\n' if len(sections) > 3 else ""
-    end = f"<footer>{html.escape(footer)}</footer>\n" if footer else ""
-    name = html.escape(title)
+    page = _Page([word for block in blocks for word in _words_in(block)])
+    first = next((n for n, block in enumerate(blocks) if isinstance(block, Heading) and block.level <= 2), len(blocks))
+    lead, body = page.all_of(blocks[:first]), page.all_of(blocks[first:])
+    styles = Markup(resources.files("mnistlab.report").joinpath("page.css").read_text().strip())
+    template = page.templates.get_template("page.html.j2")
     return (
-        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{name}</title>\n<style>\n{resources.files('mnistlab.report').joinpath('page.css').read_text().strip()}\n</style>\n</head>\n<body>\n<main>\n<h1>{name}</h1>\n{nav}"
-        + "\n".join(parts)
-        + f"\n</main>\n{end}</body>\n</html>\n"
+        template.render(title=title, lead=lead, body=body, sections=page.sections, styles=styles, footer=footer) + "\n"
     )

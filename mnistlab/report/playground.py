@@ -6,11 +6,11 @@ import base64
 import json
 from collections.abc import Callable, Mapping, Sequence
 from importlib import resources
-from string import Template
 from typing import Any, NamedTuple
 
 import flax.linen as nn
 import numpy as np
+from jinja2 import StrictUndefined, Template
 
 from mnistlab.data.datasets import Dataset
 from mnistlab.errors import UserError
@@ -237,9 +237,9 @@ def _html(dataset: Dataset, entries: Sequence[str], image: np.ndarray, label: np
     data = f'{json.dumps(about)[:-1]}, "nets": [{", ".join(entries)}]}}'
     folder = resources.files("mnistlab.report")
     files = {name: folder.joinpath(f"{name}.{kind}").read_text() for name, kind in (("net", "js"), ("draw", "js"))}
-    template = Template(folder.joinpath("playground.html").read_text())
+    template = Template(folder.joinpath("templates", "playground.html.j2").read_text(), undefined=StrictUndefined)
     how = "draw" if draws else "choose"
-    return template.substitute(
+    return template.render(
         files, style=folder.joinpath("playground.css").read_text(), data=data.replace("<", "\\u003c"), how=how
     )
 

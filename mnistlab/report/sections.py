@@ -6,7 +6,7 @@ import numpy as np
 
 from mnistlab.analysis import claims, history, looks
 from mnistlab.analysis.claims import Checked, Sides
-from mnistlab.report import figures, page, text
+from mnistlab.report import figures, page, text, words
 from mnistlab.report.page import Draw
 from mnistlab.training.result import Result
 
@@ -17,8 +17,7 @@ def claims_table(checked: Sequence[Checked], departures: Sequence[str] = ()) -> 
     for item in checked:
         c = item.comparison
         who = "ours" if item.claim.ours else "source"
-        verdict = item.verdict.replace("A diverged", f"{item.claim.left} diverged")
-        verdict = verdict.replace("B diverged", f"{item.claim.right} diverged")
+        verdict = _named(item)
         if c is None or c.n == 0:
             rows.append(
                 (
@@ -38,6 +37,38 @@ def claims_table(checked: Sequence[Checked], departures: Sequence[str] = ()) -> 
     header = ("", "claim", "whose", "verdict", "difference [95 %]", "p (Holm)", "P(claim)", "n")
     what = "What the claims say, asked of a changed run: it judges no source" if departures else "Claims, checked"
     return page.Table(header, rows, f"{what}; runs are paired by seed")
+
+
+def claim_cards(checked: Sequence[Checked]) -> list[page.Block]:
+    """The claims that were measured with their verdicts, a card each, and in a line those that were not."""
+    cards = []
+    for item in checked:
+        if item.verdict == "not measured":
+            continue
+        claim, c = item.claim, item.comparison
+        facts = []
+        if c is not None and c.n:
+            points = text.quantity(claim.metric) == "accuracy"
+            values = np.array([c.difference, *c.interval]) * (100 if points else 1)
+            facts = [
+                ("difference" + (", points" if points else ""), text.format_interval(*values, signed=True)),
+                ("p (Holm)", text.format_p(c.p_holm)),
+                ("pairs", f"{c.n}" + (f", {c.num_failed} diverged" if c.num_failed else "")),
+            ]
+            facts = facts if c.n > 1 else [facts[0], ("pairs", "1: no verdict is possible")]
+        elif item.error is not None:
+            facts = [("largest error", text.format_error(item.error))]
+        asked = f"({claim.id}) {'our question' if claim.ours else 'the source'}"
+        cards.append(page.Card(claim.text, asked, _named(item), facts))
+    missing = [f"({item.claim.id}) {item.claim.text}" for item in checked if item.verdict == "not measured"]
+    said = f"Not measured, for want of a variant or an epoch: {'; '.join(missing)}."
+    return [*([page.Cards(cards)] if cards else []), *([page.Text(said)] if missing else [])]
+
+
+def _named(item: Checked) -> str:
+    """A verdict, its sides by their names."""
+    verdict = item.verdict.replace("A diverged", f"{item.claim.left} diverged")
+    return verdict.replace("B diverged", f"{item.claim.right} diverged")
 
 
 def diverged(results: Mapping[str, Result]) -> str:
@@ -68,9 +99,9 @@ def quotable(checked: Sequence[Checked], where: str) -> list[page.Block]:
         return []
     sentences = [f"({item.claim.id}) {item.sentence}" for item in measured]
     return [
-        page.Heading("To quote", 3),
-        page.Text("\n\n".join([f"Measured on {where}:", *sentences])),
+        page.Details("To quote", [page.Text("\n\n".join([f"Measured on {where}:", *sentences]))]),
         page.Details("All the evidence", [evidence_table(measured)]),
+        page.Details("What the words mean", [page.Words(words.words())]),
     ]
 
 
@@ -118,32 +149,49 @@ def evidence_table(checked: Sequence[Checked]) -> page.Table:
 def seeds_picture(
     metric: str, results: Mapping[str, Result], draw: Draw, numbers: Mapping[str, float] | None = None
 ) -> page.Picture:
-    """A metric of every seed, a dot each, with the reported `numbers` by variant."""
+    """A metric of every seed, one dot each, with the reported `numbers` by variant."""
     values = {name: history.metric(result, metric) for name, result in results.items()}
     label = metric.replace("_", " ")
     figure = figures.seeds(values, label, numbers)
-    caption = f"{label.capitalize()} of every seed, a dot each; below them the mean with its 95 % interval."
-    return draw(figure, f"seeds_{metric}", caption, f"{label} of every seed by variant")
+    caption = f"{label.capitalize()} of every seed, one dot each"
+    several = any(len(array) > 1 for array in values.values())
+    caption += "; below them the mean with its 95 % interval." if several else "."
+    found = {name: history.summarize(array) for name, array in values.items()}
+    means = "; ".join(
+        f"{name} {text.format_interval(one['mean'], *_bounds(one['ci95']))} (n={one['n']})"
+        if one["n"]
+        else f"{name}: every seed diverged"
+        for name, one in found.items()
+    )
+    theirs = "".join(f"; reported for {name} {text.format_value(metric, one)}" for name, one in (numbers or {}).items())
+    return draw(figure, f"seeds_{metric}", caption, f"Mean {label} with 95 % intervals: {means}{theirs}.")
+
+
+def _bounds(interval: Sequence[float | None]) -> tuple[float, float]:
+    low, high = (np.nan if bound is None else bound for bound in interval)
+    return low, high
 
 
 def difference_pictures(checked: Sequence[Checked], results: Mapping[str, Result], draw: Draw) -> list[page.Picture]:
-    """The paired differences behind the claims about two variants: a figure for each quantity, a row a claim."""
+    """The paired differences behind the claims about two variants: a figure for each quantity, one row per claim."""
     rows: dict[str, dict[str, np.ndarray]] = {}
     intervals: dict[str, tuple[float, float]] = {}
+    said: dict[str, str] = {}
     for item in checked:
         claim = item.claim
         both = claims.sides(claim, results)
         if item.comparison is None or both is None or not isinstance(claim.right, str):
             continue
         label = f"({claim.id}) {claim.left} − {claim.right}, {claim.metric.replace('_', ' ')}"
-        rows.setdefault(_quantity(claim.metric), {})[label] = np.subtract(*both)
+        rows.setdefault(text.quantity(claim.metric), {})[label] = np.subtract(*both)
         intervals[label] = item.comparison.interval
+        said[label] = text.format_interval(item.comparison.difference, *intervals[label], signed=True)
     return [
         draw(
             figures.differences(differences, intervals, f"difference in {quantity}"),
             f"differences_{quantity}",
-            f"Paired differences in {quantity}, a dot a seed; below them the mean with its 95 % interval.",
-            f"paired differences in {quantity} by claim",
+            f"Paired differences in {quantity}, one dot per seed; below them the mean with its 95 % interval.",
+            "Mean differences: " + "; ".join(f"{row} {said[row]}" for row in differences) + ".",
         )
         for quantity, differences in rows.items()
     ]
@@ -161,14 +209,5 @@ def looks_picture(checked: Sequence[Checked], sides: Sequence[Sides | None], dra
         "Evidence and 95 % interval by number of pairs. The broken line settles the claim with the most evidence "
         "(Holm); an interval between the dotted lines says that no difference matters."
     )
-    return [draw(figures.looks(rows), "looks", caption, "evidence and interval by number of pairs")] if rows else []
-
-
-def _quantity(metric: str) -> str:
-    """What a metric is counted in, so that a figure has one unit.
-
-    >>> [_quantity(name) for name in ("val_accuracy@1 - val_accuracy@2", "overfitting_gap", "lowest_epoch:val_loss")]
-    ['accuracy', 'accuracy', 'epochs']
-    """
-    units = {"seconds": "seconds", "epoch": "epochs", "loss": "loss"}  # the first that the name speaks of
-    return next((unit for word, unit in units.items() if word in metric), "accuracy")
+    alt = "By number of pairs: " + "; ".join(f"({item.claim.id}) {item.verdict}" for item, _ in measured) + "."
+    return [draw(figures.looks(rows), "looks", caption, alt)] if rows else []

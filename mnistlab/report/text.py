@@ -45,6 +45,16 @@ def format_value(metric: str, value: float | None) -> str:
     return minus(f"{value:.4f}" if abs(value) < 1e12 else _fixed(value, 4))
 
 
+def quantity(metric: str) -> str:
+    """What a metric is counted in, so that a figure has one unit.
+
+    >>> [quantity(name) for name in ("val_accuracy@1 - val_accuracy@2", "overfitting_gap", "lowest_epoch:val_loss")]
+    ['accuracy', 'accuracy', 'epochs']
+    """
+    units = {"seconds": "seconds", "epoch": "epochs", "loss": "loss"}  # the first that the name speaks of
+    return next((unit for word, unit in units.items() if word in metric), "accuracy")
+
+
 def format_significant(value: float, digits: int = 3) -> str:
     """`value` to `digits` significant digits, with thousands separators and no exponent down to 1e-4.
 

@@ -1,0 +1,338 @@
+"""The first sentence of a page: what a run answers to the question it was made for."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from mnistlab.analysis import claims, history, sequential, stats
+from mnistlab.analysis.claims import Checked
+from mnistlab.report import text
+from mnistlab.training.result import Result
+
+USUAL_SEEDS = 8
+FEW = 3  # claims that one sentence names
+
+
+class Answer(NamedTuple):
+    """A sentence, and how many seeds can say more: None where no number of seeds would."""
+
+    sentence: str
+    wanted_seeds: int | None = None
+    by_claims: bool = False  # whether what seeds can answer is a claim
+
+
+class _Clause(NamedTuple):
+    """What is said of one thing that was asked."""
+
+    state: str  # "yes", "no", "same", "open", "one run", "diverged", "unasked" or "level"
+    text: str
+
+
+_STATES = {
+    "holds": "yes",
+    "reversed": "no",
+    "the opposite holds": "no",
+    "does not hold": "no",
+    "no difference that matters": "same",
+}
+_OPENINGS = {
+    "yes": "Yes: ",
+    "no": "No: ",
+    "same": "No difference that matters: ",
+    "open": "Not resolved: ",
+    "diverged": "No answer: ",
+}
+
+
+def answer(
+    checked: Sequence[Checked],
+    results: Mapping[str, Result],
+    asked: Sequence[str] = (),
+    *,
+    departures: Sequence[str] = (),
+    reported: Mapping[str, Mapping[str, float]] | None = None,
+) -> Answer:
+    """What `checked` claims and the `results` say, first of all.
+
+    Args:
+      asked: what the question asks: ids of claims, or metrics whose level is asked for; none: the first claim, or all
+        where they are exact comparisons.
+      departures: of the run from its protocol; then it is of this run that the sentence speaks.
+      reported: variant -> metric -> the source's number, which the sentence says to be reproduced or not.
+    """
+    by_id = {item.claim.id: item for item in checked}
+    if not asked and any(item.error is not None for item in checked):
+        return Answer(_of_exact(checked, departures))
+    asked = tuple(asked) or tuple(by_id)[:1] or ("test_accuracy",)
+    items = [by_id[name] for name in asked if name in by_id]
+    clauses = [_clause(by_id[name], results) if name in by_id else _level(name, results) for name in asked]
+    alone = len(clauses) == 1
+    if alone and asked[0] in by_id and clauses[0].state == "open":
+        clauses = [_Clause("open", _open_alone(by_id[asked[0]], results))]
+    sentence = _joined(clauses, bool(departures), len(results))
+    sentence += _reproduced(asked[0], by_id, results, reported or {}) if not departures else ""
+    return Answer(sentence + ".", _wanted(clauses, checked, items), any(item.comparison for item in items))
+
+
+def of_measured(checked: Sequence[Checked]) -> str:
+    """The sentence of an experiment that trains nothing: each claim, whether it holds, and what was measured."""
+    parts = [
+        f"{item.claim.text}: {item.verdict} ({item.sentence.rpartition(': ')[2].rstrip('.')})"
+        for item in checked
+        if item.verdict != "not measured"
+    ]
+    parts += [f"not measured: {item.claim.text}" for item in checked if item.verdict == "not measured"]
+    return _capital("; ".join(parts)) + "."
+
+
+def of_judged(checked: Sequence[Checked]) -> str:
+    """The sentence of claims alone: of few, each with its verdict; of many, how many have which."""
+    if len(checked) <= FEW:
+        return "; ".join(f"{item.claim.text}: {item.verdict}" for item in checked) + "."
+    counts = Counter(_word(item.verdict) for item in checked)
+    return f"Of {len(checked)} claims: {', '.join(f'{count} {verdict}' for verdict, count in counts.most_common())}."
+
+
+def until_resolved(command: str, max_seeds: int) -> str:
+    """`command`, going on until its claims are answered, with `max_seeds` where that is more than the default.
+
+    >>> until_resolved("python -m experiments.fashion_mlp --seeds=1", 128)
+    'python -m experiments.fashion_mlp --seeds=1 --until=resolved --max_seeds=128'
+    """
+    rest = re.sub(r"\s--(until|max_seeds)[= ]\w+", "", command) + " --until=resolved"
+    return rest if max_seeds <= sequential.MAX_SEEDS else f"{rest} --max_seeds={max_seeds}"
+
+
+def more_seeds(command: str, num_seeds: int) -> str:
+    """`command` with another number of seeds.
+
+    >>> more_seeds("python -m experiments.fashion_mlp --seeds=1 --epochs=2", 8)
+    'python -m experiments.fashion_mlp --seeds=8 --epochs=2'
+    """
+    rest = re.sub(r"\s--seeds[= ]\d+", f" --seeds={num_seeds}", command)
+    return rest if rest != command else f"{command} --seeds={num_seeds}"
+
+
+def _joined(clauses: Sequence[_Clause], changed: bool, num_variants: int) -> str:
+    """The clauses as one sentence, which begins with yes or no where one thing was asked of a run as the source's."""
+    said = [clause for clause in clauses if clause.state != "unasked"]
+    one_run = any(clause.state == "one run" for clause in said)
+    if not said:
+        return f"No answer: {', '.join(clause.text for clause in clauses)}"
+    if len(clauses) == 1 and not one_run and not changed and clauses[0].state in _OPENINGS:
+        return _OPENINGS[clauses[0].state] + clauses[0].text
+    parts = [clause.text for clause in said if clause.state != "open"]
+    for state, words in (("open", "not resolved"), ("unasked", "not asked in this run")):
+        if texts := [clause.text for clause in clauses if clause.state == state]:
+            parts.append(f"{words}: {', '.join(texts)}")
+    sentence = "; ".join(parts)
+    if one_run:
+        runs = "One run of each" if num_variants > 1 else "One run"
+        return f"{runs} cannot tell luck from difference: {'in this changed run ' if changed else 'here '}{sentence}"
+    return f"In this changed run, {sentence}" if changed else _capital(sentence)
+
+
+def _clause(item: Checked, results: Mapping[str, Result]) -> _Clause:
+    claim, c = item.claim, item.comparison
+    names = claim.variants
+    if item.error is not None:
+        state = _STATES.get(_word(item.verdict), "open")
+        return _Clause(state, f"{claim.text}: {item.sentence.rpartition(': ')[2].rstrip('.')}")
+    if c is None:
+        missing = [name for name in names if name not in results]
+        why = f"{' and '.join(missing)} not run" if missing else "too few epochs"
+        return _Clause("unasked", f"“{claim.text}” ({why})")
+    if c.n == 0:
+        lost = [name for name in names if history.diverged(results[name]).all()]
+        which = f"all seeds of {' and of '.join(lost)} diverged" if lost else "in every pair a network diverged"
+        return _Clause("diverged", f"{which}, so that nothing says whether {_claimed(item)}")
+    state = _STATES.get(_word(item.verdict), "open")
+    if c.n + c.num_failed == 1:
+        return _Clause("one run", _observed(item))
+    seeds = f" ({_seeds(item, results)})"
+    if state == "open":
+        gap = f"{'−' if c.difference < 0 else '+'}{_amount(claim.metric, c.difference)} on average"
+        return _Clause(state, f"whether {_claimed(item)} ({gap}, {_seeds(item, results)})")
+    if claim.direction == "same" and state in ("yes", "same"):
+        same = f"{claim.left} and {claim.right} do not differ in {_words(claim.metric)} by as much as would matter"
+        return _Clause("yes", f"{same}, on average by {_amount(claim.metric, c.difference)} ({_total(item)})")
+    if state == "same" and isinstance(claim.right, str):
+        off = _amount(claim.metric, c.difference)
+        same = f"{claim.left} and {claim.right} differ in {_words(claim.metric)} by less than would matter"
+        return _Clause(state, f"{same}, on average by {off} ({_total(item)})")
+    return _Clause(state, _observed(item) + seeds)
+
+
+def _open_alone(item: Checked, results: Mapping[str, Result]) -> str:
+    assert item.comparison is not None
+    said = f"{item.comparison.n} seeds do not tell whether {_claimed(item)}"
+    return f"{said}; on average {_observed(item)} ({_seeds(item, results)})"
+
+
+def _word(verdict: str) -> str:
+    return verdict.removeprefix("changed run: ").split(" (")[0]
+
+
+def _words(metric: str) -> str:
+    return re.sub(r"@(\d+)", r" after epoch \1", metric.replace("_", " ").replace(":", " of "))
+
+
+def _relation(item: Checked, greater: bool) -> str:
+    """How the left side stands to the right one, in words."""
+    claim, right = item.claim, item.claim.right
+    if not isinstance(right, str):
+        side = "above" if greater else "below"
+        return f"the {_words(claim.metric)} of {claim.left} is {side} {_level_of(claim.metric, right)}"
+    if claim.metric == "test_accuracy":
+        return f"{claim.left} is {'more' if greater else 'less'} accurate than {right}"
+    return f"{claim.left} has a {'higher' if greater else 'lower'} {_words(claim.metric)} than {right}"
+
+
+def _claimed(item: Checked) -> str:
+    claim = item.claim
+    if claim.direction == "about" and not isinstance(claim.right, str):
+        near = f"{_amount(claim.metric, claim.tolerance)} of {_level_of(claim.metric, claim.right)}"
+        return f"the {_words(claim.metric)} of {claim.left} is within {near}"
+    if claim.direction == "same":
+        return f"{claim.left} and {claim.right} differ in {_words(claim.metric)}"
+    return _relation(item, claim.direction == ">")
+
+
+def _observed(item: Checked) -> str:
+    """What the means say, whatever it proves."""
+    claim, c = item.claim, item.comparison
+    assert c is not None
+    mean = _level_of(claim.metric, c.mean_a)
+    if not isinstance(claim.right, str):
+        if claim.direction != "about":
+            return f"{_relation(item, c.difference > 0)}, at {mean}"
+        inside = abs(c.mean_a - claim.right) <= claim.tolerance
+        said = _claimed(item) if inside else _claimed(item).replace(" is within ", " is not within ", 1)
+        return f"{said}, at {mean}"
+    if c.difference == 0:
+        return f"{claim.left} and {claim.right} have the same {_words(claim.metric)}, {mean}"
+    against = f"{mean} against {_level_of(claim.metric, c.mean_b)}"
+    return f"{_relation(item, c.difference > 0)} by {_amount(claim.metric, c.difference)}, {against}"
+
+
+def _seeds(item: Checked, results: Mapping[str, Result]) -> str:
+    """In how many seeds what the means say is so, and how many diverged."""
+    claim, c = item.claim, item.comparison
+    assert c is not None
+    if claim.direction in ("about", "same"):
+        return _total(item)
+    both = claims.sides(claim, results)
+    if both is None:
+        return _total(item)
+    same_side = np.sign(both[0] - both[1]) == np.sign(c.difference)
+    return f"{int(same_side.sum())} of {_total(item)}"
+
+
+def _total(item: Checked) -> str:
+    assert item.comparison is not None
+    lost = item.comparison.num_failed
+    return f"{item.comparison.n} seeds" + (f", {lost} diverged" if lost else "")
+
+
+def _amount(metric: str, value: float) -> str:
+    """A difference without its sign, with its unit."""
+    if (quantity := text.quantity(metric)) == "accuracy":
+        return f"{text.format_significant(100 * abs(value), 2)} points"
+    return text.format_significant(abs(value)) + {"seconds": " s", "epochs": " epochs"}.get(quantity, "")
+
+
+def _level_of(metric: str, value: float) -> str:
+    """A value with its unit."""
+    if (quantity := text.quantity(metric)) == "accuracy":
+        is_share = "accuracy" in metric and not re.search(r" - |gap|range|change", metric)
+        return f"{100 * value:.2f} %" if is_share else text.minus(f"{100 * value:.2f} points")
+    return text.format_significant(value) + {"seconds": " s", "epochs": ""}.get(quantity, "")
+
+
+def _level(metric: str, results: Mapping[str, Result]) -> _Clause:
+    """How high a metric is, and of several variants where it is highest."""
+    values = {name: history.metric(result, metric) for name, result in results.items()}
+    means = {
+        name: float(array[np.isfinite(array)].mean()) for name, array in values.items() if np.isfinite(array).any()
+    }
+    words = _words(metric)
+    if not means:
+        return _Clause("diverged", f"every network diverged, so that there is no {words}")
+    best = [name for name, mean in means.items() if mean == max(means.values())]
+    n = max(len(array) for array in values.values())
+    level = _level_of(metric, max(means.values()))
+    of = f" (mean of {n} seeds)" if n > 1 else ""
+    state = "level" if n > 1 else "one run"
+    if len(values) == 1:
+        return _Clause(state, f"{best[0]} has a {words} of {level}{of}")
+    lowest = min(means, key=lambda name: means[name])
+    has = f"{' and '.join(best)} {'has' if len(best) == 1 else 'have'}"
+    low = f"{lowest} the lowest, {_level_of(metric, means[lowest])}{of}"
+    return _Clause(state, f"of {len(means)} variants {has} the highest {words}, {level}, and {low}")
+
+
+def _reproduced(
+    first: str, by_id: Mapping[str, Checked], results: Mapping[str, Result], reported: Mapping[str, Mapping[str, float]]
+) -> str:
+    """Whether the source's numbers for what is asked first could have been among our runs."""
+    claim = by_id[first].claim if first in by_id else None
+    metric = claim.metric if claim else first
+    numbers = {
+        name: reported[name][metric]
+        for name in ([claim.left] if claim else results)
+        if name in results and metric in reported.get(name, {})
+    }
+    values = {name: history.metric(results[name], metric) for name in numbers}
+    values = {name: array[np.isfinite(array)] for name, array in values.items() if np.isfinite(array).any()}
+    if not values:
+        return ""
+    if len(values) == 1:
+        ((name, array),) = values.items()
+        theirs = _level_of(metric, numbers[name])
+        if len(array) < 2:
+            return f"; the source has {theirs} for {name}"
+        said = "reproduced" if stats.inside(array, numbers[name]) else "not reproduced"
+        return f"; the source's {theirs} for {name} is {said} (our mean: {_level_of(metric, float(array.mean()))})"
+    if min(map(len, values.values())) < 2:
+        return ""
+    within = [name for name, array in values.items() if stats.inside(array, numbers[name])]
+    which = f" ({', '.join(within)})" if within else ""
+    return f"; reproduced: {len(within)} of the source's {len(values)} numbers{which}"
+
+
+def _wanted(clauses: Sequence[_Clause], checked: Sequence[Checked], items: Sequence[Checked]) -> int | None:
+    """How many seeds can resolve what is open, where all go the same way; more than there are."""
+    if not {clause.state for clause in clauses} & {"open", "one run"}:
+        return None
+    measured = sum(item.comparison is not None for item in checked)
+    fewest = max(USUAL_SEEDS, sequential.fewest_sequential_pairs(stats.ALPHA / max(1, measured)))
+    n = max((item.comparison.n for item in items if item.comparison), default=1)
+    return fewest if n < fewest else 2 * n
+
+
+def _of_exact(checked: Sequence[Checked], departures: Sequence[str]) -> str:
+    """The sentence of claims that one exact comparison each decides."""
+    exact = [item for item in checked if item.error is not None]
+    wrong = [item for item in exact if _STATES.get(_word(item.verdict)) != "yes"]
+    largest = max(
+        (item.error for item in exact if item.error is not None and math.isfinite(item.error)), default=math.nan
+    )
+    start = "In this changed run " if departures else ("No: " if wrong else "Yes: ")
+    if wrong:
+        named = "; ".join(item.claim.text for item in wrong)
+        return f"{start}of {len(exact)} exact comparisons {len(wrong)} found no agreement: {named}."
+    return (
+        f"{start}all {len(exact)} exact comparisons agree within their tolerances, "
+        f"the largest error {text.format_error(largest)}."
+    )
+
+
+def _capital(words: str) -> str:
+    """A sentence begins with a capital, unless a variant's name does."""
+    return words[:1].upper() + words[1:] if re.match(r"(the|of|all|not|every)\b", words) else words
