@@ -5,7 +5,7 @@
 setup() {
   local extras="" stamp venv=${VENV:-.venv} started=$SECONDS
   [ $# -eq 0 ] || extras="[$(IFS=,; echo "$*")]"
-  stamp="$venv/installed-$(cat pyproject.toml constraints.txt <(echo "$extras") | sha256sum | cut -c1-16)"
+  stamp="$venv/installed-$(cat pyproject.toml constraints.txt <(echo "$extras") | { sha256sum 2> /dev/null || shasum -a 256; } | cut -c1-16)"
   if [ ! -e "$stamp" ]; then
     "${PYTHON:-python3}" -c 'import sys; sys.exit(sys.version_info < (3, 11))' ||
       { echo "error: Python 3.11 or later is needed; set PYTHON to one" >&2; return 2; }

@@ -1,5 +1,6 @@
 """The command line: what is refused in one line before anything is done, what --help lists, what a slip is answered."""
 
+import os
 import re
 import subprocess
 import sys
@@ -247,3 +248,10 @@ def test_flags_reach_the_fields_they_are_named_for(training_flags):
     assert (asked.num_seeds, asked.first_seed, asked.variants, asked.num_devices) == (4, 7, ("a", "b"), 2)
     assert (asked.strategy, asked.resume, asked.sweep) == ("pmap", False, {"dropout_rate": (0.1, 0.2)})
     assert (asked.protocol, asked.population_size, asked.tensorboard) == ("reported", None, False)
+
+
+def test_a_system_that_does_not_say_which_cores_are_ours_has_all_of_them(monkeypatch):
+    """macOS; there --xla_force_host_platform_device_count ended in an AttributeError."""
+    monkeypatch.delattr(os, "sched_getaffinity")
+    monkeypatch.setattr(os, "cpu_count", lambda: 3)
+    assert common.with_devices_of_cores("") == "--xla_force_host_platform_device_count=3"

@@ -30,7 +30,11 @@ def typed(page):
     """The arguments of every `mnistlab` in a page's blocks, fenced and indented."""
     fenced = [line for block in blocks(page, "bash") for line in block.replace("\\\n", " ").splitlines()]
     indented = re.findall(r"^    (mnistlab .*)$", (DOCS / page).read_text(), re.MULTILINE)
-    lines = [line.split(" #")[0].split(" > ")[0] for line in (*fenced, *indented) if line.startswith("mnistlab ")]
+    lines = [
+        re.sub(r" > \S+$", "", line.split(" #")[0].rstrip())
+        for line in (*fenced, *indented)
+        if line.startswith("mnistlab ")
+    ]
     return [shlex.split(line)[1:] for line in lines]
 
 

@@ -121,6 +121,14 @@ def test_a_network_of_ones_own_keeps_what_no_json_holds(folder):
     assert read(folder / "mine" / "summary.json")["variants"]["net"]["metrics"]["num_epochs"]["values"] == [2.0]
 
 
+def test_of_rounds_the_first_is_planned(folder):
+    line = ["run", "lenet_vs_dense", *SMALL[:4], "--until=resolved", "--max_seeds=20", "--dry_run", "--workdir=rounds"]
+    (ended,) = run_all([(MAIN, line)], folder)
+    assert ended.status == 0, ended.err
+    assert len(json.loads(ended.out)["seeds"]) >= 6  # the fewest that can answer
+    assert "first round; until resolved, a variant gets up to 20 seeds" in ended.err
+
+
 def variant_of(config):
     return config["variants"]["dense"]
 

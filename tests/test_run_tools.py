@@ -42,6 +42,7 @@ def test_show_prints_what_the_run_ended_with(trained):
     assert shown.status == 0, shown.err
     results = printed[printed.index("\nOurs (") : printed.index("\nreport: ")].strip()
     assert results in shown.out and "(a) LeNet-5 is more accurate" in results
+    assert json.loads((folder / "run" / "summary.json").read_text())["answer"] in results
     assert "repeat: mnistlab run lenet_vs_dense --variants=dense,lenet5" in shown.out
     assert shown.out.strip().endswith("report: run/report.html")
 

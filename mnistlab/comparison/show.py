@@ -39,6 +39,7 @@ def lines(path: Path) -> list[str]:
         *about,
         *(("", table.caption, text.text_table(table.header, table.rows)) if table.rows else ()),
         *([diverged] if diverged else []),
+        *(["", summary["answer"]] if isinstance(summary.get("answer"), str) else []),
         *(["\nClaims"] if summary["claims"] else []),
         *(
             f"({claim['id']}) {claim['text']}\n    {claim.get('sentence', claim['verdict'])}"
