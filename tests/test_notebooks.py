@@ -31,6 +31,7 @@ def test_a_notebook_runs_and_says_what_it_says(name, tmp_path, monkeypatch):
         monkeypatch.setenv(home, str(tmp_path))
     notebook = nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", as_version=4)
     assert not any(cell.get("outputs") for cell in notebook.cells)  # what is stored grows old
+    assert notebook.cells[0].source.startswith("# ")
     where = {"metadata": {"path": str(tmp_path)}}
     nbclient.NotebookClient(notebook, timeout=300, kernel_name="python3", resources=where).execute()
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
