@@ -42,6 +42,8 @@ def predictions(
     """
     true_labels = np.asarray(truth)
     labels = None if predicted is None else np.asarray(predicted)
+    most = int(max(true_labels.max(initial=0), 0 if labels is None else labels.max(initial=0)))
+    class_names = [*class_names, *map(str, range(len(class_names), most + 1))]  # a network may have more logits
     n = min(rows * columns, len(image))
     one_line = max(map(len, class_names)) <= 2 and columns <= 5
     with style():

@@ -1,5 +1,6 @@
 """Numbers as texts, and tables for the terminal and for Markdown."""
 
+import html
 import math
 import re
 from collections.abc import Sequence
@@ -116,6 +117,18 @@ def format_p(p: float) -> str:
     return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
+def format_bytes(number: int) -> str:
+    """A size as files have it, to two or three digits.
+
+    >>> format_bytes(999), format_bytes(82_123_456), format_bytes(1_234)
+    ('999 B', '82 MB', '1.2 kB')
+    """
+    units = ("B", "kB", "MB", "GB", "TB")
+    power = min(max(0, len(str(number)) - 1) // 3, len(units) - 1)
+    value = number / 1000**power
+    return f"{value:.1f} {units[power]}" if power and value < 10 else f"{value:.0f} {units[power]}"
+
+
 def _cell(value: object) -> str:
     if value is None:
         return MISSING
@@ -159,6 +172,19 @@ def markdown_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> s
     rule = ["--:" if right else ":--" for right in numeric]
     lines = [[cell.replace("|", "\\|") for cell in line] for line in (list(header), rule, *cells)]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def html_table(header: Sequence[str], rows: Sequence[Sequence[object]], caption: str = "") -> str:
+    """A table in HTML without a style of its own, as a notebook shows it.
+
+    >>> html_table(("variant", "n"), [("a<b", 8)])
+    '<table><thead><tr><th>variant</th><th>n</th></tr></thead><tbody><tr><td>a&lt;b</td><td>8</td></tr></tbody></table>'
+    """
+    cells, _ = table_cells(header, rows)
+    head = "".join(f"<th>{html.escape(name)}</th>" for name in header)
+    body = "".join(f"<tr>{''.join(f'<td>{html.escape(cell)}</td>' for cell in row)}</tr>" for row in cells)
+    title = f"<caption>{html.escape(caption)}</caption>" if caption else ""
+    return f"<table>{title}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 
 def text_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
