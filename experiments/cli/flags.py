@@ -279,7 +279,7 @@ _OF_THE_EXPERIMENT = ("model", "loss", "split")
 def _advice(given: str, known: Iterable[str]) -> str:
     given, known = given.lower().replace("-", "_"), list(known)
     if given in _OF_THE_EXPERIMENT and "variants" in known:
-        return f"the {given} is the experiment's; another is a comparison of your own: mnistlab run FILE.py, see README"
+        return f"the {given} is the experiment's; another is a comparison of your own: mnistlab run FILE.py, see docs/how_to.md"
     near = _HABITS.get(given)
     near = near if near in known else nearest(given, known)
     return f"did you mean --{near}? See --help" if near else "see --help"

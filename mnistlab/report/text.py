@@ -204,3 +204,12 @@ def text_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
         return "  ".join(cell.rjust(width) if right else cell.ljust(width) for cell, width, right in aligned).rstrip()
 
     return "\n".join([line(header), "  ".join("-" * width for width in widths), *map(line, cells)])
+
+
+def class_words(class_names: Sequence[str], num_classes: int) -> list[str]:
+    """A name for each of `num_classes`, since a network may have more logits than the data have classes.
+
+    >>> class_words(["dark", "bright"], 4)
+    ['dark', 'bright', '2', '3']
+    """
+    return [*class_names, *map(str, range(len(class_names), num_classes))]
