@@ -431,7 +431,12 @@ def _main() -> None:
     run(options, learning_rate, common.log)
 
 
-if __name__ == "__main__":
+def define_flags() -> None:
+    """Flags of this entry point: the common ones."""
     common.define_run_flags()
     common.define_training_flags()
+
+
+if __name__ == "__main__":
+    define_flags()
     common.enter(_main)

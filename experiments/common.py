@@ -1,6 +1,8 @@
 """The door: the entry point of an experiment, errors as one line with exit status 2, and which experiments there are."""
 
 import ast
+import importlib
+import json
 import pkgutil
 import signal
 import sys
@@ -13,33 +15,39 @@ from absl import app, flags
 
 from mnistlab.errors import UserError
 
-from .cli import process
+from .cli import process, settings
 from .cli.flags import (
+    RESULTS,
     command,
     data_dir,
     define_run_flags,
     define_training_flags,
-    nearest,
     options,
     parse,
     workdir,
 )
+from .cli.next_step import next_step
 from .cli.process import with_devices_of_cores
 from .cli.progress import log, progress
+from .cli.shells import Flag
 
 if TYPE_CHECKING:
-    from mnistlab.comparison.spec import Experiment
+    from mnistlab.comparison.spec import Experiment, Options
 
 __all__ = [
+    "RESULTS",
     "command",
     "data_dir",
+    "define_flags",
     "define_run_flags",
     "define_training_flags",
+    "docstring",
     "enter",
+    "flags_of",
+    "listing",
     "log",
     "main",
     "names",
-    "nearest",
     "options",
     "summary_line",
     "tools",
@@ -48,23 +56,42 @@ __all__ = [
 ]
 
 # Entry points that are no comparison of a source.
-TOOLS = ("bench", "compare", "export", "gather", "judge", "power", "predict")
+TOOLS = (
+    "bench",
+    "compare",
+    "completion",
+    "export",
+    "gather",
+    "judge",
+    "list",
+    "open",
+    "power",
+    "predict",
+    "prune",
+    "show",
+)
 flags.disclaim_key_flags()  # those that `main` defines are the experiment's
 
 
 def main(experiment: "Experiment") -> None:
     """The entry point of a training experiment."""
+    define_flags()
+    enter(lambda: _run(experiment))
+
+
+def define_flags() -> None:
+    """Flags of a comparison that trains."""
     define_run_flags()
     define_training_flags()
-    enter(lambda: _run(experiment))
+    settings.define_flags()
 
 
 def enter(body: Callable[..., Any], arguments: Sequence[str] = (), *, needs_jax: bool = True) -> None:
     """Parses the command line, sets the process up and runs `body`; bad input is one line and exit status 2.
 
     Args:
-      arguments: names of the paths that stand on the line beside the flags; `body` is called with as many texts, or
-        with more where the last name ends in "...".
+      arguments: names of the paths that stand on the line beside the flags, as flags.parse takes them; `body` is
+        called with the texts given for them.
       needs_jax: False for a tool that only reads numbers, which then works where there is no JAX.
     """
 
@@ -110,6 +137,9 @@ def _run(experiment: "Experiment") -> None:
     from mnistlab.devices import cluster
 
     asked = spec.settled(experiment, options(experiment.name))
+    if flags.FLAGS.dry_run:
+        _plan(experiment, asked)
+        return
     stop, kind = process.stop_at_signals(), flags.FLAGS.progress
     spec.resolve(experiment, asked)  # bad values end here, before the banner
     if not cluster.is_first():
@@ -117,7 +147,20 @@ def _run(experiment: "Experiment") -> None:
         return
     seeds = f"{asked.num_seeds} seed(s)" if asked.until is None else f"seeds until {asked.until}"
     print(f"{experiment.title}\n{experiment.question}\nprotocol {asked.protocol}, {seeds}")
-    run.run(experiment, asked, Hooks(log, lambda name, variant: [progress(kind, name, variant.num_epochs), stop]))
+    hooks = Hooks(log, lambda name, variant: [progress(kind, name, variant.num_epochs), stop])
+    log(next_step(run.run(experiment, asked, hooks), asked.command, asked.workdir))
+
+
+def _plan(experiment: "Experiment", asked: "Options") -> None:
+    """The config on stdout, for a file; what is said of it on stderr."""
+    from mnistlab.comparison import plan
+
+    planned = plan.plan(experiment, asked)
+    print("\n".join(plan.lines(planned)), file=sys.stderr, flush=True)
+    try:
+        print(json.dumps(planned.config, indent=2), flush=True)
+    except BrokenPipeError:  # --dry_run | head
+        process.leave_quietly()
 
 
 def _parse(argv: Sequence[str], arguments: Sequence[str]) -> list[str]:
@@ -127,6 +170,8 @@ def _parse(argv: Sequence[str], arguments: Sequence[str]) -> list[str]:
         process.fail(str(error))
     except SystemExit:  # absl's, after --help, with status 1
         sys.exit(0)
+    except BrokenPipeError:  # --help | head
+        process.leave_quietly()
 
 
 def names() -> list[str]:
@@ -146,9 +191,46 @@ def _entry_points() -> list[str]:
     return sorted(module.name for module in modules if module.name not in others)
 
 
-def summary_line(name: str) -> str:
-    """The first line of an entry point's docstring."""
+def flags_of(name: str | None) -> list[Flag]:
+    """The flags of the entry point `name`; None: of a comparison in a file of one's own."""
+    from mnistlab.training.checks import REGISTRIES
+
+    variants: dict[str, Any] = {}
+    define: Callable[[], None] | None = define_flags
+    if name is not None:
+        is_package = (Path(__file__).parent / name).is_dir()
+        module = importlib.import_module(f"{__package__}.{name}{'.__main__' if is_package else ''}")
+        experiment = getattr(module, "EXPERIMENT", None)
+        variants = {**experiment.reported, **experiment.controlled, "all": None} if experiment else {}
+        define = getattr(module, "define_flags", define if experiment else None)
+    before = set(flags.FLAGS)
+    if define is not None:
+        define()
+    found = []
+    for own in sorted(set(flags.FLAGS) - before):
+        about = flags.FLAGS[own]
+        named = tuple(variants) if own == "variants" else tuple(REGISTRIES.get(own, ()))
+        choices = named or tuple(getattr(about.parser, "enum_values", None) or ())
+        found.append(Flag(own, bool(about.boolean), choices))
+        delattr(flags.FLAGS, own)
+    return found
+
+
+def docstring(name: str) -> str:
+    """What an entry point says of itself: a line, how it is called, and more."""
     folder = Path(__file__).parent
     path = folder / f"{name}.py" if (folder / f"{name}.py").exists() else folder / name / "__init__.py"
-    text = ast.get_docstring(ast.parse(path.read_text())) or ""
-    return text.split("\n")[0]
+    return ast.get_docstring(ast.parse(path.read_text())) or ""
+
+
+def summary_line(name: str) -> str:
+    """The first line of an entry point's docstring."""
+    return docstring(name).split("\n")[0]
+
+
+def listing() -> str:
+    """The comparisons and the tools, one line each."""
+    groups = (("Experiments", names()), ("Tools", tools()))
+    return "\n".join(
+        f"{heading}\n" + "\n".join(f"  {name:28} {summary_line(name)}" for name in own) for heading, own in groups
+    )

@@ -1,13 +1,14 @@
-"""Compares any two runs, paired by seed, by any metric: the verdict with its evidence, and a sentence to quote.
+"""Compares any number of runs, paired by seed, by any metric: each verdict with its evidence, and a sentence to quote.
 
-python -m experiments.compare RUN_A RUN_B [--metric=test_accuracy] [--variant_a=dense] [--variant_b=lenet5] [--direction=">"]
+python -m experiments.compare RUN_A [RUN_B ...] [--metric=test_accuracy] [--variant_a=dense] [--variant_b=lenet5] [--direction=">"]
 
-RUN_A and RUN_B are folders that training experiments left; both may be the same folder. Without --variant_a and
---variant_b every variant that both hold is compared, and Holm's correction is over all of them.
+The runs are folders that training experiments left. Each of the others is compared with the first, variant by variant where both
+have it; of one run alone the other variants are compared with its first. Holm's correction is over all these comparisons.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 from absl import flags
@@ -26,61 +27,93 @@ NAME = "compare"
 FLAGS = flags.FLAGS
 
 
-def main(run_a: str, run_b: str) -> None:
-    """Reads both runs, compares them, and only then writes."""
-    a, b = saved.read_run(Path(run_a)), saved.read_run(Path(run_b))
-    pairs = saved.pair_variants(a, b, FLAGS.variant_a, FLAGS.variant_b)
+class Side(NamedTuple):
+    """A variant of a run, and what it is called."""
+
+    run: RunFolder
+    variant: str
+    label: str
+
+    @property
+    def result(self) -> Result:
+        """Its numbers."""
+        return self.run.variants[self.variant]
+
+
+Pair = tuple[Side, Side]  # A and B
+
+
+def main(*folders: str) -> None:
+    """Reads the runs, compares them, and only then writes."""
+    runs = _distinct([saved.read_run(Path(folder)) for folder in folders])
+    pairs = _pairs(runs)
     results: dict[str, Result] = {}
     questions = []
-    for number, (variant_a, variant_b) in enumerate(pairs, start=1):
-        left, right = _labels(a, variant_a, b, variant_b)
-        results |= {left: a.variants[variant_a], right: b.variants[variant_b]}
-        for result in (results[left], results[right]):
+    for number, (a, b) in enumerate(pairs, start=1):
+        results |= {a.label: a.result, b.label: b.result}
+        for result in (a.result, b.result):
             saved.check_metric(result, FLAGS.metric)
-        asked = f"{left} {FLAGS.direction} {right}"
-        questions.append(Claim(str(number), asked, FLAGS.metric, left, FLAGS.direction, right, ours=True))
+        asked = f"{a.label} {FLAGS.direction} {b.label}"
+        questions.append(Claim(str(number), asked, FLAGS.metric, a.label, FLAGS.direction, b.label, ours=True))
     checked = claims.check(questions, results)
-    print(f"A: {_about(a)}\nB: {_about(b)}")
+    print("\n".join(f"{letter}: {_about(run)}" for letter, run in zip(_letters(runs), runs, strict=True)))
     for item in checked:
         table = sections.evidence_table([item])
         print(f"\n{text.text_table(table.header, table.rows)}\n\n{item.sentence}")
     folder = common.workdir(NAME)
     with workdirs.made_anew(folder, NAME):
-        _write(folder, a, b, pairs, results, checked)
+        _write(folder, runs, pairs, results, checked)
     print(f"\nreport: {folder / 'report.html'}")
 
 
-def _labels(a: RunFolder, variant_a: str, b: RunFolder, variant_b: str) -> tuple[str, str]:
-    """What A and B are called: by their variants within one run, else with the folders where they do not tell."""
-    if a.path.resolve() == b.path.resolve():
-        if variant_a == variant_b:
-            raise UserError(f"A and B are the same: {variant_a} of {a.path}; compare two variants or two runs")
-        return variant_a, variant_b
-    name_a, name_b = a.path.resolve().name, b.path.resolve().name
-    if name_a == name_b:
-        name_a, name_b = str(a.path), str(b.path)
-    return f"{variant_a} ({name_a})", f"{variant_b} ({name_b})"
+def _distinct(runs: Sequence[RunFolder]) -> list[RunFolder]:
+    """The runs, each folder once."""
+    return list({run.path.resolve(): run for run in runs}.values())
+
+
+def _letters(runs: Sequence[RunFolder]) -> list[str]:
+    return ["A", *("B" if len(runs) == 2 else f"B{number}" for number in range(1, len(runs)))]
+
+
+def _pairs(runs: Sequence[RunFolder]) -> list[Pair]:
+    """What is compared with what: as the flags name the variants, else all that can be."""
+    first = runs[0]
+    if len(runs) == 1:
+        a = saved.choose_variant(first, FLAGS.variant_a or next(iter(first.variants)))
+        others = [b for b in first.variants if b != a]
+        if FLAGS.variant_b or not others:
+            others = [saved.choose_variant(first, FLAGS.variant_b or a)]
+        if others == [a]:
+            raise UserError(f"A and B are the same: {a} of {first.path}; compare two variants or two runs")
+        return [(Side(first, a, a), Side(first, b, b)) for b in others]
+    names = [run.path.resolve().name for run in runs]
+    names = names if len(set(names)) == len(names) else [str(run.path) for run in runs]
+    return [
+        (Side(first, a, f"{a} ({names[0]})"), Side(other, b, f"{b} ({name})"))
+        for other, name in zip(runs[1:], names[1:], strict=True)
+        for a, b in saved.pair_variants(first, other, FLAGS.variant_a, FLAGS.variant_b)
+    ]
 
 
 def _write(
     folder: Path,
-    a: RunFolder,
-    b: RunFolder,
-    pairs: list[tuple[str, str]],
+    runs: Sequence[RunFolder],
+    pairs: Sequence[Pair],
     results: Mapping[str, Result],
     checked: list[Checked],
 ) -> None:
     picture = page.draw_into(folder / "figures")
     metric = FLAGS.metric.replace("_", " ")
-    where = " and ".join(dict.fromkeys(_about(run) for run in (a, b)))
+    where = " and ".join(dict.fromkeys(map(_about, runs)))
+    lettered = zip(_letters(runs), runs, strict=True)
     blocks: list[page.Block] = [
-        page.Text(f"A: `{a.path}`, {_about(a)}. B: `{b.path}`, {_about(b)}."),
+        page.Text(" ".join(f"{letter}: `{run.path}`, {_about(run)}." for letter, run in lettered)),
         page.Text(f"Compared by {metric}, paired by the seeds that both have."),
         page.Heading("Claims"),
         sections.claims_table(checked),
         *sections.quotable(checked, where),
         page.Heading("What differs"),
-        *_differing(a, b, pairs, checked),
+        *_differing(pairs, checked),
         page.Heading("Seeds"),
         sections.seeds_picture(FLAGS.metric, results, picture),
         *sections.difference_pictures(checked, results, picture),
@@ -94,15 +127,16 @@ def _write(
         caption = f"({item.claim.id}) Training (running mean of the epoch) and validation of both."
         blocks.append(page.Details("Training curves", [picture(both, f"history_{item.claim.id}", caption)]))
     blocks += [page.Heading("How to repeat it"), page.Command(common.command())]
-    identity = {"experiment": NAME, "runs": [str(a.path), str(b.path)], "seeds": list(a.seeds), "variants": pairs}
+    identity = {"experiment": NAME, "runs": [str(run.path) for run in runs], "seeds": list(runs[0].seeds)}
+    identity |= {"variants": [(a.variant, b.variant) for a, b in pairs]}
     identity |= {"metric": FLAGS.metric, "direction": FLAGS.direction}
     summary = {
         "experiment": NAME,
-        "protocol": _both(a.summary["protocol"], b.summary["protocol"]),
-        "departures": list(dict.fromkeys((*departures.of_summary(a.summary), *departures.of_summary(b.summary)))),
-        "data": _both(a.summary["data"], b.summary["data"]),
-        "device": _both(a.summary["device"], b.summary["device"]),
-        "n_seeds": len(a.seeds),
+        "protocol": _shared(run.summary["protocol"] for run in runs),
+        "departures": list(dict.fromkeys(change for run in runs for change in departures.of_summary(run.summary))),
+        "data": _shared(run.summary["data"] for run in runs),
+        "device": _shared(run.summary["device"] for run in runs),
+        "n_seeds": len(runs[0].seeds),
         "variants": {
             name: {"metrics": {FLAGS.metric: history.summarize(history.metric(result, FLAGS.metric))}}
             for name, result in results.items()
@@ -110,7 +144,7 @@ def _write(
         "claims": [item.to_dict() for item in checked],
         "seconds": {},
     }
-    title = f"{a.path.resolve().name} and {b.path.resolve().name} compared by {metric}"
+    title = f"{', '.join(run.path.resolve().name for run in runs)} compared by {metric}"
     workdirs.leave(folder, identity=identity, command=common.command(), title=title, blocks=blocks, summary=summary)
 
 
@@ -119,17 +153,21 @@ def _about(run: RunFolder) -> str:
     return f"{run.summary['data']['name']}, {protocol}, seeds {run.seeds[0]} to {run.seeds[-1]}"
 
 
-def _both(left: object, right: object) -> object:
-    return left if left == right else [left, right]
+def _shared(values: Iterable[Any]) -> Any:
+    """What all values are, or the list of the different ones."""
+    different: list[Any] = []
+    for value in values:
+        different += [] if value in different else [value]
+    return different[0] if len(different) == 1 else different
 
 
-def _differing(a: RunFolder, b: RunFolder, pairs: list[tuple[str, str]], checked: list[Checked]) -> list[page.Block]:
+def _differing(pairs: Sequence[Pair], checked: Sequence[Checked]) -> list[page.Block]:
     """What a difference may be owed to: a table a pair."""
     blocks: list[page.Block] = []
-    for item, (variant_a, variant_b) in zip(checked, pairs, strict=True):
+    for item, (a, b) in zip(checked, pairs, strict=True):
         rows = [
             (name, *(text.MISSING if value is None else str(value) for value in values))
-            for name, *values in saved.differing_settings(a, variant_a, b, variant_b)
+            for name, *values in saved.differing_settings(a.run, a.variant, b.run, b.variant)
         ]
         caption = f"({item.claim.id}) What differs between {item.claim.left} and {item.claim.right}"
         empty = page.Text(f"({item.claim.id}) Nothing differs: the two should be equal.")
@@ -155,11 +193,11 @@ def define_flags() -> None:
     """Flags of this entry point beside the common ones."""
     common.define_run_flags()
     flags.DEFINE_string("metric", "test_accuracy", "What is compared: test_loss, val_accuracy@1, overfitting_gap, ...")
-    flags.DEFINE_string("variant_a", None, "The variant of RUN_A; may be left out where it is clear.")
-    flags.DEFINE_string("variant_b", None, "The variant of RUN_B.")
+    flags.DEFINE_string("variant_a", None, "The variant of the first run; may be left out where it is clear.")
+    flags.DEFINE_string("variant_b", None, "The variant of the others.")
     flags.DEFINE_enum("direction", ">", [">", "<"], "The claim: A > B or A < B.")
 
 
 if __name__ == "__main__":
     define_flags()
-    common.enter(main, ("RUN_A", "RUN_B"), needs_jax=False)
+    common.enter(main, ("RUN...",), needs_jax=False)

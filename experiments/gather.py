@@ -103,6 +103,11 @@ def _write(
     workdirs.leave(target, identity=own, command=common.command(), title=title, blocks=blocks, summary=summary)
 
 
-if __name__ == "__main__":
+def define_flags() -> None:
+    """Flags of this entry point: the common ones."""
     common.define_run_flags()
+
+
+if __name__ == "__main__":
+    define_flags()
     common.enter(main, ("FOLDER",), needs_jax=False)

@@ -92,7 +92,7 @@ def _read(path: Path) -> dict[str, Any] | None:
         there = path.exists()
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}; point --runs at the folder of runs") from error
-    return saved.read_summary(path.parent) if there else None
+    return saved.read_summary(path.parent, "of an experiment") if there else None
 
 
 def _write(

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs one experiment on this machine; installs what it needs into .venv first.
+# Runs one experiment on this machine; installs what it needs into .venv first, and says so.
 #   launch/local.sh [EXPERIMENT [--flag=value ...]]    launch/local.sh lenet_vs_dense --seeds=8
 # EXTRAS names accelerators: EXTRAS=cuda12 launch/local.sh ...
 set -euo pipefail
@@ -8,4 +8,4 @@ cd "$(dirname "$0")/.."
 . launch/setup.sh
 # shellcheck disable=SC2086  # EXTRAS is a list of words
 setup ${EXTRAS:-}
-exec .venv/bin/python -m experiments "$@"
+MNISTLAB_CALLED="bash launch/local.sh" exec .venv/bin/python -m experiments "$@"

@@ -11,7 +11,7 @@ import typing
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, NamedTuple, TypeVar
 
-from mnistlab.errors import UserError
+from mnistlab.errors import UserError, meant
 
 SPLITS = ("own", "test_halves", "test_halves_swapped", "test_is_validation", "random_80_20", "random_55_5")
 ORDERS = ("tfds", "file")
@@ -337,7 +337,8 @@ def from_dict(cls: type[T], values: Mapping[str, Any]) -> T:
     values = {("optimizer" if name == "optim" and name not in fields else name): v for name, v in values.items()}
     unknown = sorted(set(values) - set(fields))
     if unknown:
-        raise UserError(f"config has the unknown field {unknown[0]!r}; expected some of {', '.join(fields)}")
+        near = meant(unknown[0], fields)
+        raise UserError(f"config has the unknown field {unknown[0]!r}; {near}expected some of {', '.join(fields)}")
     known = {name: _field_value(name, value) for name, value in values.items()}
     try:
         return cls(**known)
@@ -360,7 +361,8 @@ def _tuples(value: Any) -> Any:
 def one_of(what: str, value: Any, allowed: Collection[str]) -> None:
     """Raises UserError where `value` is none of `allowed`."""
     if value not in tuple(allowed):
-        raise UserError(f"{what} is {value!r:.80}; expected one of {', '.join(allowed)}")
+        near = meant(value, allowed) if isinstance(value, str) else ""
+        raise UserError(f"{what} is {value!r:.80}; {near}expected one of {', '.join(allowed)}")
 
 
 def _check_number(what: str, value: Any, kind: type, within: Interval) -> None:

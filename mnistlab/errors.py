@@ -1,7 +1,8 @@
-"""The one error that the user can correct."""
+"""The one error that the user can correct, and what was probably meant."""
 
 import contextlib
-from collections.abc import Iterator
+import difflib
+from collections.abc import Callable, Iterable, Iterator
 
 
 class UserError(ValueError):
@@ -27,3 +28,31 @@ def file_errors(what: str, advice: str) -> Iterator[None]:
         yield
     except OSError as error:
         raise UserError(f"{what}: {error.strerror or error}; {advice}") from error
+
+
+def nearest(given: str, known: Iterable[str]) -> str | None:
+    """The name among `known` that was probably meant: by its initials, its beginning, its end or its letters.
+
+    >>> names = ("batch_size", "epochs", "learning_rate")
+    >>> [nearest(text, names) for text in ("lr", "batch", "num_epochs", "learning-rat", "colour")]
+    ['learning_rate', 'batch_size', 'epochs', 'learning_rate', None]
+    """
+    text, known = given.lower().replace("-", "_"), sorted(known)
+    rules: list[Callable[[str], bool]] = [
+        lambda name: name.replace("_", "") == text.replace("_", ""),
+        lambda name: "_" in name and "".join(word[:1] for word in name.split("_")) == text,
+        lambda name: len(text) > 1 and name.startswith(text),
+        lambda name: text.endswith(f"_{name}"),
+    ]
+    near = [name for rule in rules for name in known if rule(name)]
+    return next(iter([*near, *difflib.get_close_matches(text, known, n=1)]), None)
+
+
+def meant(given: str, known: Iterable[str]) -> str:
+    """The nearest of `known` as the beginning of an advice; nothing where none is near.
+
+    >>> meant("lenet", ["lenet5", "dense"]), meant("colour", ["dense"])
+    ('did you mean lenet5? ', '')
+    """
+    near = nearest(given, known)
+    return f"did you mean {near}? " if near else ""

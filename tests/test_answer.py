@@ -183,15 +183,14 @@ def experiments():
 @pytest.mark.parametrize("n", [1, 8])
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 @pytest.mark.parametrize("name", [name for name, one in experiments().items() if one.claims])
-def test_every_experiment_has_an_answer(name, protocol, n, capsys):
+def test_every_experiment_has_an_answer(name, protocol, n):
     experiment = experiments()[name]
     variants = [label for label, one in getattr(experiment, protocol).items() if one.by_default]
     means = dict(zip(variants, 0.98 + 0.002 * np.cos(np.arange(len(variants)) * 2.4), strict=True))
     found = results(n, **means)
     theirs = reported.results(name) if protocol == "reported" else {}
     sentence, more, _ = said(experiment.claims, found, experiment.answered_by, reported=theirs)
-    with capsys.disabled():
-        print(f"\n{name}, {protocol}, {n}: {experiment.question}\n    {sentence} [{more}]")
+    print(f"\n{name}, {protocol}, {n}: {experiment.question}\n    {sentence} [{more}]")  # to be read with -s
     assert sentence.endswith(".") and len(sentence) < 900 and "nan" not in sentence
     assert sentence.startswith("One run") == (n == 1)
     known = {claim.id for claim in experiment.claims} | {"test_accuracy"}

@@ -1,5 +1,7 @@
 """The command line: what is refused in one line before anything is done, what --help lists, what a slip is answered."""
 
+import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,8 +12,8 @@ from absl.testing import flagsaver
 from command_lines import run_all
 
 from experiments import common
-from experiments.cli.flags import nearest
 from mnistlab.config import AugmentConfig, OptimConfig, TrainConfig, settings_of
+from mnistlab.errors import nearest
 
 ROOT = Path(__file__).parents[1]
 TOO_LONG = "x" * 300
@@ -37,6 +39,13 @@ BAD = [
     (["--no_such_flag"], "no_such_flag"),
     (["--lr=0.1"], "did you mean --learning_rate"),
     (["--num-epochs", "3"], "did you mean --epochs"),
+    (["--output_dir=w"], "did you mean --workdir"),
+    (["--overwrite"], "did you mean --noresume"),
+    (["--gpus=2"], "did you mean --devices"),
+    (["--data=kmnist"], "did you mean --dataset?"),
+    (["--model=vit"], "the model is the experiment's; another is a comparison of your own"),
+    (["--variants=lenet"], "did you mean lenet5?"),
+    (["--optimizer=Adam"], "did you mean adam?"),
     (["stray"], "stray"),
     (["--population_size=0"], "population_size"),
     (["--stream_megabytes=0"], "stream_megabytes"),
@@ -64,9 +73,9 @@ BAD = [
 ]
 BAD_OF_OTHERS = [
     ("jacobian_eigen", ["--augment=shift=100"], "at most 28"),
-    ("compare", ["run"], "RUN_B is missing"),
+    ("compare", [], "RUN... is missing"),
     ("judge", ["no_such.csv"], "cannot read no_such.csv"),
-    ("compare", ["run", TOO_LONG], "RUN_B is 'xxx"),
+    ("compare", ["run", TOO_LONG], "RUN... is 'xxx"),
     ("scoreboard", ["--norun", f"--runs={TOO_LONG}"], "runs is 'xxx"),
 ]
 BAD_LINES = [("lenet_vs_dense", *bad) for bad in BAD] + BAD_OF_OTHERS
@@ -90,6 +99,7 @@ def test_bad_input_is_one_line_and_status_2(refused, folder, number):
     assert not list(folder.rglob("config.json")) and not list(folder.rglob("datasets"))
 
 
+WITHOUT_FLAGS = ("completion", "list", "open", "prune", "show")
 OWN_FLAGS = {
     "compare": ("metric",),
     "judge": ("claim", "matters"),
@@ -113,9 +123,28 @@ def test_help_lists_the_flags_of_the_command_with_an_example(helped, name):
     assert (status, err) == (0, "")
     assert f"python -m experiments.{name}" in out and common.summary_line(name) in out
     of_all = ["workdir", "compile_cache"] + ([] if name in common.tools() else ["seeds", "epochs", "augment"])
+    if name in WITHOUT_FLAGS:
+        assert not re.search(r"^  --", out, re.MULTILINE)
+        return
     for flag in (*of_all, *OWN_FLAGS.get(name, ())):
         assert f"\n  --{flag}: " in out
     assert "(default: 'auto')" in out and "--log_dir" not in out  # absl's own are in --helpfull
+
+
+@pytest.mark.parametrize("arguments", [["run", "lenet_vs_dense"], ["compare"]], ids=" ".join)
+def test_help_through_the_command_is_the_same_but_for_how_it_is_called(helped, folder, arguments):
+    ((status, out, err),) = run_all([("experiments.cli.main", [*arguments, "--help"])], folder)
+    name = arguments[-1]
+    assert (status, err) == (0, "")
+    theirs = helped[name].out.replace(f"python -m experiments.{name}", f"mnistlab {' '.join(arguments)}")
+    listed = [text[text.index("\n  --") :] for text in (out, theirs)]
+    assert listed[0] == listed[1] and out.splitlines()[:3] == theirs.splitlines()[:3]
+
+
+def test_help_may_be_piped_into_what_reads_its_beginning_alone(folder):
+    command = f"PYTHONPATH={ROOT} {sys.executable} -m experiments.lenet_vs_dense --help | head -n 1"
+    done = subprocess.run(["bash", "-c", command], cwd=folder, capture_output=True, text=True, timeout=300)
+    assert (done.stderr, done.stdout.count("\n")) == ("", 1)
 
 
 def test_every_setting_with_a_flag_is_in_the_help_with_what_it_says_of_itself(helped):
@@ -125,6 +154,13 @@ def test_every_setting_with_a_flag_is_in_the_help_with_what_it_says_of_itself(he
             assert f"--{about.flag}: {about.help}" in words
     for about in settings_of(AugmentConfig):
         assert about.help in words
+
+
+def test_the_command_says_what_was_probably_meant(folder):
+    given = [["comparee"], ["lenet_vs_dens"], ["run", "lenet_vs_dens"], ["run"]]
+    wanted = ["did you mean compare?", "did you mean run lenet_vs_dense?", "did you mean lenet_vs_dense?", "which"]
+    for ended, text in zip(run_all([("experiments.cli.main", line) for line in given], folder), wanted, strict=True):
+        assert ended.status == 2 and text in ended.err and len(ended.err.splitlines()) == 1
 
 
 @pytest.mark.parametrize(
@@ -139,6 +175,21 @@ def test_an_experiment_is_also_run_by_its_name(arguments, line):
     command = [sys.executable, "-m", "experiments", *arguments]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert done.returncode == 2 and line in done.stderr and len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "argv, line",
+    [
+        (["mnistlab run lenet_vs_dense", "--workdir=my runs"], "mnistlab run lenet_vs_dense '--workdir=my runs'"),
+        (["mnistlab run 'my file.py'"], "mnistlab run 'my file.py'"),
+        (["bash launch/local.sh fashion_mlp", "--seeds=2"], "bash launch/local.sh fashion_mlp --seeds=2"),
+        (["/home/me/my work/experiments/fashion_mlp.py"], "python -m fashion_mlp"),  # no program of ours in the path
+    ],
+)
+def test_the_command_that_repeats_a_run_is_as_it_was_typed(monkeypatch, argv, line):
+    monkeypatch.setattr(sys, "argv", argv)
+    monkeypatch.setattr(sys.modules["__main__"], "__spec__", None)
+    assert common.command() == line
 
 
 @pytest.mark.parametrize(
@@ -197,3 +248,10 @@ def test_flags_reach_the_fields_they_are_named_for(training_flags):
     assert (asked.num_seeds, asked.first_seed, asked.variants, asked.num_devices) == (4, 7, ("a", "b"), 2)
     assert (asked.strategy, asked.resume, asked.sweep) == ("pmap", False, {"dropout_rate": (0.1, 0.2)})
     assert (asked.protocol, asked.population_size, asked.tensorboard) == ("reported", None, False)
+
+
+def test_a_system_that_does_not_say_which_cores_are_ours_has_all_of_them(monkeypatch):
+    """macOS; there --xla_force_host_platform_device_count ended in an AttributeError."""
+    monkeypatch.delattr(os, "sched_getaffinity")
+    monkeypatch.setattr(os, "cpu_count", lambda: 3)
+    assert common.with_devices_of_cores("") == "--xla_force_host_platform_device_count=3"

@@ -48,7 +48,7 @@ def test_a_run_as_the_experiment_has_it_departs_in_nothing(name, protocol):
 
 def test_nothing_reported_stands_beside_a_changed_run():
     results = {"dense": result_of([0.978, 0.977], range(2))}
-    outcome = Outcome(results, {}, {}, None, {}, {}, "reported", ("epochs 20 -> 3",))
+    outcome = Outcome(results, {}, {}, None, {}, {}, "reported", departures=("epochs 20 -> 3",))
     assert outputs.reported_beside("lenet_vs_dense", outcome) == {}
     assert outputs.reported_beside("lenet_vs_dense", outcome._replace(departures=())) != {}
     for extra in (cnn_variants.source_table, keras_vs_scratch.source_table):

@@ -82,7 +82,8 @@ def test_leaves_the_files_of_the_contract(run_main, tmp_path, name):
     variant = CHEAPEST[name]
     done = run_main(name, *QUICK, f"--variants={variant}", f"--workdir={tmp_path}", "--seeds=2")
     assert done.returncode == 0, done.stderr
-    assert "report.html" in done.stdout.splitlines()[-1]
+    *_, report, following = done.stdout.splitlines()
+    assert report == f"report: {tmp_path / 'report.html'}" and following.startswith("next: ")
 
     config = json.loads((tmp_path / "config.json").read_text())
     assert config["run"]["variants"][variant]["config"]["batch_size"] == 64

@@ -21,7 +21,7 @@ README = (ROOT / "README.md").read_text()
 
 def commands(text):
     """The lines of indented blocks that start something, without what is said of them."""
-    starts = ("bash launch/", "launch/", "sbatch ", "python -m ")
+    starts = ("bash launch/", "launch/", "sbatch ", "python -m ", "mnistlab ")
     lines = re.findall(r"^    (\S.*)$", text, re.MULTILINE)
     return [line.split(" #")[0].strip() for line in lines if line.startswith(starts)]
 
@@ -32,24 +32,20 @@ MEASURED = [command for command in commands(RESULTS) + after if command.startswi
 """What a reader types; and what gave the results, in hours, of which only the flags are resolved."""
 
 NOT_RUN = {
-    "bash launch/test.sh": "it would run this test",
-    "python -m experiments.bench": "it needs PyTorch and Keras; tests/test_bench.py runs it",
-    "python -m experiments.predict": "it needs pictures; tests/test_nets.py runs it",
-    "python -m experiments.export": "the run above has other variants here; tests/test_nets.py runs it",
+    "mnistlab predict": "it needs pictures; tests/test_nets.py runs it",
+    "mnistlab export": "it needs a package of its own; tests/test_nets.py runs it",
+    "mnistlab judge": "it needs a table; tests/test_tables.py runs it",
     "launch/mpi.sh": "it needs Open MPI; tests/test_launch.py runs it where it is installed",
     "sbatch": "it needs Slurm",
     "launch/sweep.sh": "16 runs; two of its parts stand in for it",
 }
 SMALL = "--variants=dense --epochs=1 --batch_size=5000 --progress=none"
 SETTINGS = (
-    ("experiments.compare", ""),
-    ("experiments.power", ""),
-    ("experiments.gather", ""),
-    ("experiments.scoreboard", "--norun"),
     ("lenet_vs_dense --seeds=8 --epochs=2 --limit_examples=2000", f"{SMALL} --limit_examples=300 --seeds=2"),
+    ("--until=resolved", f"{SMALL} --variants=dense,lenet5 --max_seeds=8"),
     ("--protocol=controlled", f"{SMALL} --variants=dense,lenet5 --seeds=2"),
-    ("lenet_vs_dense --seeds", f"{SMALL} --seeds=2"),
-    ("lenet_vs_dense", SMALL),
+    ("scoreboard", "--norun"),
+    ("launch/multi_device.sh", f"{SMALL} --seeds=2 --workdir=results/several"),
 )
 """What stands after a command that holds the first text; the first that fits."""
 
@@ -65,6 +61,9 @@ def checkout(tmp_path_factory):
     python.parent.mkdir(parents=True)
     python.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} "$@"\n')
     python.chmod(0o755)
+    command = python.with_name("mnistlab")
+    command.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m experiments.cli.main "$@"\n')
+    command.chmod(0o755)
     pinned = (ROOT / "pyproject.toml").read_bytes() + (ROOT / "constraints.txt").read_bytes() + b"\n"
     (folder / ".venv" / f"installed-{hashlib.sha256(pinned).hexdigest()[:16]}").touch()  # launch/setup.sh's stamp
     return folder
@@ -92,6 +91,7 @@ def test_the_commands_run_in_their_order(checkout):
         assert done.returncode == 0, f"{command} {added}\n{done.stderr}"
     left = {str(path.parent.relative_to(checkout / "results")) for path in checkout.glob("results/**/report.html")}
     assert left >= {"lenet_vs_dense", "lenet_vs_dense_controlled", "quick/lenet_vs_dense", "scoreboard", "compare"}
+    assert len(README.splitlines()) < 150
 
 
 @pytest.mark.parametrize("start", NOT_RUN)
@@ -122,7 +122,7 @@ def test_the_research_script_runs_and_gives_arrays(tmp_path):
 
 
 def test_every_command_names_what_exists():
-    for name in re.findall(r"experiments\.(\w+)", README):
+    for name in re.findall(r"(?:experiments\.|mnistlab (?!run )|mnistlab run )(\w+)", "\n".join(TYPED)):
         assert name in common.names() + common.tools(), name
     for path in re.findall(r"launch/[\w.]+", README):
         assert (ROOT / path).exists(), path

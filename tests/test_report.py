@@ -167,6 +167,12 @@ def test_history_says_so_where_the_axis_ends_before_a_point():
     assert not calm.texts
 
 
+def test_a_network_with_more_logits_than_there_are_classes_has_its_predictions_drawn():
+    image = np.zeros((2, 8, 8, 1), np.uint8)
+    figure = images.predictions(image, [0, 1], [0, 7], ["dark", "bright"], 1, 2)
+    assert "7" in figure.axes[1].get_title() and "bright" in figure.axes[1].get_title()
+
+
 def test_predictions_mark_what_is_wrong_twice():
     image = np.arange(4 * 9, dtype=np.uint8).reshape(4, 3, 3, 1)
     figure = images.predictions(image, [0, 1, 2, 3], [0, 1, 7, 3], [str(k) for k in range(10)], 2, 2)

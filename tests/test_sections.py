@@ -61,7 +61,7 @@ def test_the_table_of_a_claim_on_runs_that_all_diverged_names_them_and_has_no_nu
 
 
 def test_sentences_to_quote_say_where_they_come_from():
-    quoted, _ = sections.quotable(CHECKED, "mnist, 8 seeds")
+    quoted, _, _ = sections.quotable(CHECKED, "mnist, 8 seeds")
     (said,) = quoted.blocks
     assert said.text.startswith("Measured on mnist, 8 seeds:") and said.text.count("(95 % interval") == 4
     assert sections.quotable(CHECKED[-1:], "mnist") == []

@@ -37,6 +37,7 @@ def defined():
     flags.DEFINE_bool("quick", False, "")
     flags.DEFINE_bool("run", False, "")
     flags.DEFINE_string("runs", None, "")
+    flags.DEFINE_string("results", None, "")
     flags.FLAGS(["prog"])
     yield
     for name in set(flags.FLAGS) - before:

@@ -19,6 +19,7 @@ ONLY_IMPORTER = {
     "matplotlib": {"canvas", "figures", "images"},
     "tensorboardX": {"tensorboard"},
     "tensorflow": {"peers"},
+    "wandb": {"wandb"},
     "onnx": {"onnx_graph"},
     "safetensors": {"export"},
     "clu": set(),  # it imports tensorflow

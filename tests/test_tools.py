@@ -82,11 +82,30 @@ class TestCompare:
         assert first["p"] == 2 * first["comparison"]["standing"]["p_differs"]  # Holm over two claims
         assert second["verdict"] == "no difference that matters" and second["delta"] == 0.0
 
+    def test_of_three_runs_each_of_the_others_is_compared_with_the_first(self, folders, tmp_path):
+        done = call("compare", *(folders / name for name in ("one", "both", "later")), f"--workdir={tmp_path}")
+        assert done.returncode == 0, done.stderr
+        assert "A: mnist, " in done.stdout and "B2: mnist, " in done.stdout
+        summary = json.loads((tmp_path / "summary.json").read_text())
+        asked = [(claim["left"], claim["right"]) for claim in summary["claims"]]
+        assert asked == [("low (one)", "low (both)"), ("low (one)", "low (later)")]
+        assert set(summary["variants"]) == {name for pair in asked for name in pair}
+
+    def test_of_one_run_the_other_variants_are_compared_with_the_first(self, folders, tmp_path):
+        results = {name: result_of(LOW + shift, SEEDS) for name, shift in (("a", 0.0), ("b", 0.1), ("c", 0.2))}
+        write_run(tmp_path / "run", results)
+        for flag, left, rights in (("--metric=test_accuracy", "a", ["b", "c"]), ("--variant_a=c", "c", ["a", "b"])):
+            done = call("compare", tmp_path / "run", flag, f"--workdir={tmp_path / 'out'}")
+            assert done.returncode == 0, done.stderr
+            claims = json.loads((tmp_path / "out" / "summary.json").read_text())["claims"]
+            assert {claim["left"] for claim in claims} == {left} and [claim["right"] for claim in claims] == rights
+            assert claims[0]["p"] == 2 * claims[0]["comparison"]["standing"]["p_differs"]  # Holm over two claims
+
     @pytest.mark.parametrize(
         "arguments, word",
         [
-            pytest.param(["both"], "RUN_B", id="one folder"),
-            pytest.param([], "RUN_A RUN_B", id="no folder"),
+            pytest.param([], "RUN... is missing", id="no folder"),
+            pytest.param(["one"], "low", id="one variant of one run"),
             pytest.param(["both", "one", "third"], "third", id="three folders"),
             pytest.param(["both", "nowhere"], "nowhere", id="no such folder"),
             pytest.param(["both", "damaged"], "damaged", id="damaged"),

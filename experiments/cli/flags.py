@@ -1,22 +1,25 @@
 """The command line: flags from the settings that they set, what they ask of an experiment, and what was meant by a slip."""
 
-import difflib
 import re
 import shlex
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
 from mnistlab.config import AugmentConfig, OptimConfig, Setting, TrainConfig, settings_of
-from mnistlab.errors import UserError
+from mnistlab.errors import UserError, nearest
+
+from . import settings
 
 if TYPE_CHECKING:
     from mnistlab.comparison.spec import Options
 
 FLAGS = flags.FLAGS
+PROGRAMS = ("mnistlab ", "python -m ", "bash launch/")
+RESULTS = Path("results")  # where runs are left that no --workdir puts elsewhere
 flags.disclaim_key_flags()  # they are the entry point's that asks for them: its --help lists them
 
 _DEFINE: dict[type, Callable[..., Any]] = {
@@ -100,9 +103,16 @@ def options(name: str) -> "Options":
         overrides["augment"] = augmentation(FLAGS.augment)
     if FLAGS.convolution is not None:
         overrides["convolution"] = FLAGS.convolution
+    configs = {}
+    if "config" in FLAGS and FLAGS.config:
+        run = settings.read_config(Path(FLAGS.config))
+        if run["experiment"] != name:
+            raise UserError(f"{FLAGS.config} is of the experiment {run['experiment']!r:.80}, not of {name}; run that")
+        configs = run["variants"]
     folder = name if FLAGS.protocol == "reported" else f"{name}_{FLAGS.protocol}"
     return Options(
         workdir=workdir(folder if FLAGS.limit_examples is None else f"quick/{folder}"),
+        configs=configs,
         overrides=overrides,
         sweep=_sweeps(FLAGS.sweep),
         data_dir=data_dir(),
@@ -169,7 +179,7 @@ def _numbers(what: str, texts: Sequence[str]) -> tuple[float, ...]:
 
 def workdir(name: str) -> Path:
     """--workdir, or results/<name>."""
-    return usable("workdir", FLAGS.workdir or str(Path("results") / name))
+    return usable("workdir", FLAGS.workdir or str(RESULTS / name))
 
 
 def data_dir() -> Path | None:
@@ -197,8 +207,8 @@ def usable(flag: str, text: str) -> Path:
 
 def command() -> str:
     """This process's command line, as a user would type it."""
-    if " " in sys.argv[0]:  # the program as cli.main calls it
-        return shlex.join([*sys.argv[0].split(" "), *sys.argv[1:]])
+    if sys.argv[0].startswith(PROGRAMS):  # as cli.main calls it
+        return shlex.join([*shlex.split(sys.argv[0]), *sys.argv[1:]])
     spec = getattr(sys.modules["__main__"], "__spec__", None)
     module = spec.name.removesuffix(".__main__") if spec else Path(sys.argv[0]).stem
     return shlex.join(["python", "-m", module, *sys.argv[1:]])
@@ -207,7 +217,7 @@ def command() -> str:
 def parse(argv: Sequence[str], arguments: Sequence[str]) -> list[str]:
     """`argv` without its flags: the program, and as many paths as there are names in `arguments`.
 
-    Where the last name ends in "...", one path or more are called so.
+    Where the last name ends in "...", one path or more are called so; one in [brackets] may be left out.
 
     Raises:
       UserError: an unknown flag or an impossible value; too many or too few paths.
@@ -224,12 +234,23 @@ def parse(argv: Sequence[str], arguments: Sequence[str]) -> list[str]:
         arguments = [*arguments, *[arguments[-1]] * (len(given) - len(arguments))]
     if len(given) > len(arguments):
         raise UserError(f"unexpected argument {given[len(arguments)]!r}; flags start with --, see --help")
-    if len(given) < len(arguments):
-        missing = " ".join(arguments[len(given) :])
+    missing = " ".join(name for name in arguments[len(given) :] if not name.startswith("["))
+    if missing:
         raise UserError(f"{missing} is missing; expected {' '.join(arguments)}, see --help")
-    for name, text in zip(arguments, given, strict=True):
+    for name, text in zip(arguments, given, strict=False):
         usable(name, text)
+    if "config" in FLAGS and FLAGS.config:
+        _set_defaults(settings.flags_of(settings.read_config(usable("config", FLAGS.config))))
     return rest
+
+
+def _set_defaults(values: Mapping[str, Any]) -> None:
+    """What a config says in place of flags that are not on the line."""
+    for name, value in values.items():
+        try:
+            FLAGS.set_default(name, value)
+        except flags.Error as error:
+            raise UserError(f"{FLAGS.config}: {error}") from error
 
 
 def _clearer(message: str) -> str:
@@ -241,24 +262,24 @@ def _clearer(message: str) -> str:
     return f"seeds says how many, not which; use --seeds={count} --seed={listed[1]} for {count} from {listed[1]} on"
 
 
+_HABITS = {
+    **dict.fromkeys(("output_dir", "output", "outdir", "out", "logdir", "folder"), "workdir"),
+    **dict.fromkeys(("num_examples", "max_examples", "subset", "num_train"), "limit_examples"),
+    **dict.fromkeys(("force", "overwrite", "restart"), "noresume"),
+    **dict.fromkeys(("verbose", "quiet"), "progress"),
+    **dict.fromkeys(("gpus", "num_gpus"), "devices"),
+    "data": "dataset",
+    "l2": "weight_decay",
+}
+"""What other programs call a flag of ours, where neither its letters nor its initials tell."""
+
+_OF_THE_EXPERIMENT = ("model", "loss", "split")
+
+
 def _advice(given: str, known: Iterable[str]) -> str:
-    near = nearest(given, known)
+    given, known = given.lower().replace("-", "_"), list(known)
+    if given in _OF_THE_EXPERIMENT and "variants" in known:
+        return f"the {given} is the experiment's; another is a comparison of your own: mnistlab run FILE.py, see docs/how_to.md"
+    near = _HABITS.get(given)
+    near = near if near in known else nearest(given, known)
     return f"did you mean --{near}? See --help" if near else "see --help"
-
-
-def nearest(given: str, known: Iterable[str]) -> str | None:
-    """The name among `known` that was probably meant: by its initials, its beginning, its end or its letters.
-
-    >>> names = ("batch_size", "epochs", "learning_rate")
-    >>> [nearest(text, names) for text in ("lr", "batch", "num_epochs", "learning-rat", "colour")]
-    ['learning_rate', 'batch_size', 'epochs', 'learning_rate', None]
-    """
-    text, known = given.lower().replace("-", "_"), sorted(known)
-    rules: list[Callable[[str], bool]] = [
-        lambda name: name.replace("_", "") == text.replace("_", ""),
-        lambda name: "_" in name and "".join(word[:1] for word in name.split("_")) == text,
-        lambda name: len(text) > 1 and name.startswith(text),
-        lambda name: text.endswith(f"_{name}"),
-    ]
-    near = [name for rule in rules for name in known if rule(name)]
-    return next(iter([*near, *difflib.get_close_matches(text, known, n=1)]), None)

@@ -1,6 +1,7 @@
 """The command `mnistlab`: comparisons of the sources, those of one's own, and what works on their runs."""
 
 import runpy
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,15 +9,17 @@ from pathlib import Path
 from absl import flags
 
 import mnistlab
+from mnistlab.errors import UserError, meant
 
 from .. import common
-from . import process
+from . import process, settings
 
-flags.disclaim_key_flags()  # those of a comparison are the command's
+if __name__ != "__main__":  # the flags of a comparison are the command's
+    flags.disclaim_key_flags()
 PACKAGE = __package__.rpartition(".")[0] if __package__ else ""
 USAGE = """usage: mnistlab run NAME|FILE.py [--flags]   runs a comparison; `mnistlab run NAME --help` lists its flags
-       mnistlab list                       what can be run
-       mnistlab TOOL [arguments]           works on the folders of runs
+       mnistlab list [FOLDER]              what can be run, and the runs under results or FOLDER
+       mnistlab TOOL [arguments]           works on the folders of runs; `mnistlab TOOL --help` says how
        mnistlab --version"""
 
 
@@ -25,44 +28,45 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = list(sys.argv[1:] if arguments is None else arguments)
     command, rest = (given[0], given[1:]) if given else ("--help", [])
     if command in ("--help", "-h", "help"):
-        print(f"{USAGE}\n\n{listing()}")
-    elif command == "list":
-        print(listing())
+        print(f"{USAGE}\n\n{common.listing()}")
     elif command == "--version":
         print(mnistlab.__version__)
     elif command == "run":
-        if not rest:
-            process.fail("which comparison? expected mnistlab run NAME or FILE.py; mnistlab list shows the names")
-        run(rest[0], rest[1:], f"mnistlab run {rest[0]}")
+        name, flags_of_it = (rest[0], rest[1:]) if rest and not rest[0].startswith("-") else (_named_in(rest), rest)
+        run(name, flags_of_it, f"mnistlab run {shlex.quote(name)}")
     elif command in common.tools():
         run(command, rest, f"mnistlab {command}")
     else:
-        near = common.nearest(command, ["run", "list", *common.tools(), *common.names()])
-        advice = f"did you mean {'run ' if near in common.names() else ''}{near}? " if near else ""
-        process.fail(f"unknown command {command!r:.80}; {advice}mnistlab --help lists them")
+        near = meant(command, ["run", *common.tools()]) or meant(command, common.names()).replace("mean ", "mean run ")
+        process.fail(f"unknown command {command!r:.80}; {near}mnistlab --help lists them")
 
 
 def run(name: str, arguments: Sequence[str], program: str) -> None:
     """Runs a named comparison or tool, or the EXPERIMENT of a file, as `program`."""
     sys.argv = [program, *arguments]
     if name.endswith(".py"):
-        common.main(_experiment_of(Path(name)))
+        experiment = _experiment_of(Path(name))
+        sys.modules["__main__"].__doc__ = f"{experiment.title or experiment.name}\n\n{program} [--seeds=8]\n"
+        common.main(experiment)
         return
     known = common.names() + common.tools()
     if name not in known:
-        near = common.nearest(name, known)
         lists = "mnistlab list" if program.startswith("mnistlab") else "python -m experiments"
-        process.fail(f"unknown experiment {name!r:.80}; {f'did you mean {near}? ' if near else ''}{lists} lists them")
+        process.fail(f"unknown experiment {name!r:.80}; {meant(name, known)}{lists} lists them")
+    text = common.docstring(name).replace(f"python -m experiments.{name}", program)
+    sys.modules["__main__"].__doc__ = f"{text}\n"  # which --help begins with
     runpy.run_module(f"{PACKAGE}.{name}", run_name="__main__")
 
 
-def listing() -> str:
-    """The comparisons and the tools, one line each."""
-    groups = (("Experiments", common.names()), ("Tools", common.tools()))
-    return "\n".join(
-        f"{heading}\n" + "\n".join(f"  {name:28} {common.summary_line(name)}" for name in names)
-        for heading, names in groups
-    )
+def _named_in(arguments: Sequence[str]) -> str:
+    """The comparison of which only a --config speaks."""
+    try:
+        name = settings.experiment_in(arguments)
+    except UserError as error:
+        process.fail(str(error))
+    if name is None:
+        process.fail("which comparison? expected mnistlab run NAME or FILE.py; mnistlab list shows the names")
+    return name
 
 
 def _experiment_of(path: Path) -> mnistlab.Experiment:

@@ -65,7 +65,14 @@ def with_devices_of_cores(xla_flags: str) -> str:
     It changes nothing where JAX finds an accelerator.
     """
     flag = "--xla_force_host_platform_device_count"
-    return xla_flags if flag in xla_flags else f"{xla_flags} {flag}={len(os.sched_getaffinity(0))}".strip()
+    return xla_flags if flag in xla_flags else f"{xla_flags} {flag}={num_cores()}".strip()
+
+
+def num_cores() -> int:
+    """How many cores this process may use; of a system that does not say, such as macOS, all there are."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 class Stopped(Exception):
@@ -122,6 +129,12 @@ def leave(status: int) -> NoReturn:
         sys.stderr.flush()
         os._exit(status)
     sys.exit(status)
+
+
+def leave_quietly() -> NoReturn:
+    """Ends the process where nobody reads what it prints, which the interpreter would complain of when it flushes."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(0)
 
 
 def say(text: str) -> None:

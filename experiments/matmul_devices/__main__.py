@@ -11,7 +11,8 @@ __doc__ = matmul_devices.__doc__  # of --help
 FLAGS = flags.FLAGS
 
 
-def _define_flags() -> None:
+def define_flags() -> None:
+    """Flags of this entry point beside the common ones."""
     common.define_run_flags()
     common.define_training_flags()
     flags.DEFINE_list("sizes", [str(size) for size in SIZES], "Sizes of the square matrices.")
@@ -28,5 +29,5 @@ def _main() -> None:
 
 
 if __name__ == "__main__":
-    _define_flags()
+    define_flags()
     common.enter(_main)

@@ -12,7 +12,7 @@ import numpy as np
 
 from mnistlab import files
 from mnistlab.analysis import stats
-from mnistlab.errors import UserError
+from mnistlab.errors import UserError, meant
 from mnistlab.training.result import Record, Result, Run
 
 HEADER = ("variant", "seed", "epoch", *Record._fields, "seconds")
@@ -145,14 +145,21 @@ def metric(result: Result, name: str) -> np.ndarray:
             return np.where(_whole(result, values), span, np.nan)
         return values[:, -1] - values[:, epoch - 1]
     raise UserError(
-        f"unknown metric {name!r}; expected one of {', '.join(result.metrics)}, train_seconds, epoch_seconds"
+        f"unknown metric {name!r}; {meant(name, result.metrics)}expected one of "
+        f"{', '.join(result.metrics)}, train_seconds, epoch_seconds"
     )
 
 
 def _history(result: Result, name: str) -> np.ndarray:
     if name not in result.history:
-        raise UserError(f"unknown metric {name!r}; expected one of {', '.join(result.history)}")
+        near = meant(name, result.history)
+        raise UserError(f"unknown metric {name!r}; {near}expected one of {', '.join(result.history)}")
     return np.asarray(result.history[name], np.float64)
+
+
+def num_epochs(result: Result) -> np.ndarray:
+    """int [R]: how many epochs each run was trained."""
+    return np.isfinite(result.epoch_seconds).sum(axis=1)
 
 
 def diverged(result: Result) -> np.ndarray:

@@ -10,6 +10,7 @@ and their intervals hold however often one looks (`sequential`); the other numbe
 """
 
 import dataclasses
+import html
 import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -294,6 +295,10 @@ class Comparison:
         """Fields as plain JSON values: intervals as [low, high], None for a number that is not finite."""
         record = dataclasses.asdict(self) | {"standing": self.standing._asdict()}
         return {key: _plain(value) for key, value in record.items()}
+
+    def _repr_html_(self) -> str:
+        """For a notebook: the sentence to quote."""
+        return f"<p>{html.escape(sentence(self, 'A', 'B', 'what was measured'))}</p>"
 
 
 @_beyond_floats

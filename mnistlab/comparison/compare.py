@@ -8,6 +8,7 @@ from typing import Any
 
 from mnistlab.analysis.claims import Claim
 from mnistlab.comparison import run
+from mnistlab.comparison.notebook import Summary
 from mnistlab.comparison.spec import Experiment, Options, Variant
 from mnistlab.data.datasets import Dataset
 from mnistlab.training.step import Metric
@@ -22,7 +23,7 @@ def compare(
     seeds: int = 1,
     workdir: Path | str,
     **options: Any,
-) -> dict[str, Any]:
+) -> Summary:
     """Trains every variant with the same seeds, checks the claims and leaves files and a page in `workdir`.
 
     Called again it continues: an interrupted run after its last epoch, a finished one with more seeds or variants.
@@ -31,13 +32,13 @@ def compare(
       data: what all variants are trained on; None takes the dataset that they name. Its own validation set, where it
         has one, is taken whatever a variant's `split` says.
       metrics: name -> (logits float32 [N, K], label int32 [N]) -> float32 [N]; measured on the final weights as
-        final_train_<name>, val_<name> and test_<name>.
+        `final_train_<name>`, `val_<name>` and `test_<name>`.
       seeds: how many; with until="resolved" at least so many, and then more until every claim is answered.
       options: fields of `Options`, such as sweep={"learning_rate": (1e-3, 1e-2)}, until="resolved", num_devices=2; and
         what the page says, title="...", question="...".
 
     Returns:
-      What summary.json holds: summary["variants"]["a"]["metrics"]["test_accuracy"]["mean"], summary["claims"][0], ...
+      What summary.json holds: `["variants"]["a"]["metrics"]["test_accuracy"]["mean"]`, `["claims"][0]["verdict"]`, ...
 
     Raises:
       UserError: what cannot be, in one line that says what to do.
@@ -57,4 +58,4 @@ def compare(
     )
     command = " ".join(["python", *sys.argv]) if sys.argv and sys.argv[0] else ""
     asked = Options(Path(workdir), protocol="controlled", num_seeds=seeds, command=command, **options)
-    return run.run(experiment, asked)
+    return Summary(run.run(experiment, asked))

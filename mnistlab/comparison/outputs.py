@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import jax
 import numpy as np
@@ -25,6 +25,19 @@ from mnistlab.training.step import TrainState
 
 if TYPE_CHECKING:
     from mnistlab.comparison.run import Session
+
+
+class Measured(Protocol):
+    """What a table of results is made of: an Outcome, or a run that was read back."""
+
+    @property
+    def results(self) -> Mapping[str, Result]: ...
+
+    @property
+    def protocol(self) -> str: ...
+
+    @property
+    def departures(self) -> Sequence[str]: ...
 
 
 def layer_tables(variants: Mapping[str, Variant], dataset: Dataset) -> dict[str, page.Table]:
@@ -71,7 +84,7 @@ def leave(session: Session, outcome: Outcome) -> dict[str, Any]:
     checked = [*checked, *findings.claims]
     said = answer_of(experiment, outcome, checked)
     summary = {"answer": said.sentence, **summarize(session, outcome, checked, findings), **findings.summary}
-    table = result_table(experiment, outcome)
+    table = result_table(experiment.name, outcome)
     log("\n" + table.caption)
     log(text.text_table(table.header, table.rows))
     if line := sections.diverged(outcome.results):
@@ -138,22 +151,22 @@ def parameter_counts(state: TrainState) -> dict[str, int]:
     return {"params": trainable, "trainable_parameters": trainable, "total_parameters": total}
 
 
-def reported_beside(name: str, outcome: Outcome) -> dict[str, dict[str, float]]:
+def reported_beside(name: str, outcome: Measured) -> dict[str, dict[str, float]]:
     """The reported numbers of the experiment `name`, which stand beside a run of the reported protocol alone."""
     return reported.results(name) if outcome.protocol == "reported" and not outcome.departures else {}
 
 
-def result_table(experiment: Experiment, outcome: Outcome) -> page.Table:
-    """Reported beside ours, where something was reported: a row for each variant and metric."""
-    theirs = reported_beside(experiment.name, outcome)
+def result_table(name: str, outcome: Measured) -> page.Table:
+    """Reported beside ours, where the experiment `name` has reported numbers: a row for each variant and metric."""
+    theirs = reported_beside(name, outcome)
     rows = []
-    for name, result in outcome.results.items():
+    for label, result in outcome.results.items():
         shown = dict.fromkeys(("test_accuracy", "test_loss", "val_accuracy", "train_accuracy", "final_train_accuracy"))
-        shown |= dict.fromkeys(metric for metric in theirs.get(name, {}) if metric in history.METRICS)
+        shown |= dict.fromkeys(metric for metric in theirs.get(label, {}) if metric in history.METRICS)
         shown |= dict.fromkeys(("overfitting_gap", "train_seconds"))
         for metric in shown:
-            cells = [text.format_value(metric, theirs.get(name, {}).get(metric))] if theirs else []
-            rows.append((name, metric.replace("_", " "), *cells, _ours(result, metric)))
+            cells = [text.format_value(metric, theirs.get(label, {}).get(metric))] if theirs else []
+            rows.append((label, metric.replace("_", " "), *cells, _ours(result, metric)))
     header = ("variant", "metric", "reported", "ours") if theirs else ("variant", "metric", "ours")
     return page.Table(header, rows, _ours_caption(bool(theirs), outcome))
 
@@ -177,13 +190,13 @@ def overview_table(experiment: Experiment, variants: Mapping[str, Variant], outc
     return page.Table(("variant", "what it is", *metrics, "overfitting gap"), rows, caption)
 
 
-def _ours_caption(beside_reported: bool, outcome: Outcome) -> str:
+def _ours_caption(beside_reported: bool, outcome: Measured) -> str:
     """What a table of numbers holds, and of what run."""
     changed = f", {departures.brief(outcome.departures)}" if outcome.departures else ""
     return f"{'Reported, and ours' if beside_reported else 'Ours'} ({_seeds(outcome)}{changed})"
 
 
-def _seeds(outcome: Outcome) -> str:
+def _seeds(outcome: Measured) -> str:
     words = seed_words(len(result.runs) for result in outcome.results.values())
     return "one seed" if words == "1 seed" else f"mean ± standard deviation over {words}"
 

@@ -5,7 +5,7 @@ import functools
 import os
 import re
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,7 +15,7 @@ import numpy as np
 from mnistlab import config as configs
 from mnistlab import sealed
 from mnistlab.analysis import departures, history
-from mnistlab.comparison import identity, nets, outputs, spec, until, workdirs
+from mnistlab.comparison import identity, nets, outputs, saved, show, spec, until, workdirs
 from mnistlab.comparison.spec import Experiment, Options, Outcome, Variant
 from mnistlab.data import arrays, batches, datasets
 from mnistlab.data.batches import Batch
@@ -24,7 +24,7 @@ from mnistlab.devices import cluster, mesh
 from mnistlab.errors import UserError, one_line
 from mnistlab.files import sha256, write_atomic
 from mnistlab.report import canvas, text
-from mnistlab.training import checks, loop, result, trained
+from mnistlab.training import checks, loop, result, trained, wandb
 from mnistlab.training.callbacks import Callback, Checkpoint, OnEpoch
 from mnistlab.training.loop import Resources
 from mnistlab.training.nans import NanCheck
@@ -33,6 +33,7 @@ from mnistlab.training.sizing import PopulationSize
 from mnistlab.training.step import StepFunctions
 from mnistlab.training.tensorboard import TensorBoard
 from mnistlab.training.trained import Trained
+from mnistlab.training.wandb import WeightsAndBiases
 
 Log = Callable[[str], None]
 """Where lines for the user go."""
@@ -83,23 +84,23 @@ def run(
     started = time.monotonic()
     options = spec.settled(experiment, options)
     variants = spec.resolve(experiment, options)
+    if options.wandb:
+        wandb.load()  # else ended here, before any data is loaded
     number = until.first_number(experiment.claims, variants, options)
     seeds = dict.fromkeys(variants, configs.check_seeds(options.first_seed, number))
     layout = mesh.make_layout(options.num_devices, options.strategy)
     resources = Resources(layout, options.population_size, options.stream_megabytes)
 
     def begin() -> Session:
-        data = cluster.first_then_others(lambda: _load(experiment, variants, options.data_dir))
+        data = cluster.first_then_others(lambda: load(experiment, variants, options.data_dir))
         return Session(experiment, options, variants, resources, data, hooks, seeds, {})
 
     if not cluster.is_first():
         _follow(begin())
         return {}
     with workdirs.locked(options.workdir):
-        if options.until and options.resume:
-            kept = workdirs.num_seeds(options.workdir)
-            seeds = {name: _seeds(options, max(number, kept.get(name, 0))) for name in variants}
-        about = _identity(experiment, options, variants, seeds)
+        seeds = first_seeds(options, variants, number)
+        about = identity_of(experiment, options, variants, seeds)
         if options.resume and all(configs.is_named(variant) for variant in variants.values()):
             workdirs.check(options.workdir, about)  # refused before data is loaded
         session = begin()
@@ -112,6 +113,9 @@ def run(
                 _check_fits(name, variant, session.dataset)
         for variant in variants.values():  # bad limits end here, before anything is written or replaced
             batches.split_parts(variant, session.dataset, options.first_seed)
+        if options.resume and workdirs.is_pruned(options.workdir):
+            cluster.from_first([])  # the others have nothing to train
+            return _read_pruned(options.workdir, about, hooks.log)
         session = _prepared(dataclasses.replace(session, identity=about), seeds, options.resume)
         departed = spec.departures_of(experiment, options, variants)
         if departed:
@@ -130,16 +134,39 @@ def _prepared(session: Session, seeds: Mapping[str, tuple[int, ...]], resume: bo
     return dataclasses.replace(session, seeds=seeds, identity=about)
 
 
+def first_seeds(options: Options, variants: Iterable[str], number: int) -> dict[str, tuple[int, ...]]:
+    """The seeds of the first round, `number` of them; with `until` as many as the workdir has if those are more."""
+    kept = workdirs.num_seeds(options.workdir) if options.until and options.resume else {}
+    return {name: _seeds(options, max(number, kept.get(name, 0))) for name in variants}
+
+
 def _seeds(options: Options, number: int) -> tuple[int, ...]:
     return configs.check_seeds(options.first_seed, number)
 
 
-def _identity(
+def _read_pruned(workdir: Path, about: Mapping[str, Any], log: Log) -> dict[str, Any]:
+    """What a run that `prune` has been at left, as the run would have ended.
+
+    Raises:
+      UserError: more is asked for than it holds, which it cannot go on to.
+    """
+    if workdirs.check(workdir, about):
+        raise UserError(
+            f"{workdir} was pruned, so it cannot go on; use another --workdir to train all of it anew (as it is, it is "
+            "still shown, compared and predicted from)"
+        )
+    for line in show.lines(workdir):
+        log(line)
+    return saved.read_summary(workdir)
+
+
+def identity_of(
     experiment: Experiment,
     options: Options,
     variants: Mapping[str, Variant],
     seeds: Mapping[str, Sequence[int]],
 ) -> dict[str, Any]:
+    """What decides the numbers of a run, as JSON can hold it: config.json's "run" but for what only the data tell."""
     about = {
         "experiment": experiment.name,
         "protocol": options.protocol,
@@ -202,7 +229,12 @@ def _program_digest(variant: Variant, dataset: Dataset) -> str:
     return sha256((text + constants).encode())
 
 
-def _load(experiment: Experiment, variants: Mapping[str, Variant], data_dir: Path | None) -> Dataset:
+def load(experiment: Experiment, variants: Mapping[str, Variant], data_dir: Path | None) -> Dataset:
+    """The data that all `variants` are trained on.
+
+    Raises:
+      UserError: they name several.
+    """
     if experiment.data is not None:
         return experiment.data() if callable(experiment.data) else experiment.data
     wanted = {(variant.dataset, variant.order) for variant in variants.values()}
@@ -308,15 +340,20 @@ def _train_variant(session: Session, name: str, before: Trained | None) -> Train
     """
     variant, options, folder = session.variants[name], session.options, session.checkpoints(name)
     events = TensorBoard(options.workdir / "tb" / name) if options.tensorboard else None
+    config = configs.to_dict(variant.config)
+    board = WeightsAndBiases(options.workdir, session.experiment.name, name, config) if options.wandb else None
     callbacks = [
         OnEpoch(lambda epoch: workdirs.check_there(options.workdir)),
         *([NanCheck(variant, session.dataset, _steps(session, variant))] if options.debug_nans else []),
         Checkpoint(folder / "training", functools.partial(workdirs.belonging, options.workdir, name)),
         *session.hooks.callbacks(name, variant),
         *([events] if events else []),
+        *([board] if board else []),
     ]
     whole = _train_ranges(session, name, callbacks, before)
     nets.save_weights(folder, whole)
+    if board is not None:
+        board.close(whole.result)
     pixels = session.dataset.train.image
     if not configs.is_named(variant.config) or pixels.dtype != np.uint8:
         image = jax.ShapeDtypeStruct(pixels.shape[1:], pixels.dtype)

@@ -8,16 +8,19 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from mnistlab import config, sealed
 from mnistlab.analysis import claims, history, stats
-from mnistlab.comparison import identity, schema, workdirs
+from mnistlab.comparison import identity, notebook, schema, workdirs
 from mnistlab.config import TrainConfig
-from mnistlab.errors import UserError
+from mnistlab.errors import UserError, meant
 from mnistlab.training.result import Record, Result, Run, concatenate, select
+
+if TYPE_CHECKING:
+    import pandas
 
 
 class RunFolder(NamedTuple):
@@ -28,6 +31,24 @@ class RunFolder(NamedTuple):
     variants: dict[str, Result]  # as history.metric and claims.check take them; without weights and wall times
     config: dict[str, Any]  # config.json
     summary: dict[str, Any]  # summary.json
+
+    def to_dataframe(self, rows: str = "epoch") -> "pandas.DataFrame":
+        """The run in long form, with pandas.
+
+        Args:
+          rows: "epoch": as history.csv, a row for each variant, seed and epoch, but for the seconds; "seed": a row for
+            each variant and seed with its final metrics.
+
+        Raises:
+          UserError: pandas is not installed, or other rows are asked for.
+        """
+        return notebook.to_dataframe(self.variants, rows)
+
+    def __repr__(self) -> str:
+        return f"RunFolder({self.path}: {', '.join(self.variants)}; {len(self.seeds)} seed(s))"
+
+    def _repr_html_(self) -> str:
+        return notebook.html_of(self.summary)
 
     def seeds_of(self, label: str) -> list[int]:
         """The seeds of one variant."""
@@ -62,15 +83,18 @@ def read_run(path: Path | str) -> RunFolder:
     return RunFolder(path, seeds, variants, settings, summary)
 
 
-def read_summary(path: Path) -> dict[str, Any]:
-    """The summary.json that any experiment left in the folder `path`.
+def read_summary(path: Path, part: str | None = None) -> dict[str, Any]:
+    """The summary.json that any experiment or tool left in the folder `path`.
+
+    Args:
+      part: of the schema, which it must fit: "of an experiment" is what ran on one device.
 
     Raises:
       UserError: there is none, it is damaged or lacks what every summary has, or what lies beside it is of another run.
     """
     unfinished = "its run has not come to its end; repeat its command, which resumes it"
     summary = _read_json(path, "summary.json", unfinished, REPEAT)
-    wrong = schema.misfit(summary, "of an experiment")
+    wrong = schema.misfit(summary, part)
     if wrong:
         raise UserError(f"{path / 'summary.json'} is damaged ({wrong}); {REPEAT}")
     if "digests" in summary:
@@ -142,8 +166,10 @@ def choose_variant(run: RunFolder, name: str | None) -> str:
         return str(name)
     if name is None and len(run.variants) == 1:
         return next(iter(run.variants))
-    wrong = "has several variants; say which of" if name is None else f"has no variant {name!r}; expected one of"
-    raise UserError(f"{run.path} {wrong} {', '.join(run.variants)}")
+    if name is None:
+        raise UserError(f"{run.path} has several variants; say which of {', '.join(run.variants)}")
+    near = meant(name, run.variants)
+    raise UserError(f"{run.path} has no variant {name!r}; {near}expected one of {', '.join(run.variants)}")
 
 
 def compare_runs(

@@ -12,13 +12,13 @@ from mnistlab.analysis import stats
 PATH = Path(__file__).parent / "summary.schema.json"
 
 
-def misfit(value: Any, part: str) -> str:
-    """What of a JSON value is not as `part` of the schema says, in words on one line; empty where all of it is.
+def misfit(value: Any, part: str | None = None) -> str:
+    """What of a JSON value is not as the schema, or `part` of it, says, in words on one line; empty where all of it is.
 
     A number must be one that results can have: no NaN, at most stats.LARGEST, and 8.0 is no whole one.
 
     Args:
-      part: "of an experiment" or "of training", of a summary.json; or "config.json".
+      part: "of an experiment" or "of training", of a summary.json; or "config.json". None: of any summary.json.
 
     >>> misfit({"run": {"seeds": [0, "x"], "variants": {}}}, "config.json")
     "run.seeds.1 is 'x'"
@@ -30,7 +30,7 @@ def misfit(value: Any, part: str) -> str:
     types = jsonschema.Draft202012Validator.TYPE_CHECKER.redefine("integer", _is_whole).redefine("number", _is_number)
     checker = jsonschema.validators.extend(jsonschema.Draft202012Validator, type_checker=types)
     try:
-        found = checker({**asked, "$ref": f"#/$defs/{part}"}).iter_errors(value)
+        found = checker(asked if part is None else {**asked, "$ref": f"#/$defs/{part}"}).iter_errors(value)
         wrong = min(found, key=lambda error: [*map(str, error.absolute_path)], default=None)  # they come in any order
         return "" if wrong is None else _words(wrong)
     except RecursionError:

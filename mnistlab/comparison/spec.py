@@ -1,7 +1,7 @@
 """A comparison as data: variants, claims, two protocols, and what a caller may ask of it."""
 
 import dataclasses
-import difflib
+import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -17,7 +17,7 @@ from mnistlab.analysis.sequential import MAX_SEEDS
 from mnistlab.config import COUNT, POSITIVE, AugmentConfig, Interval, TrainConfig, setting
 from mnistlab.data.datasets import IMAGE_SHAPE, NAMES, Dataset
 from mnistlab.devices import mesh
-from mnistlab.errors import UserError
+from mnistlab.errors import UserError, meant
 from mnistlab.report import page
 from mnistlab.report.page import Draw
 from mnistlab.training import checks, optim
@@ -109,11 +109,13 @@ class Options:
     variants: tuple[str, ...] = setting(
         (), "Which variants; 'all' adds those that run only when named.", flag="variants"
     )
+    configs: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # variant -> as a run's config.json has it
     overrides: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # fields of TrainConfig and OptimConfig
     sweep: Mapping[str, tuple[float, ...]] = dataclasses.field(default_factory=dict)
     data_dir: Path | None = None
     resume: bool = setting(True, "Continue what --workdir holds; --noresume replaces it.", flag="resume")
     tensorboard: bool = setting(False, "Write TensorBoard events to <workdir>/tb.", flag="tensorboard")
+    wandb: bool = setting(False, "Send every epoch to Weights & Biases; WANDB_MODE=offline keeps it.", flag="wandb")
     debug_nans: bool = setting(
         False,
         "End at the first NaN or infinity and name its seed, step, layer and operation; status 1.",
@@ -163,15 +165,16 @@ def resolve(experiment: Experiment, options: Options) -> dict[str, Variant]:
     for name in names:
         if name not in known:
             raise UserError(
-                f"unknown variant {name!r} (protocol {options.protocol}); expected some of {', '.join(known)}"
+                f"unknown variant {name!r} (protocol {options.protocol}); {meant(name, known)}"
+                f"expected some of {', '.join(known)}"
             )
-        variant = override(known[name], options.overrides)
+        variant = override(configured(name, known[name], options.configs.get(name)), options.overrides)
         variant = dataclasses.replace(variant, metrics={**experiment.metrics, **variant.metrics})
         if variant.program is not None:
             _check_program(name, variant)
         if "learning_rate" in options.overrides or "learning_rate" in options.sweep:
             variant = dataclasses.replace(variant, learning_rates=())
-        checks.check_sweep(options.sweep, checks.check(variant, IMAGE_SHAPE), IMAGE_SHAPE)
+        checks.check_sweep(sweep_of(variant, options), checks.check(variant, IMAGE_SHAPE), IMAGE_SHAPE)
         resolved[name] = variant
     return resolved
 
@@ -208,10 +211,8 @@ def _check_claims(experiment: Experiment) -> None:
             )
         for name in (claim.left, claim.right):
             if isinstance(name, str) and name not in known:
-                near = difflib.get_close_matches(name, known, 1)
-                advice = f"did you mean {near[0]}? " if near else ""
                 raise UserError(
-                    f"claim {claim.id} is about the variant {name!r}, which there is not; {advice}"
+                    f"claim {claim.id} is about the variant {name!r}, which there is not; {meant(name, known)}"
                     f"expected one of {', '.join(dict.fromkeys(known))}"
                 )
 
@@ -224,6 +225,29 @@ def _check_once(options: Options) -> None:
     for name in options.sweep:
         if name in options.overrides:
             raise UserError(f"{name} is both fixed and swept; give --{name} or --sweep={name}=..., not both")
+
+
+def configured(name: str, variant: Variant, entry: Mapping[str, Any] | None) -> Variant:
+    """`variant` with what an `entry` of "variants" in a config.json says else of it; what no JSON holds stays.
+
+    Raises:
+      UserError: a field that there is not, or of which no such value can be.
+    """
+    if entry is None:
+        return variant
+    own = json.loads(json.dumps(configs.to_dict(variant.config)))
+    unknown = next((field for field in entry["config"] if field not in own), None)
+    if unknown is not None:
+        raise UserError(
+            f"the config of {name} has the unknown field {unknown!r:.80}; {meant(unknown, own)}leave it out"
+        )
+    changed = {field: value for field, value in entry["config"].items() if value != own[field]}
+    read = configs.from_dict(TrainConfig, {"model": variant.model, **changed})
+    rates = entry.get("learning_rates", variant.learning_rates)
+    if not isinstance(rates, list | tuple):
+        raise UserError(f"the learning_rates of {name} are {rates!r:.80}; expected a list of numbers")
+    fields = {field: getattr(read, field) for field in changed}
+    return dataclasses.replace(variant, learning_rates=tuple(rates), **fields)
 
 
 def override(variant: Variant, overrides: Mapping[str, Any]) -> Variant:

@@ -112,6 +112,12 @@ def num_seeds(workdir: Path) -> dict[str, int]:
     return {name: len(identity.seeds_of(run, name)) for name in run["variants"]}
 
 
+def is_pruned(workdir: Path) -> bool:
+    """Whether `prune` took from `workdir` what a run goes on from; the weights are there."""
+    kept = _checkpoints(workdir)
+    return any(path.name == "last" and path.parent / "training" not in kept for path in kept)
+
+
 def belonging(workdir: Path, variant: str, part: str) -> str:
     """What a checkpoint in `workdir` must belong to, from the config.json beside it; `part` as identity.digest.
 
@@ -200,7 +206,7 @@ def _clear(workdir: Path) -> None:
         with contextlib.suppress(OSError):  # there is more in it, which is not ours
             path.rmdir()
     named = os.path.lexists(workdir / "config.json")  # without, figures may be anybody's
-    for name in (*(("figures", "tb") if named else ()), *FINDINGS, "config.json"):
+    for name in (*(("figures", "tb", "wandb") if named else ()), *FINDINGS, "config.json"):
         _remove(workdir / name)
 
 

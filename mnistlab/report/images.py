@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from mnistlab.report.canvas import VERMILLION, WIDTH_INCHES, laid_out, new_figure, style
+from mnistlab.report.text import class_words
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -42,6 +43,8 @@ def predictions(
     """
     true_labels = np.asarray(truth)
     labels = None if predicted is None else np.asarray(predicted)
+    most = int(max(true_labels.max(initial=0), 0 if labels is None else labels.max(initial=0)))
+    class_names = class_words(class_names, most + 1)
     n = min(rows * columns, len(image))
     one_line = max(map(len, class_names)) <= 2 and columns <= 5
     with style():
@@ -89,6 +92,7 @@ def mistakes(
       truth: int [n].
       predicted: network -> int [n].
     """
+    class_names = class_words(class_names, 1 + max(int(np.max(classes)) for classes in (truth, *predicted.values())))
     titles = []
     for k, true in enumerate(np.asarray(truth)):
         by_class: dict[int, list[str]] = {}

@@ -248,7 +248,7 @@ class _Page:
                 parts = [part.strip() for part in re.split(r"\n\s*\n", text) if part.strip()]
                 return self.macros.paragraphs([_with_code(part) for part in parts], notice)
             case Answer(text, question):
-                return self.macros.answer(text, question)
+                return self.macros.answer(text.replace(" %", "\u00a0%"), question)  # a sign stays with its number
             case Cards(cards):
                 drawn = [
                     (card, self._cell(card.verdict), [(name, self._word_of(name), value) for name, value in card.facts])

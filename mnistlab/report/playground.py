@@ -16,6 +16,7 @@ from mnistlab.data.datasets import Dataset
 from mnistlab.errors import UserError
 from mnistlab.nets import blocks, layers, models
 from mnistlab.nets.layers import Layer
+from mnistlab.report.text import class_words
 
 MOST_SEEDS = 8
 MOST_PAGE_BYTES = 3_000_000
@@ -185,7 +186,8 @@ def build(nets: Mapping[str, Trained], dataset: Dataset, image: np.ndarray, labe
     if dataset.test.image.dtype != np.uint8 or shape[0] != shape[1] or shape[2:] != (1,):
         return Playground("", [f"No playground: it takes square grey images of pixels 0..255, not {shape}."])
     found, notes = _described(nets, shape)
-    room -= len(_html(dataset, [], image, label).encode()) + 200 * len(found)
+    num_logits = max((description.layers[-1]["shape"][0] for description, _, _ in found.values()), default=0)
+    room -= len(_html(dataset, [], image, label, num_logits).encode()) + 200 * len(found)
     count = min(MOST_SEEDS, max((len(weights) for _, _, weights in found.values()), default=0))
     while count > 1 and sum(map(len, _entries(found, nets, count))) > room:
         count -= 1
@@ -199,7 +201,7 @@ def build(nets: Mapping[str, Trained], dataset: Dataset, image: np.ndarray, labe
     if fewer and entries:
         few = "seed is" if count == 1 else f"{count} seeds are"
         notes.append(f"The first {few} in the playground, as many of each network as a page of 3 MB holds, at most 8.")
-    return Playground(_html(dataset, entries, image, label) if entries else "", notes)
+    return Playground(_html(dataset, entries, image, label, num_logits) if entries else "", notes)
 
 
 Found = tuple[Description, list[int], np.ndarray]  # numbers of the runs, and their weights
@@ -243,7 +245,7 @@ def _entries(found: Mapping[str, Found], nets: Mapping[str, Trained], count: int
     ]
 
 
-def _html(dataset: Dataset, entries: Sequence[str], image: np.ndarray, label: np.ndarray) -> str:
+def _html(dataset: Dataset, entries: Sequence[str], image: np.ndarray, label: np.ndarray, num_logits: int) -> str:
     draws = dataset.name in DRAWN
     side = image.shape[1]
     frame = {"box": 20, "byMass": True} if draws else {"box": side, "byMass": False}
@@ -251,7 +253,7 @@ def _html(dataset: Dataset, entries: Sequence[str], image: np.ndarray, label: np
         "side": side,
         "draws": draws,
         "place": {"side": side, **frame},
-        "classes": dataset.class_names,
+        "classes": class_words(dataset.class_names, num_logits),
         "images": [_base64(one) for one in image],
         "labels": [int(one) for one in label],
     }

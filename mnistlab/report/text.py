@@ -1,5 +1,6 @@
 """Numbers as texts, and tables for the terminal and for Markdown."""
 
+import html
 import math
 import re
 from collections.abc import Sequence
@@ -116,6 +117,18 @@ def format_p(p: float) -> str:
     return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
+def format_bytes(number: int) -> str:
+    """A size as files have it, to two or three digits.
+
+    >>> format_bytes(999), format_bytes(82_123_456), format_bytes(1_234)
+    ('999 B', '82 MB', '1.2 kB')
+    """
+    units = ("B", "kB", "MB", "GB", "TB")
+    power = min(max(0, len(str(number)) - 1) // 3, len(units) - 1)
+    value = number / 1000**power
+    return f"{value:.1f} {units[power]}" if power and value < 10 else f"{value:.0f} {units[power]}"
+
+
 def _cell(value: object) -> str:
     if value is None:
         return MISSING
@@ -161,6 +174,19 @@ def markdown_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> s
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
+def html_table(header: Sequence[str], rows: Sequence[Sequence[object]], caption: str = "") -> str:
+    """A table in HTML without a style of its own, as a notebook shows it.
+
+    >>> html_table(("variant", "n"), [("a<b", 8)])
+    '<table><thead><tr><th>variant</th><th>n</th></tr></thead><tbody><tr><td>a&lt;b</td><td>8</td></tr></tbody></table>'
+    """
+    cells, _ = table_cells(header, rows)
+    head = "".join(f"<th>{html.escape(name)}</th>" for name in header)
+    body = "".join(f"<tr>{''.join(f'<td>{html.escape(cell)}</td>' for cell in row)}</tr>" for row in cells)
+    title = f"<caption>{html.escape(caption)}</caption>" if caption else ""
+    return f"<table>{title}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+
 def text_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     """A table for the terminal: two spaces between columns, columns of numbers to the right.
 
@@ -178,3 +204,12 @@ def text_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
         return "  ".join(cell.rjust(width) if right else cell.ljust(width) for cell, width, right in aligned).rstrip()
 
     return "\n".join([line(header), "  ".join("-" * width for width in widths), *map(line, cells)])
+
+
+def class_words(class_names: Sequence[str], num_classes: int) -> list[str]:
+    """A name for each of `num_classes`, since a network may have more logits than the data have classes.
+
+    >>> class_words(["dark", "bright"], 4)
+    ['dark', 'bright', '2', '3']
+    """
+    return [*class_names, *map(str, range(len(class_names), num_classes))]

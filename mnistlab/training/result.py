@@ -32,6 +32,15 @@ class Run(NamedTuple):
     settings: dict[str, float]
 
 
+def name_of(run: Run) -> str:
+    """What a run is called among those of its variant.
+
+    >>> name_of(Run(3, {"learning_rate": 0.1}))
+    'seed_3_learning_rate=0.1'
+    """
+    return "_".join([f"seed_{run.seed}", *(f"{name}={float(value)!r}" for name, value in run.settings.items())])
+
+
 class Result(NamedTuple):
     """The numbers of R runs of one config, the runs on the first axis of every array."""
 
@@ -42,6 +51,12 @@ class Result(NamedTuple):
     seconds: dict[str, float]  # compile_seconds, train_seconds, evaluate_seconds: wall time of all populations
     epoch_seconds: np.ndarray  # float64 [R, E]: wall seconds of the epoch divided by the runs trained in it
     fingerprint: str = ""  # of the dataset that was given
+
+    def __repr__(self) -> str:
+        num_runs, num_epochs = self.epoch_seconds.shape
+        accuracy = self.metrics.get("test_accuracy", np.array([np.nan]))
+        mean = f", mean test accuracy {np.nanmean(accuracy):.4f}" if np.isfinite(accuracy).any() else ""
+        return f"Result({self.config.dataset}: {num_runs} run(s), {num_epochs} epoch(s){mean})"
 
 
 def select(result: Result, numbers: Sequence[int]) -> Result:

@@ -7,6 +7,7 @@ import jax
 import numpy as np
 
 from mnistlab.training.callbacks import Callback, Epoch
+from mnistlab.training.result import name_of
 
 
 class TensorBoard(Callback):
@@ -20,8 +21,7 @@ class TensorBoard(Callback):
         """The scalars of an epoch and a histogram of every parameter."""
         params = jax.device_get(epoch.snapshot.carry.state.params)
         for number, run in enumerate(epoch.runs):
-            words = [f"seed_{run.seed}", *(f"{name}={float(value)!r}" for name, value in run.settings.items())]
-            writer = self._writer("_".join(words))
+            writer = self._writer(name_of(run))
             for name, values in epoch.record.items():
                 writer.add_scalar(name, float(values[number]), epoch.number)
             for path, leaf in jax.tree_util.tree_leaves_with_path(params):
