@@ -17,7 +17,7 @@ from mnistlab.comparison import run
 from mnistlab.comparison.spec import Experiment, Options, Variant
 from mnistlab.data import datasets, idx
 from mnistlab.data.datasets import Split
-from mnistlab.nets import layers, models
+from mnistlab.nets import blocks, layers, models
 from mnistlab.nets.layers import Dense, Flatten
 from mnistlab.nets.models import Network
 from mnistlab.report import page, playground
@@ -382,5 +382,6 @@ def test_the_forward_pass_is_short_and_asks_nobody():
 
 
 def test_every_layer_of_the_tables_is_described():
-    known = {kind for kind in vars(layers).values() if isinstance(kind, type) and issubclass(kind, layers.Layer)}
+    kinds = [*vars(layers).values(), *vars(blocks).values()]
+    known = {kind for kind in kinds if isinstance(kind, type) and issubclass(kind, layers.Layer)}
     assert set(playground._DESCRIBE) == known - {layers.Layer, layers._Pool}
