@@ -16,7 +16,7 @@ def main(run: str) -> None:
     page = Path(run) / "report.html"
     if not page.is_file():
         raise UserError(f"{run} has no report.html; give the folder of a run that has ended, see mnistlab list")
-    print(page.absolute())
+    print(page.absolute(), flush=True)  # before what the browser says
     if not webbrowser.open(page.absolute().as_uri()):
         print("no browser was found here; open that file where there is one: it needs nothing else")
 

@@ -39,11 +39,11 @@ NOT_RUN = {
     "sbatch": "it needs Slurm",
     "launch/sweep.sh": "16 runs; two of its parts stand in for it",
 }
-SMALL = "--variants=dense --epochs=1 --batch_size=5000 --progress=none"
+SMALL = "--variants=dense --epochs=1 --limit_examples=300 --batch_size=100 --progress=none"
 SETTINGS = (
-    ("lenet_vs_dense --seeds=8 --epochs=2 --limit_examples=2000", f"{SMALL} --limit_examples=300 --seeds=2"),
-    ("--until=resolved", f"{SMALL} --variants=dense,lenet5 --max_seeds=8"),
-    ("--protocol=controlled", f"{SMALL} --variants=dense,lenet5 --seeds=2"),
+    ("lenet_vs_dense --seeds=8 --epochs=2 --limit_examples=2000", f"{SMALL} --seeds=2"),
+    ("--until=resolved", f"{SMALL} --variants=dense,lenet5 --max_seeds=8 --workdir=results/lenet_vs_dense"),
+    ("--protocol=controlled", f"{SMALL} --variants=dense,lenet5 --seeds=2 --workdir=results/lenet_vs_dense_controlled"),
     ("scoreboard", "--norun"),
     ("launch/multi_device.sh", f"{SMALL} --seeds=2 --workdir=results/several"),
 )
