@@ -72,6 +72,8 @@ def answer(
     asked = tuple(asked) or tuple(by_id)[:1] or ("test_accuracy",)
     items = [by_id[name] for name in asked if name in by_id]
     clauses = [_clause(by_id[name], results) if name in by_id else _level(name, results) for name in asked]
+    if results and all(clause.state == "unasked" for clause in clauses):  # of other variants, or of points of a sweep
+        clauses += [clause for clause in [_level("test_accuracy", results)] if clause.state != "diverged"]
     alone = len(clauses) == 1
     if alone and asked[0] in by_id and clauses[0].state == "open":
         clauses = [_Clause("open", _open_alone(by_id[asked[0]], results))]
