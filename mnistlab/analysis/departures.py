@@ -100,6 +100,15 @@ def of_changed_run(checked: Sequence[Checked], departures: Sequence[str]) -> lis
     ]
 
 
+def verdict_word(verdict: str) -> str:
+    """A verdict alone, without that a run was changed and without what is said in brackets.
+
+    >>> verdict_word("changed run: holds (A diverged in 1 of 8 seeds)")
+    'holds'
+    """
+    return verdict.removeprefix("changed run: ").partition(" (")[0]
+
+
 def _neutral(text: str, direction: str) -> str:
     """A verdict, or a sentence with one, without the word that refers to a source."""
     return text.replace("reversed", "the opposite holds" if direction in (">", "<") else "does not hold", 1)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mnistlab import files
+from mnistlab.analysis.departures import verdict_word
 from mnistlab.comparison import saved, workdirs
 from mnistlab.errors import UserError, file_errors
 from mnistlab.report import page, text
@@ -114,7 +115,7 @@ def verdicts(summary: Mapping[str, Any]) -> str:
     'changed run: 1 holds, 2 do not hold'
     """
     words = [claim["verdict"] for claim in summary["claims"] if claim["verdict"] != "not measured"]
-    counts = Counter(word.removeprefix("changed run: ").partition(" (")[0] for word in words)
+    counts = Counter(map(verdict_word, words))
     changed = "changed run: " if any(word.startswith("changed run: ") for word in words) else ""
     many = {word: word.replace("holds", "hold").replace("does not", "do not") for word in counts}
     counted = [f"{number} {word if number == 1 else many[word]}" for word, number in counts.items()]

@@ -112,7 +112,7 @@ class _Graph:
             case blocks.SeparableConv():
                 own = {"kernel": weights["kernel"], "bias": np.zeros(shape[-1], np.float32)}
                 depthwise = kinds.Conv(shape[-1], layer.kernel_size, padding="SAME")
-                x = self.conv(x, depthwise, shape, own, name, shape[-1])
+                x = self.conv(x, depthwise, shape, own, name)
                 last = kinds.Conv(layer.features, 1, activation=layer.activation)
                 return self.conv(x, last, shape, weights["pointwise"], f"{name}.pointwise")
             case blocks.Residual():
@@ -125,14 +125,13 @@ class _Graph:
                 return self.add("ReduceMean", [x], axes=[2, 3], keepdims=0)
         raise TypeError(f"{type(layer).__name__} has no form in ONNX here")
 
-    def conv(
-        self, x: str, layer: kinds.Conv, shape: tuple[int, ...], weights: Mapping[str, Any], name: str, group: int = 1
-    ) -> str:
-        """A convolution; `group` is the number of channels where each has a kernel of its own."""
+    def conv(self, x: str, layer: kinds.Conv, shape: tuple[int, ...], weights: Mapping[str, Any], name: str) -> str:
+        """A convolution of x, which has `shape`; a kernel of fewer channels sees each group of channels alone."""
         pads = (same_padding(side, layer.kernel_size, layer.stride) for side in shape[:2])
         (top, bottom), (left, right) = pads if layer.padding == "SAME" else ((0, 0), (0, 0))
         kernel = self.constant(np.transpose(weights["kernel"], (3, 2, 0, 1)), f"{name}.kernel")
         bias = self.constant(weights["bias"], f"{name}.bias")
+        group = shape[-1] // np.shape(weights["kernel"])[2]
         strides = [layer.stride] * 2
         y = self.add("Conv", [x, kernel, bias], strides=strides, pads=[top, left, bottom, right], group=group)
         return self.activated(y, layer.activation)
@@ -156,7 +155,8 @@ class _Graph:
 
         def conv(x: str, features: int, size: int, part: str) -> str:
             row = kinds.Conv(features, size, padding="SAME", activation="relu")
-            return self.conv(x, row, shape, weights[part], f"{name}.{part}")
+            seen = (*shape[:2], np.shape(weights[part]["kernel"])[2])  # a row may follow one that reduces the channels
+            return self.conv(x, row, seen, weights[part], f"{name}.{part}")
 
         branches = [
             conv(x, one, 1, "one"),

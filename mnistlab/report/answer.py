@@ -12,6 +12,7 @@ import numpy as np
 
 from mnistlab.analysis import claims, history, sequential, stats
 from mnistlab.analysis.claims import Checked
+from mnistlab.analysis.departures import verdict_word
 from mnistlab.report import text
 from mnistlab.training.result import Result
 
@@ -97,7 +98,7 @@ def of_judged(checked: Sequence[Checked]) -> str:
     """The sentence of claims alone: of few, each with its verdict; of many, how many have which."""
     if len(checked) <= FEW:
         return "; ".join(f"{item.claim.text}: {item.verdict}" for item in checked) + "."
-    counts = Counter(_word(item.verdict) for item in checked)
+    counts = Counter(verdict_word(item.verdict) for item in checked)
     return f"Of {len(checked)} claims: {', '.join(f'{count} {verdict}' for verdict, count in counts.most_common())}."
 
 
@@ -144,7 +145,7 @@ def _clause(item: Checked, results: Mapping[str, Result]) -> _Clause:
     claim, c = item.claim, item.comparison
     names = claim.variants
     if item.error is not None:
-        state = _STATES.get(_word(item.verdict), "open")
+        state = _STATES.get(verdict_word(item.verdict), "open")
         return _Clause(state, f"{claim.text}: {item.sentence.rpartition(': ')[2].rstrip('.')}")
     if c is None:
         missing = [name for name in names if name not in results]
@@ -154,7 +155,7 @@ def _clause(item: Checked, results: Mapping[str, Result]) -> _Clause:
         lost = [name for name in names if history.diverged(results[name]).all()]
         which = f"all seeds of {' and of '.join(lost)} diverged" if lost else "in every pair a network diverged"
         return _Clause("diverged", f"{which}, so that nothing says whether {_claimed(item)}")
-    state = _STATES.get(_word(item.verdict), "open")
+    state = _STATES.get(verdict_word(item.verdict), "open")
     if c.n + c.num_failed == 1:
         return _Clause("one run", _observed(item))
     seeds = f" ({_seeds(item, results)})"
@@ -175,10 +176,6 @@ def _open_alone(item: Checked, results: Mapping[str, Result]) -> str:
     assert item.comparison is not None
     said = f"{item.comparison.n} seeds do not tell whether {_claimed(item)}"
     return f"{said}; on average {_observed(item)} ({_seeds(item, results)})"
-
-
-def _word(verdict: str) -> str:
-    return verdict.removeprefix("changed run: ").split(" (")[0]
 
 
 def _words(metric: str) -> str:
@@ -321,7 +318,7 @@ def _wanted(clauses: Sequence[_Clause], checked: Sequence[Checked], items: Seque
 def _of_exact(checked: Sequence[Checked], departures: Sequence[str]) -> str:
     """The sentence of claims that one exact comparison each decides."""
     exact = [item for item in checked if item.error is not None]
-    wrong = [item for item in exact if _STATES.get(_word(item.verdict)) != "yes"]
+    wrong = [item for item in exact if _STATES.get(verdict_word(item.verdict)) != "yes"]
     largest = max(
         (item.error for item in exact if item.error is not None and math.isfinite(item.error)), default=math.nan
     )
