@@ -1,10 +1,9 @@
-"""Every setting of a training run: frozen, typed, with the unit in the name, to and from JSON.
+"""Every setting of a training run: frozen, typed, with the unit in the name, to and from what JSON holds.
 
 A field says of itself what the command line and `check` need: its help, its bounds or choices, its flag.
 """
 
 import dataclasses
-import json
 import math
 import types
 import typing
@@ -307,30 +306,17 @@ def is_named(config: TrainConfig) -> bool:
     return named and config.program is None
 
 
-def to_json(config: Any) -> str:
-    """JSON of a config dataclass; `from_json` gives an equal value back."""
-    return json.dumps(dataclasses.asdict(config), indent=2)
+def from_dict(cls: type[T], values: Mapping[str, Any]) -> T:
+    """The config of what a JSON parser returns.
 
-
-def from_json(cls: type[T], text: str) -> T:
-    """The config that `to_json` wrote.
-
+    >>> import json
     >>> config = TrainConfig("dense", optimizer=OptimConfig("sgd", momentum=0.9))
-    >>> from_json(TrainConfig, to_json(config)) == config
+    >>> from_dict(TrainConfig, json.loads(json.dumps(dataclasses.asdict(config)))) == config
     True
 
     Raises:
-      UserError: not JSON, an unknown or a missing field.
+      UserError: no object, an unknown or a missing field.
     """
-    try:
-        values = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"config is not JSON: {error}; expected what mnistlab wrote") from error
-    return from_dict(cls, values)
-
-
-def from_dict(cls: type[T], values: Mapping[str, Any]) -> T:
-    """As `from_json`, from what the JSON parser returns."""
     if not isinstance(values, Mapping):
         raise UserError(f"config is {values!r:.80}; expected a JSON object with fields of {cls.__name__}")
     fields = {field.name: field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]

@@ -42,20 +42,23 @@ train_configs = st.builds(
 )
 
 
+def as_json_holds(value):
+    return json.loads(json.dumps(dataclasses.asdict(value)))
+
+
 @given(train_configs)
 def test_json_round_trip(train_config):
-    assert config.from_json(TrainConfig, config.to_json(train_config)) == train_config
+    assert config.from_dict(TrainConfig, as_json_holds(train_config)) == train_config
 
 
 @given(optim_configs)
 def test_json_round_trip_of_the_optimizer_alone(optim_config):
-    assert config.from_json(OptimConfig, config.to_json(optim_config)) == optim_config
+    assert config.from_dict(OptimConfig, as_json_holds(optim_config)) == optim_config
 
 
 @pytest.mark.parametrize(
     "text, named",
     [
-        ('{"model": "dense"', "not JSON"),
         ('{"model": "dense", "colour": 1}', "colour"),
         ('{"model": "dense", "optimizer": {"lr": 1}}', "lr"),
         ('{"batch_size": 3}', "model"),
@@ -63,14 +66,14 @@ def test_json_round_trip_of_the_optimizer_alone(optim_config):
 )
 def test_bad_json_is_named(text, named):
     with pytest.raises(UserError, match=named) as caught:
-        config.from_json(TrainConfig, text)
+        config.from_dict(TrainConfig, json.loads(text))
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("text", ["[]", "3", '["model"]', "null", '{"model": "dense", "optimizer": 3}'])
 def test_json_that_is_no_object_is_refused(text):
     with pytest.raises(UserError):
-        config.from_json(TrainConfig, text)
+        config.from_dict(TrainConfig, json.loads(text))
 
 
 IMAGE_SHAPE = (28, 28, 1)

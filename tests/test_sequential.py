@@ -232,7 +232,7 @@ def test_intervals_cover_at_all_n_together():
 )
 def test_verdicts(mean, margin, direction, expected):
     differences = normal(40, 11) - np.mean(normal(40, 11)) + mean
-    assert sequential.sequential_verdict(differences, margin, direction=direction) == expected
+    assert sequential.verdict_of(sequential.standing(differences, margin), direction=direction) == expected
 
 
 def test_no_difference_that_matters_is_the_interval_within_the_margin():
@@ -247,7 +247,8 @@ def test_no_difference_that_matters_is_the_interval_within_the_margin():
 @given(numbers(min_size=6, max_size=16), st.sampled_from([0.5, 3.0]), st.sampled_from([">", "="]))
 @settings(max_examples=40, deadline=None)
 def test_a_verdict_only_becomes_more_exact(values, margin, direction):
-    said = [sequential.sequential_verdict(values[:n], margin, direction=direction) for n in range(5, len(values) + 1)]
+    standings = [sequential.standing(values[:n], margin) for n in range(5, len(values) + 1)]
+    said = [sequential.verdict_of(standing, direction=direction) for standing in standings]
     order = ["not resolved", "holds", "reversed", "no difference that matters"]
     changes = {(before, after) for before, after in itertools.pairwise(said) if before != after}
     assert all(order.index(before) < order.index(after) for before, after in changes)
@@ -295,7 +296,7 @@ def test_expected_pairs_are_those_that_the_simulated_answer_takes():
         lambda: sequential.confidence_sequence([0.1, math.inf]),
         lambda: sequential.confidence_sequence([0.1], confidence=95),
         lambda: sequential.standing([0.1], margin=-1),
-        lambda: sequential.sequential_verdict([0.1], margin=1, direction="same"),
+        lambda: sequential.verdict_of(sequential.standing([0.1], margin=1), direction="same"),
         lambda: sequential.expected_num_pairs([0.1], margin=1),
     ],
 )

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from mnistlab.analysis import stats
 from mnistlab.analysis.power import num_pairs_needed, smallest_resolvable_difference
-from mnistlab.analysis.sequential import sequential_verdict
+from mnistlab.analysis.sequential import standing, verdict_of
 from mnistlab.errors import UserError
 
 NUM_EXPERIMENTS = 2000  # simulated; the standard error of a coverage near 0.95 is 0.005
@@ -529,5 +529,5 @@ def test_the_verdict_on_one_claim_is_the_sequential_one():
     pairs = np.random.default_rng(3).normal(size=(60, 2, 16))
     for a, b in pairs:
         for direction in "><=":
-            alone = sequential_verdict(a + 1 - b, 1.0, direction=direction)
+            alone = verdict_of(standing(a + 1 - b, 1.0), direction=direction)
             assert judged(a + 1, b, margin=1.0, direction=direction, num_resamples=10).outcome == alone

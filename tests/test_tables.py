@@ -8,7 +8,7 @@ import published
 import pytest
 
 from mnistlab.analysis import claims, tables
-from mnistlab.analysis.sequential import sequential_verdict
+from mnistlab.analysis.sequential import standing, verdict_of
 from mnistlab.errors import UserError
 
 ROOT = Path(__file__).parents[1]
@@ -46,7 +46,7 @@ def test_a_claim_in_words_is_judged_as_a_run_is(tmp_path):
     checked = claims.check_sides(asked, tables.sides(asked, runs))
     assert [item.verdict for item in checked] == ["holds", "reversed", "holds", "reversed"]
     (alone,) = claims.check_sides(asked[:1], tables.sides(asked[:1], runs))
-    assert alone.verdict == sequential_verdict(WIDE - NARROW, claims.ACCURACY_THAT_MATTERS)
+    assert alone.verdict == verdict_of(standing(WIDE - NARROW, claims.ACCURACY_THAT_MATTERS))
 
 
 def test_without_a_claim_all_are_asked(tmp_path):

@@ -155,6 +155,9 @@ def verdict_of(standing: Standing, alpha: float = ALPHA, direction: str = ">") -
     is no win to those who said beforehand that 0.002 would matter. No p ever grows, so more pairs can only settle what
     is `not resolved`, or turn `holds` and `reversed` into `no difference that matters`. "=" is `reversed` only where
     the difference is beyond the margin: one within it contradicts nothing.
+
+    >>> verdict_of(standing([0.001, -0.002, 0.0, 0.001, -0.001, 0.002, -0.001, 0.001, -0.002, 0.001], margin=0.01))
+    'no difference that matters'
     """
     if direction not in (">", "<", "="):
         raise UserError(f'direction is {direction!r}: a claim is ">", "<" or "="')
@@ -164,15 +167,6 @@ def verdict_of(standing: Standing, alpha: float = ALPHA, direction: str = ">") -
         return "reversed" if standing.p_beyond <= alpha else "not resolved"
     side = "holds" if standing.positive == (direction == ">") else "reversed"
     return side if standing.p_differs <= alpha else "not resolved"
-
-
-def sequential_verdict(differences: ArrayLike, margin: float, alpha: float = ALPHA, direction: str = ">") -> str:
-    """The verdict on a claim that stands alone, see `standing` and `verdict_of`.
-
-    >>> sequential_verdict([0.001, -0.002, 0.0, 0.001, -0.001, 0.002, -0.001, 0.001, -0.002, 0.001], margin=0.01)
-    'no difference that matters'
-    """
-    return verdict_of(standing(differences, margin), alpha, direction)
 
 
 class PairsNeeded(NamedTuple):
@@ -186,7 +180,7 @@ class PairsNeeded(NamedTuple):
 def expected_num_pairs(
     pilot: ArrayLike, margin: float, alpha: float = ALPHA, max_pairs: int = 64, direction: str = ">", seed: int = 0
 ) -> PairsNeeded:
-    """How many pairs a claim will probably take, as `sequential_verdict` answers it.
+    """How many pairs a claim will probably take, as `verdict_of` answers one that stands alone.
 
     New differences are mean ± (d_j - mean) + noise: a smoothed bootstrap, made symmetric, with the pilot's mean and
     variance. It takes the pilot's mean for the truth: a plan and no promise, and the less of one the smaller the pilot.

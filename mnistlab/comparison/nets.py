@@ -34,13 +34,13 @@ def save_weights(folder: Path, trained: Trained) -> None:
         checkpoint.save_once(folder / kind, _weights(state, trained.result), run_of(folder / kind))
 
 
-def restore_weights(folder: Path, like: Trained, kind: str = "last") -> TrainState:
-    """The state that `save_weights` left in <workdir>/checkpoints/<variant>, every run on the first axis.
+def restore_weights(folder: Path, like: Trained) -> TrainState:
+    """The last state that `save_weights` left in <workdir>/checkpoints/<variant>, every run on the first axis.
 
     Raises:
       UserError: nothing is there, it is damaged, or another run's than config.json says.
     """
-    kept = checkpoint.restore_once(folder / kind, _weights(like.state, like.result), run_of(folder / kind))
+    kept = checkpoint.restore_once(folder / "last", _weights(like.state, like.result), run_of(folder / "last"))
     return like.state._replace(**{name: value for name, value in kept.items() if name != "runs"})
 
 

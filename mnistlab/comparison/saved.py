@@ -1,10 +1,4 @@
-"""Runs read back from their folders, and compared with one another.
-
->>> from pathlib import Path
->>> a, b = read_run(Path("results/a")), read_run(Path("results/b"))  # doctest: +SKIP
->>> compare_runs(a, b, "test_accuracy").verdict  # doctest: +SKIP
-'holds'
-"""
+"""Runs read back from their folders, and what of them can be joined or compared."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from mnistlab import config, sealed
-from mnistlab.analysis import claims, history, stats
+from mnistlab.analysis import history
 from mnistlab.comparison import identity, notebook, schema, workdirs
 from mnistlab.config import TrainConfig
 from mnistlab.errors import UserError, meant
@@ -172,51 +166,17 @@ def choose_variant(run: RunFolder, name: str | None) -> str:
     raise UserError(f"{run.path} has no variant {name!r}; {near}expected one of {', '.join(run.variants)}")
 
 
-def compare_runs(
-    a: RunFolder,
-    b: RunFolder,
-    metric: str = "test_accuracy",
-    *,
-    variant_a: str | None = None,
-    variant_b: str | None = None,
-    direction: str = ">",
-) -> stats.Comparison:
-    """Measures and judges the one claim "A > B" (or "A < B") on two runs, over the seeds that both have.
-
-    Args:
-      metric: a name that history.metric knows.
-      variant_a, variant_b: may be left out where a run has one variant.
-
-    Raises:
-      UserError: no such variant or metric, another direction, no seed that both have.
-    """
-    left = a.variants[choose_variant(a, variant_a)]
-    right = b.variants[choose_variant(b, variant_b)]
-    check_metric(left, metric)
-    check_metric(right, metric)
-    comparison = stats.compare(*claims.paired(left, right, metric), direction=direction)
-    return stats.judge([comparison])[0]
-
-
 def pair_variants(
     a: RunFolder, b: RunFolder, variant_a: str | None = None, variant_b: str | None = None
 ) -> list[tuple[str, str]]:
     """Which variants of two runs are compared: those named, else all that both have, else the only one of each.
 
-    Within one run, its two variants.
-
     Raises:
       UserError: no such variant, or it cannot be said which.
     """
-    if variant_a is None and variant_b is None:
-        if a.path.resolve() == b.path.resolve():
-            if len(a.variants) == 2:
-                first, second = a.variants
-                return [(first, second)]
-            raise UserError(f"{a.path} is given twice: say which of its variants are meant: {', '.join(a.variants)}")
-        common = [(name, name) for name in a.variants if name in b.variants]
-        if common:
-            return common
+    common = [(name, name) for name in a.variants if name in b.variants]
+    if common and variant_a is None and variant_b is None:
+        return common
     return [(choose_variant(a, variant_a), choose_variant(b, variant_b))]
 
 

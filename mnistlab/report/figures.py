@@ -59,7 +59,7 @@ def _spread(values: Floats) -> tuple[Floats, Floats, Floats]:
     return mean, low, high
 
 
-def _jitter(n: int, width: float = 0.5) -> Floats:
+def _jitter(n: int, width: float) -> Floats:
     """n offsets in ±width/2, evenly spread and always the same (multiples of the golden ratio, modulo 1)."""
     if n == 1:
         return np.zeros(1)

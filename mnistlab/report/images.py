@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
     from mnistlab.report.canvas import Figure
 
+MOST_MISTAKES = 12
+
 
 def _show(axes: Axes, pixels: NDArray[np.uint8], number: int) -> None:
     """Draws uint8 [H, W, C]; ink on paper, C = 1, gets a name by which a dark page inverts it."""
@@ -68,8 +70,8 @@ def predictions(
         return laid_out(figure)
 
 
-def choose_mistakes(truth: ArrayLike, predicted: Mapping[str, ArrayLike], most: int = 12) -> NDArray[np.int64]:
-    """Which images, `most` at most, tell networks apart: those on which they disagree, then those that all get wrong.
+def choose_mistakes(truth: ArrayLike, predicted: Mapping[str, ArrayLike]) -> NDArray[np.int64]:
+    """Which images, MOST_MISTAKES at most, tell networks apart: where they disagree, then where all are wrong.
 
     >>> choose_mistakes([0, 1, 2, 3], {"a": [0, 1, 1, 1], "b": [0, 2, 1, 3]}).tolist()
     [1, 3, 2]
@@ -78,8 +80,8 @@ def choose_mistakes(truth: ArrayLike, predicted: Mapping[str, ArrayLike], most: 
     wrong = (said != np.asarray(truth)).any(0)
     differ = (said != said[0]).any(0)
     disagreed, agreed = np.flatnonzero(wrong & differ), np.flatnonzero(wrong & ~differ)
-    kept = disagreed[: max(most - len(agreed), 2 * most // 3)]
-    return np.concatenate([kept, agreed[: most - len(kept)]])
+    kept = disagreed[: max(MOST_MISTAKES - len(agreed), 2 * MOST_MISTAKES // 3)]
+    return np.concatenate([kept, agreed[: MOST_MISTAKES - len(kept)]])
 
 
 def mistakes(
@@ -151,7 +153,7 @@ def confusion(counts: ArrayLike, class_names: Sequence[str]) -> Figure:
         return laid_out(figure)
 
 
-def signed(images: ArrayLike, titles: Sequence[str], label: str = "weight of the pixel") -> Figure:
+def signed(images: ArrayLike, titles: Sequence[str]) -> Figure:
     """Signed images float [n, H, W] in a row, on one diverging colour scale symmetric about zero."""
     arrays = np.asarray(images, np.float64)
     columns = min(5, len(arrays))
@@ -167,5 +169,5 @@ def signed(images: ArrayLike, titles: Sequence[str], label: str = "weight of the
             axes.set(xticks=[], yticks=[])
             axes.set_title(title, fontsize=8)
             axes.spines[:].set(visible=True, color="#c8c8c8", linewidth=0.5)
-        figure.colorbar(picture, ax=grid, shrink=0.9, aspect=20, label=label)
+        figure.colorbar(picture, ax=grid, shrink=0.9, aspect=20, label="weight of the pixel")
         return laid_out(figure)

@@ -24,10 +24,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Heading:
-    """A heading; level 2 for sections, 3 and 4 below (the page's title is level 1)."""
+    """A heading of a section."""
 
     text: str
-    level: int = 2
 
 
 @dataclass(frozen=True)
@@ -218,7 +217,7 @@ def _slug(text: str) -> str:
 
 
 class _Page:
-    """The templates, and how many headings, tables and figures were rendered with them.
+    """The templates, and which headings and how many tables and figures were rendered with them.
 
     Args:
       words: that the page explains.
@@ -231,19 +230,16 @@ class _Page:
             loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined
         )
         self.macros: Any = self.templates.get_template("blocks.html.j2").module
-        self.numbers: Mapping[str, Iterator[int]] = {
-            kind: itertools.count(1) for kind in ("heading", "table", "figure")
-        }
-        self.sections: list[tuple[str, str]] = []  # (id, text) of the level-2 headings
+        self.numbers: Mapping[str, Iterator[int]] = {kind: itertools.count(1) for kind in ("table", "figure")}
+        self.sections: list[tuple[str, str]] = []  # (id, text) of the headings
 
     def render(self, block: Block) -> Markup:
         """A block as a piece of the page."""
         match block:
-            case Heading(text, level):
-                name = f"h{next(self.numbers['heading'])}-{_slug(text)}"
-                if level <= 2:
-                    self.sections.append((name, text))
-                return self.macros.heading(name, text, min(max(level, 2), 6))
+            case Heading(text):
+                name = f"h{len(self.sections) + 1}-{_slug(text)}"
+                self.sections.append((name, text))
+                return self.macros.heading(name, text)
             case Text(text, notice):
                 parts = [part.strip() for part in re.split(r"\n\s*\n", text) if part.strip()]
                 return self.macros.paragraphs([_with_code(part) for part in parts], notice)
@@ -316,10 +312,10 @@ def _with_code(text: str) -> Markup:
 def html_page(title: str, blocks: Sequence[Block], footer: str = "") -> str:
     """One page that needs nothing but itself: figures inline, no addresses, scripts in `Html` alone.
 
-    Figures and tables with captions are numbered in order; more than three level-2 headings give a list of contents.
+    Figures and tables with captions are numbered in order; more than three headings give a list of contents.
     """
     page = _Page([word for block in blocks for word in _words_in(block)])
-    first = next((n for n, block in enumerate(blocks) if isinstance(block, Heading) and block.level <= 2), len(blocks))
+    first = next((n for n, block in enumerate(blocks) if isinstance(block, Heading)), len(blocks))
     lead, body = page.all_of(blocks[:first]), page.all_of(blocks[first:])
     styles = Markup(resources.files("mnistlab.report").joinpath("page.css").read_text().strip())
     template = page.templates.get_template("page.html.j2")
