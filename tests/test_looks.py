@@ -3,7 +3,7 @@ import pytest
 
 from mnistlab.analysis import claims
 from mnistlab.analysis.claims import Claim
-from mnistlab.analysis.looks import looks, open_claims
+from mnistlab.analysis.looks import looks, questions
 from mnistlab.analysis.sequential import expected_num_pairs, sequential_p
 from mnistlab.report import sections
 
@@ -17,16 +17,16 @@ SIDES = [(0.5 + NOISE, NOISE[::-1]), (NOISE - 0.005, np.zeros(10)), None]
 
 
 def test_an_open_claim_says_what_it_needs_and_how_many_more():
-    answered, still_open = open_claims(claims.check_sides(CLAIMS, SIDES), SIDES)
-    assert answered == ("a", ("wide", "narrow"), False, 10, 0)
+    answered, still_open = questions(claims.check_sides(CLAIMS, SIDES), SIDES)
+    assert answered[:4] == ("a", ("wide", "narrow"), 10, 0) and answered.evidence.startswith("holds, p = ")
     expected = expected_num_pairs(NOISE - 0.005, 0.0, 0.05, 256, "<").median - 10
-    assert still_open == ("b", ("wide",), True, 10, expected) and expected > 0
+    assert still_open[:4] == ("b", ("wide",), 10, expected) and expected > 0
 
 
-def test_one_pair_promises_nothing_and_a_pair_with_a_diverged_run_is_none():
+def test_one_pair_promises_nothing_though_another_diverged_and_as_many_again_are_asked_for():
     one = [(np.array([0.9, np.nan]), np.array([0.8, 0.7]))]
-    (item,) = open_claims(claims.check_sides(CLAIMS[:1], one), one)
-    assert (item.is_open, item.num_pairs, item.num_more) == (True, 1, None)
+    (item,) = questions(claims.check_sides(CLAIMS[:1], one), one)
+    assert (item.num_pairs, item.num_more) == (2, 2)
 
 
 def test_looks_are_the_evidence_and_the_interval_of_the_verdict():

@@ -7,18 +7,19 @@ import numpy as np
 
 from mnistlab.analysis.claims import Checked, Sides
 from mnistlab.analysis.sequential import ALPHA, Array, confidence_sequence, expected_num_pairs, sequential_evidence
+from mnistlab.analysis.stats import Comparison
 
 FURTHEST = 256  # pairs that are looked ahead
 
 
-class Progress(NamedTuple):
-    """Where a claim that seeds can answer stands."""
+class Question(NamedTuple):
+    """Where a claim stands that seeds can answer."""
 
     id: str
     variants: tuple[str, ...]  # that it is about
-    is_open: bool
-    num_pairs: int  # so far, without those in which a run diverged
-    num_more: int | None  # that it will probably take; 0 where it is answered, None below 2 pairs, of no spread
+    num_pairs: int  # so far, those in which a run diverged among them
+    num_more: int  # that it will probably take: 0 where it is answered, as many again where so few show no spread
+    evidence: str  # in words
 
 
 class Looks(NamedTuple):
@@ -30,23 +31,28 @@ class Looks(NamedTuple):
     decides: float  # the evidence that settles it where it is the strongest of all claims
 
 
-def open_claims(checked: Sequence[Checked], sides: Sequence[Sides | None]) -> list[Progress]:
-    """Where every claim that was measured stands.
+def questions(checked: Sequence[Checked], sides: Sequence[Sides | None]) -> list[Question]:
+    """Where every claim that was measured stands, by the verdict that the page shows.
 
     Args:
       sides: of each claim, as `claims.sides` gives them.
     """
-    measured = [(item, both) for item, both in zip(checked, sides, strict=True) if item.comparison and both]
-    num_open = sum(_is_open(item) for item, _ in measured)
+    num_open = sum(_is_open(item.comparison) for item in checked if item.comparison)
     found = []
-    for item, both in measured:
-        claim, differences, is_open = item.claim, _differences(both), _is_open(item)
-        num_more: int | None = None if is_open else 0
-        if is_open and len(differences) > 1 and item.comparison:
-            asked = item.comparison.direction
-            needed = expected_num_pairs(differences, claim.margin, ALPHA / num_open, FURTHEST, asked)
+    for item, both in zip(checked, sides, strict=True):
+        claim, comparison = item.claim, item.comparison
+        if comparison is None or both is None:
+            continue
+        num_pairs, differences, num_more = comparison.n + comparison.num_failed, _differences(both), 0
+        if _is_open(comparison) and len(differences) > 1:
+            alpha = ALPHA / num_open
+            needed = expected_num_pairs(differences, claim.margin, alpha, FURTHEST, comparison.direction)
             num_more = max(needed.median - len(differences), 1)
-        found.append(Progress(claim.id, claim.variants, is_open, len(differences), num_more))
+        elif _is_open(comparison):
+            num_more = num_pairs
+        low, high = comparison.interval
+        evidence = f"{item.verdict}, p = {comparison.p_holm:.2g}, difference {low:+.2g} to {high:+.2g}"
+        found.append(Question(claim.id, claim.variants, num_pairs, num_more, evidence))
     return found
 
 
@@ -57,8 +63,8 @@ def looks(sides: Sides, num_claims: int) -> Looks:
     return Looks(evidence, *confidence_sequence(differences), num_claims / ALPHA)
 
 
-def _is_open(item: Checked) -> bool:
-    return item.comparison is not None and item.comparison.outcome == "not resolved"
+def _is_open(comparison: Comparison) -> bool:
+    return comparison.outcome == "not resolved"
 
 
 def _differences(sides: Sides) -> Array:

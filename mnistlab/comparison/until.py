@@ -6,24 +6,14 @@ would have gone on.
 
 import math
 from collections.abc import Collection, Mapping, Sequence
-from typing import NamedTuple
 
 from mnistlab import config as configs
 from mnistlab.analysis import claims, looks, sequential
 from mnistlab.analysis.claims import Claim
+from mnistlab.analysis.looks import Question
 from mnistlab.comparison.spec import Options
 from mnistlab.errors import UserError
 from mnistlab.training.result import Result
-
-
-class Question(NamedTuple):
-    """Where a claim stands that seeds can answer."""
-
-    id: str
-    variants: tuple[str, ...]  # that it is about
-    num_pairs: int  # so far, those in which a run diverged among them
-    evidence: str  # in words
-    total: int  # pairs that it will probably take; num_pairs where it is answered
 
 
 def first_number(asked: Sequence[Claim], variants: Collection[str], options: Options) -> int:
@@ -53,21 +43,9 @@ def first_number(asked: Sequence[Claim], variants: Collection[str], options: Opt
 
 
 def questions(asked: Sequence[Claim], results: Mapping[str, Result]) -> list[Question]:
-    """Where every claim stands that was measured, by the verdict that the page will show."""
+    """Where every claim stands that was measured."""
     sides = [claims.sides(claim, results) for claim in asked]
-    checked = claims.check_sides(asked, sides)
-    standing = {one.id: one for one in looks.open_claims(checked, sides)}
-    found = []
-    for item in checked:
-        if item.comparison is None:
-            continue
-        one, comparison = standing[item.claim.id], item.comparison
-        num_pairs = comparison.n + comparison.num_failed
-        more = num_pairs if one.num_more is None else one.num_more  # the spread of so few cannot be told
-        low, high = comparison.interval
-        evidence = f"{item.verdict}, p = {comparison.p_holm:.2g}, difference {low:+.2g} to {high:+.2g}"
-        found.append(Question(one.id, one.variants, num_pairs, evidence, num_pairs + more))
-    return found
+    return looks.questions(claims.check_sides(asked, sides), sides)
 
 
 def progress(asked: Sequence[Question], counts: Mapping[str, int]) -> list[str]:
@@ -86,11 +64,11 @@ def next_round(
     Args:
       seconds: since the run was started.
     """
-    now, still_open = dict(counts), [one for one in asked if one.total > one.num_pairs]
+    now, still_open = dict(counts), [one for one in asked if one.num_more]
     if not still_open:
         return now, "Every claim is answered."
     for one in still_open:
-        more = min(max(one.total - one.num_pairs, math.ceil(one.num_pairs / 4)), one.num_pairs)
+        more = min(max(one.num_more, math.ceil(one.num_pairs / 4)), one.num_pairs)
         for name in one.variants:
             now[name] = max(now[name], min(one.num_pairs + more, options.max_seeds))
     if now == dict(counts):
@@ -103,7 +81,7 @@ def next_round(
 def _open_words(still_open: Sequence[Question], why: str) -> str:
     each = []
     for one in still_open:
-        more = one.total - one.num_pairs
-        about = f"over {more - 1}" if one.total >= looks.FURTHEST else f"about {more}"
+        is_beyond = one.num_pairs + one.num_more >= looks.FURTHEST
+        about = f"over {one.num_more - 1}" if is_beyond else f"about {one.num_more}"
         each.append(f"({one.id}) after {one.num_pairs} pairs, {about} more would probably answer it")
     return f"Open, since {why}: {'; '.join(each)}."
