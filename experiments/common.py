@@ -26,7 +26,6 @@ from .cli.flags import (
     parse,
     workdir,
 )
-from .cli.next_step import next_step
 from .cli.process import with_devices_of_cores
 from .cli.progress import log, progress
 from .cli.shells import Flag
@@ -136,6 +135,8 @@ def _run(experiment: "Experiment") -> None:
     from mnistlab.comparison.run import Hooks
     from mnistlab.devices import cluster
 
+    from .cli.next_step import next_step
+
     asked = spec.settled(experiment, options(experiment.name))
     if flags.FLAGS.dry_run:
         _plan(experiment, asked)
@@ -148,7 +149,7 @@ def _run(experiment: "Experiment") -> None:
     seeds = f"{asked.num_seeds} seed(s)" if asked.until is None else f"seeds until {asked.until}"
     print(f"{experiment.title}\n{experiment.question}\nprotocol {asked.protocol}, {seeds}")
     hooks = Hooks(log, lambda name, variant: [progress(kind, name, variant.num_epochs), stop])
-    log(next_step(run.run(experiment, asked, hooks), asked.command, asked.workdir))
+    log(next_step(run.run(experiment, asked, hooks), asked))
 
 
 def _plan(experiment: "Experiment", asked: "Options") -> None:

@@ -9,7 +9,6 @@ page and one table.
 import os
 import subprocess
 import sys
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -169,25 +168,15 @@ def _answer(summaries: Mapping[tuple[str, str], dict[str, Any]], departed: Mappi
     """How the claims stand, under each protocol."""
     said = []
     for protocol in spec.PROTOCOLS:
-        claims = [
-            claim
+        verdicts = [
+            claim["verdict"]
             for key, summary in summaries.items()
             if key[1] == protocol and key not in departed
             for claim in summary["claims"]
         ]
-        if claims:
-            said.append(f"under the {protocol} protocol, {_tally(claims)}")
+        if verdicts:
+            said.append(f"under the {protocol} protocol, {departures.tally(verdicts)}")
     return f"How the claims stand: {'; '.join(said)}." if said else "No run is of its protocol: no claim is judged."
-
-
-def _tally(claims: Sequence[Mapping[str, Any]]) -> str:
-    """How many claims have which verdict.
-
-    >>> _tally([{"verdict": "holds"}, {"verdict": "not resolved (n too small)"}, {"verdict": "holds"}])
-    '2 × holds, 1 × not resolved'
-    """
-    counts = Counter(claim["verdict"].partition(" (")[0] for claim in claims)
-    return ", ".join(f"{count} × {verdict}" for verdict, count in counts.most_common())
 
 
 def _index(
@@ -200,7 +189,8 @@ def _index(
         label = f"protocol {protocol}, {n} seed{'s' * (n > 1)}"
         place = places.get((name, protocol))
         link = quote(os.path.relpath(place / "report.html", folder)) if place else ""
-        facts = [("claims", _tally(summary["claims"]))] if summary["claims"] else []
+        verdicts = departures.tally(claim["verdict"] for claim in summary["claims"])
+        facts = [("claims", verdicts)] if verdicts else []
         cards.append(page.Card(name, label, summary.get("answer", ""), facts, link))
     return page.Cards(cards)
 

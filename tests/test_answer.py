@@ -206,8 +206,9 @@ def test_every_experiment_has_an_answer(name, protocol, n):
 
 
 def test_more_seeds_are_asked_for_in_the_command_that_was_given():
-    assert answer.more_seeds("python -m experiments.fashion_mlp", 8).endswith("fashion_mlp --seeds=8")
-    assert answer.more_seeds("mnistlab run x --seeds 3 --seed=1", 9) == "mnistlab run x --seeds=9 --seed=1"
+    assert answer.going_on("mnistlab run x", 8, until=False) == "mnistlab run x --seeds=8"
+    assert answer.going_on("mnistlab run x --seeds 3 --seed=1", 9, until=False) == "mnistlab run x --seeds=9 --seed=1"
+    assert answer.going_on("mnistlab run x --max_seeds=9", 20, until=True) == "mnistlab run x --until=resolved"
 
 
 def test_a_swept_run_says_where_it_is_best():

@@ -36,7 +36,7 @@ def test_a_run_of_the_protocol_stands_beside_the_source(tmp_path, monkeypatch):
     text, summary, page = board(tmp_path, monkeypatch)
     assert json.loads(summary)["departures"] == [] and "hanged run" not in page
     assert '<a href="../run/report.html">lenet_vs_dense</a>' in page
-    assert "under the reported protocol, 1 × reversed" in page
+    assert "under the reported protocol, 1 reversed" in page
     assert "| lenet_vs_dense | dense | accuracy | 0.9780 |" in text and "side |" in text
     assert "reversed" in text and "| 7, 1 diverged |" in text
 

@@ -5,7 +5,8 @@ neither confirms nor refutes the source. So it is called a changed run wherever 
 beside it, and its verdicts, which may well be what was wanted, begin with "changed run".
 """
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from mnistlab.analysis.claims import Checked
@@ -107,6 +108,19 @@ def verdict_word(verdict: str) -> str:
     'holds'
     """
     return verdict.removeprefix("changed run: ").partition(" (")[0]
+
+
+def tally(verdicts: Iterable[str]) -> str:
+    """How many claims have which verdict, the most frequent first.
+
+    >>> tally(["changed run: holds", *2 * ["changed run: does not hold (n too small)"]])
+    'changed run: 2 do not hold, 1 holds'
+    """
+    verdicts = list(verdicts)
+    counts = Counter(map(verdict_word, verdicts))
+    changed = "changed run: " if any(verdict.startswith("changed run: ") for verdict in verdicts) else ""
+    many = {word: word.replace("holds", "hold").replace("does not", "do not") for word in counts}
+    return changed + ", ".join(f"{n} {word if n == 1 else many[word]}" for word, n in counts.most_common())
 
 
 def _neutral(text: str, direction: str) -> str:

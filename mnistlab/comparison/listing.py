@@ -3,13 +3,12 @@
 import datetime
 import json
 import os
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from mnistlab import files
-from mnistlab.analysis.departures import verdict_word
+from mnistlab.analysis import departures
 from mnistlab.comparison import saved, workdirs
 from mnistlab.errors import UserError, file_errors
 from mnistlab.report import page, text
@@ -81,7 +80,8 @@ def _entry(path: Path) -> Entry | None:
     else:
         try:
             summary = saved.read_summary(path)
-            outcome = verdicts(summary)
+            verdicts = [claim["verdict"] for claim in summary["claims"] if claim["verdict"] != "not measured"]
+            outcome = departures.tally(verdicts) or "no claims"
         except UserError as error:
             outcome = f"damaged: {error!s:.60}"
     written = [name for name in (*workdirs.FINDINGS, "config.json") if (path / name).exists()]
@@ -105,18 +105,3 @@ def _run_in(path: Path) -> dict[str, Any] | None:
         return None
     run = content.get("run") if isinstance(content, dict) else None
     return run if isinstance(run, dict) else None
-
-
-def verdicts(summary: Mapping[str, Any]) -> str:
-    """How many claims of a summary have which verdict.
-
-    >>> claims = [{"verdict": "changed run: holds"}, *2 * [{"verdict": "changed run: does not hold (n too small)"}]]
-    >>> verdicts({"claims": claims})
-    'changed run: 1 holds, 2 do not hold'
-    """
-    words = [claim["verdict"] for claim in summary["claims"] if claim["verdict"] != "not measured"]
-    counts = Counter(map(verdict_word, words))
-    changed = "changed run: " if any(word.startswith("changed run: ") for word in words) else ""
-    many = {word: word.replace("holds", "hold").replace("does not", "do not") for word in counts}
-    counted = [f"{number} {word if number == 1 else many[word]}" for word, number in counts.items()]
-    return changed + ", ".join(counted) if words else "no claims"

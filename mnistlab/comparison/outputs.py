@@ -17,7 +17,7 @@ from mnistlab.data.datasets import Dataset
 from mnistlab.files import sha256, write_atomic
 from mnistlab.nets import models
 from mnistlab.report import figures, images, page, playground, sections, text
-from mnistlab.report.answer import Answer, answer, more_seeds, until_resolved
+from mnistlab.report.answer import GO_ON, Answer, answer, going_on
 from mnistlab.report.page import Draw
 from mnistlab.training import loop
 from mnistlab.training.result import Result
@@ -108,8 +108,6 @@ def leave(session: Session, outcome: Outcome) -> dict[str, Any]:
         *_ending(session, outcome),
     ]
     title = departures.title(experiment.title, outcome.departures)
-    if session.options.playground:
-        blocks = with_playground(blocks, session.variants, outcome)
     write_atomic(session.options.workdir / "history.csv", history.to_csv(outcome.results))
     summary = workdirs.write_findings(session.options.workdir, title, blocks, summary)
     log(f"\nreport: {session.options.workdir / 'report.html'}")
@@ -229,18 +227,6 @@ def _opening(
     ]
 
 
-def with_playground(
-    blocks: Sequence[page.Block], variants: Mapping[str, Variant], outcome: Outcome
-) -> list[page.Block]:
-    """The blocks with the playground before the networks' tables, as large as the rest of the page lets it be."""
-    room = playground.MOST_PAGE_BYTES - len(page.html_page("", blocks).encode())
-    made = nets.playground_of(variants, outcome, room)
-    heading = page.Heading("Draw a digit" if outcome.dataset.name in playground.DRAWN else "Try the networks")
-    parts: list[page.Block] = [heading, page.Html(made.html), *(page.Text(note) for note in made.notes)]
-    where = blocks.index(page.Heading("Networks"))
-    return [*blocks[:where], *parts, *blocks[where:]]
-
-
 def _more(session: Session, said: Answer) -> list[page.Block]:
     """What would tell more, where more seeds would."""
     number, command = said.wanted_seeds, session.options.command
@@ -248,10 +234,9 @@ def _more(session: Session, said: Answer) -> list[page.Block]:
         return []
     until = said.by_claims and not session.options.sweep
     if re.search(r"-m (mnistlab\.)?experiments\.|^mnistlab ", command):
-        go_on = until_resolved(command, number) if until else more_seeds(command, number)
-        return [page.Command(go_on, "What can answer it, keeping what was run")]
+        return [page.Command(going_on(command, number, until=until), GO_ON)]
     how = '`until="resolved"`' if until else f"`seeds={number}`"
-    return [page.Text(f"What can answer it, keeping what was run: the same with {how}.")]
+    return [page.Text(f"{GO_ON}: the same with {how}.")]
 
 
 def _claim_blocks(session: Session, outcome: Outcome, checked: Sequence[Checked], draw: Draw) -> list[page.Block]:
@@ -285,9 +270,21 @@ def _body(session: Session, outcome: Outcome, extra: Sequence[page.Block], draw:
         page.Heading("Mistakes"),
         *_mistake_blocks(outcome, draw),
         *extra,
+        *(_playground_blocks(session.variants, outcome) if options.playground else []),
         page.Heading("Networks"),
         *layer_tables(session.variants, outcome.dataset).values(),
     ]
+
+
+def _playground_blocks(variants: Mapping[str, Variant], outcome: Outcome) -> list[page.Block]:
+    """The playground, as large as the rest of the page lets it be."""
+
+    def make(num_bytes: int) -> list[page.Block]:
+        made = nets.playground_of(variants, outcome, playground.MOST_PAGE_BYTES - num_bytes)
+        return [page.Html(made.html), *(page.Text(note) for note in made.notes)]
+
+    drawn = outcome.dataset.name in playground.DRAWN
+    return [page.Heading("Draw a digit" if drawn else "Try the networks"), page.Filling(make)]
 
 
 def _ending(session: Session, outcome: Outcome) -> list[page.Block]:

@@ -251,8 +251,9 @@ def write_findings(
     workdir: Path, title: str, blocks: Sequence[page.Block], summary: Mapping[str, Any]
 ) -> dict[str, Any]:
     """summary.json, with digests of what it belongs to, and report.html; returns what summary.json holds."""
+    text = page.html_page(title, blocks, _footer())
     written = sealed.write(workdir / "summary.json", summary, digests_beside(workdir))
-    write_atomic(workdir / "report.html", page.html_page(title, blocks, _footer()))
+    write_atomic(workdir / "report.html", text)
     return written
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import re
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -12,11 +11,12 @@ import numpy as np
 
 from mnistlab.analysis import claims, history, sequential, stats
 from mnistlab.analysis.claims import Checked
-from mnistlab.analysis.departures import verdict_word
+from mnistlab.analysis.departures import tally, verdict_word
 from mnistlab.report import text
 from mnistlab.training.result import Result
 
 USUAL_SEEDS = 8
+GO_ON = "What can answer it, keeping what was run"
 FEW = 3  # claims that one sentence names
 
 
@@ -98,26 +98,26 @@ def of_judged(checked: Sequence[Checked]) -> str:
     """The sentence of claims alone: of few, each with its verdict; of many, how many have which."""
     if len(checked) <= FEW:
         return "; ".join(f"{item.claim.text}: {item.verdict}" for item in checked) + "."
-    counts = Counter(verdict_word(item.verdict) for item in checked)
-    return f"Of {len(checked)} claims: {', '.join(f'{count} {verdict}' for verdict, count in counts.most_common())}."
+    return f"Of {len(checked)} claims: {tally(item.verdict for item in checked)}."
 
 
-def until_resolved(command: str, max_seeds: int) -> str:
-    """`command`, going on until its claims are answered, with `max_seeds` where that is more than the default.
+def wanted_seeds(num_seeds: int, num_claims: int) -> int:
+    """How many seeds can resolve what so many leave open, beside `num_claims` in all; more than there are."""
+    fewest = max(USUAL_SEEDS, sequential.fewest_sequential_pairs(stats.ALPHA / max(1, num_claims)))
+    return fewest if num_seeds < fewest else 2 * num_seeds
 
-    >>> until_resolved("python -m experiments.fashion_mlp --seeds=1", 128)
-    'python -m experiments.fashion_mlp --seeds=1 --until=resolved --max_seeds=128'
+
+def going_on(command: str, num_seeds: int, *, until: bool) -> str:
+    """`command`, going on until its claims are answered, with at most `num_seeds` or what is usual; or with so many.
+
+    >>> going_on("mnistlab run fashion_mlp --seeds=1", 128, until=True)
+    'mnistlab run fashion_mlp --seeds=1 --until=resolved --max_seeds=128'
+    >>> going_on("mnistlab run fashion_mlp --seeds=1 --epochs=2", 8, until=False)
+    'mnistlab run fashion_mlp --seeds=8 --epochs=2'
     """
-    rest = re.sub(r"\s--(until|max_seeds)[= ]\w+", "", command) + " --until=resolved"
-    return rest if max_seeds <= sequential.MAX_SEEDS else f"{rest} --max_seeds={max_seeds}"
-
-
-def more_seeds(command: str, num_seeds: int) -> str:
-    """`command` with another number of seeds.
-
-    >>> more_seeds("python -m experiments.fashion_mlp --seeds=1 --epochs=2", 8)
-    'python -m experiments.fashion_mlp --seeds=8 --epochs=2'
-    """
+    if until:
+        rest = re.sub(r"\s--(until|max_seeds)[= ]\w+", "", command) + " --until=resolved"
+        return rest if num_seeds <= sequential.MAX_SEEDS else f"{rest} --max_seeds={num_seeds}"
     rest = re.sub(r"\s--seeds[= ]\d+", f" --seeds={num_seeds}", command)
     return rest if rest != command else f"{command} --seeds={num_seeds}"
 
@@ -310,9 +310,7 @@ def _wanted(clauses: Sequence[_Clause], checked: Sequence[Checked], items: Seque
     if not {clause.state for clause in clauses} & {"open", "one run"}:
         return None
     measured = sum(item.comparison is not None for item in checked)
-    fewest = max(USUAL_SEEDS, sequential.fewest_sequential_pairs(stats.ALPHA / max(1, measured)))
-    n = max((item.comparison.n for item in items if item.comparison), default=1)
-    return fewest if n < fewest else 2 * n
+    return wanted_seeds(max((item.comparison.n for item in items if item.comparison), default=1), measured)
 
 
 def _of_exact(checked: Sequence[Checked], departures: Sequence[str]) -> str:

@@ -104,6 +104,13 @@ class Html:
 
 
 @dataclass(frozen=True)
+class Filling:
+    """Text and markup that are made last, of how many bytes the rest of the page takes."""
+
+    make: Callable[[int], Sequence[Block]]
+
+
+@dataclass(frozen=True)
 class Details:
     """Blocks that open on a click (and are always printed)."""
 
@@ -136,7 +143,7 @@ def _file_name(name: str) -> str:
     return plain if is_usual else f"{plain[:60]}_{sha256(name.encode())[:8]}"
 
 
-Block: TypeAlias = Answer | Heading | Text | Cards | Table | Picture | Command | Words | Html | Details
+Block: TypeAlias = Answer | Heading | Text | Cards | Table | Picture | Command | Words | Html | Filling | Details
 
 EXPLAINED = {"pairs": "Pair", "p (Holm)": "Holm", "difference": "Confidence sequence"}
 """How the numbers of claims are called, or how their names begin, and by which word that is explained."""
@@ -232,6 +239,7 @@ class _Page:
         self.macros: Any = self.templates.get_template("blocks.html.j2").module
         self.numbers: Mapping[str, Iterator[int]] = {kind: itertools.count(1) for kind in ("table", "figure")}
         self.sections: list[tuple[str, str]] = []  # (id, text) of the headings
+        self.fillings: dict[str, Filling] = {}  # by what stands in their places
 
     def render(self, block: Block) -> Markup:
         """A block as a piece of the page."""
@@ -264,6 +272,10 @@ class _Page:
                 return self.macros.words([(_slug(word), word, meaning) for word, meaning in meanings.items()])
             case Html(markup):
                 return Markup(markup)
+            case Filling():
+                place = f"<!-- filling {len(self.fillings)} -->"
+                self.fillings[place] = block
+                return Markup(place)
             case Details(summary, blocks):
                 return self.macros.details(summary, self.all_of(blocks))
         raise TypeError(f"no page block: {block!r}")
@@ -319,6 +331,7 @@ def html_page(title: str, blocks: Sequence[Block], footer: str = "") -> str:
     lead, body = page.all_of(blocks[:first]), page.all_of(blocks[first:])
     styles = Markup(resources.files("mnistlab.report").joinpath("page.css").read_text().strip())
     template = page.templates.get_template("page.html.j2")
-    return (
-        template.render(title=title, lead=lead, body=body, sections=page.sections, styles=styles, footer=footer) + "\n"
-    )
+    text = template.render(title=title, lead=lead, body=body, sections=page.sections, styles=styles, footer=footer)
+    for place, filling in page.fillings.items():
+        text = text.replace(place, page.all_of(filling.make(len(text.encode()))))
+    return text + "\n"
