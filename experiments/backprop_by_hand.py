@@ -207,7 +207,7 @@ def run(options: Options, learning_rate: float = LEARNING_RATE, log: Log = silen
             sections.measured_table(checked, "Claims, each one exact comparison"),
         ]
         for table in tables:
-            log(f"\n{table.caption}\n{text.text_table(table.header, table.rows)}")
+            log(f"\n{table.as_text()}")
         said = answer.answer(checked, {}, departures=departed).sentence
         summary = {"answer": said, **_summary(options, found, checked), "departures": list(departed)}
         summary = workdirs.leave(
@@ -331,8 +331,6 @@ def _page(
             "none of its derivatives, so they check what a mistake in both others would not show."
         ),
         *_training(options, identity, found),
-        page.Heading("How to repeat it"),
-        page.Command(options.command or f"python -m experiments.{NAME}"),
     ]
 
 

@@ -5,9 +5,7 @@ python -m experiments.cnn_variants [--seeds=8] [--variants=A,D] [--protocol=cont
 
 from dataclasses import replace
 
-import numpy as np
-
-from mnistlab.analysis import history, stats
+from mnistlab.analysis import history
 from mnistlab.analysis.claims import Claim
 from mnistlab.comparison.outputs import reported_beside
 from mnistlab.comparison.spec import Experiment, Findings, Outcome, Variant
@@ -69,19 +67,17 @@ def source_table(outcome: Outcome, draw: Draw) -> Findings:
                 text.format_value("accuracy", accuracy["mean"]),
             )
         )
-        gap = history.metric(result, "test_accuracy - val_accuracy")
-        gap = gap[np.isfinite(gap)]  # of the seeds that did not diverge
-        mean, interval = float(np.mean(gap)) if len(gap) else np.nan, stats.mean_interval(gap)
+        gap = history.summarize(history.metric(result, "test_accuracy - val_accuracy"))
         first = history.summarize(history.metric(result, "val_accuracy"))
         halves.append(
             (
                 name,
                 text.format_value("accuracy", first["mean"]),
                 text.format_value("accuracy", accuracy["mean"]),
-                text.format_interval(mean, *interval, signed=True),
+                text.format_summary(gap, signed=True),
             )
         )
-        summary[name] = {"mean": history.plain(mean), "ci95": [history.plain(bound) for bound in interval]}
+        summary[name] = {"mean": gap["mean"], "ci95": gap["ci95"]}
     header = ("model", "description", "loss, reported", "loss, ours", "accuracy, reported", "accuracy, ours")
     caption = "Test loss and accuracy as the source prints them, and ours (mean over seeds)"
     beside: list[page.Block] = [page.Heading("The source's table"), page.Table(header, rows, caption)] if theirs else []

@@ -45,7 +45,8 @@ Pair = tuple[Side, Side]  # A and B
 
 def main(*folders: str) -> None:
     """Reads the runs, compares them, and only then writes."""
-    runs = _distinct([saved.read_run(Path(folder)) for folder in folders])
+    read = [saved.read_run(Path(folder)) for folder in folders]
+    runs = list({run.path.resolve(): run for run in read}.values())  # each folder once
     pairs = _pairs(runs)
     results: dict[str, Result] = {}
     questions = []
@@ -64,11 +65,6 @@ def main(*folders: str) -> None:
     with workdirs.made_anew(folder, NAME):
         _write(folder, runs, pairs, results, checked)
     print(f"\nreport: {folder / 'report.html'}")
-
-
-def _distinct(runs: Sequence[RunFolder]) -> list[RunFolder]:
-    """The runs, each folder once."""
-    return list({run.path.resolve(): run for run in runs}.values())
 
 
 def _letters(runs: Sequence[RunFolder]) -> list[str]:
@@ -126,7 +122,6 @@ def _write(
         both = figures.history({name: result.history for name, result in sides.items()})
         caption = f"({item.claim.id}) Training (running mean of the epoch) and validation of both."
         blocks.append(page.Details("Training curves", [picture(both, f"history_{item.claim.id}", caption)]))
-    blocks += [page.Heading("How to repeat it"), page.Command(common.command())]
     identity = {"experiment": NAME, "runs": [str(run.path) for run in runs], "seeds": list(runs[0].seeds)}
     identity |= {"variants": [(a.variant, b.variant) for a, b in pairs]}
     identity |= {"metric": FLAGS.metric, "direction": FLAGS.direction}
@@ -150,7 +145,7 @@ def _write(
 
 def _about(run: RunFolder) -> str:
     protocol = departures.protocol_words(run.summary["protocol"], departures.of_summary(run.summary))
-    return f"{run.summary['data']['name']}, {protocol}, seeds {run.seeds[0]} to {run.seeds[-1]}"
+    return f"{run.summary['data']['name']}, {protocol}, {text.seed_span(run.seeds)}"
 
 
 def _shared(values: Iterable[Any]) -> Any:

@@ -21,6 +21,7 @@ from mnistlab.training.result import Result
 from . import common
 
 NAME = "gather"
+define_flags = common.define_run_flags
 
 
 def main(folder: str) -> None:
@@ -76,11 +77,9 @@ def _write(
     }
     protocol = departures.protocol_words(first.summary["protocol"], departed)
     where = f"{first.summary['data']['name']}, {protocol}, {len(seeds)} seeds"
-    notices = [departures.notice(departed)] if departed else []
-    notices += [diverged] if (diverged := sections.diverged(results)) else []
     blocks: list[page.Block] = [
         said,
-        *(page.Text(line, notice=True) for line in notices),
+        *sections.notices(departed, results),
         page.Text(f"{len(found)} runs of {len(seeds)} seeds, joined from `{first.path.parent}`."),
         page.Heading("Claims"),
         *sections.claim_cards(checked),
@@ -93,7 +92,6 @@ def _write(
     for name, result in results.items():
         caption = f"{name}: training (running mean of the epoch) and validation."
         blocks.append(draw(figures.history({name: result.history}), f"history_{name}", caption))
-    blocks += [page.Heading("How to repeat it"), page.Command(common.command())]
     files.write_atomic(target / "history.csv", history.to_csv(results))
     own = first.config["run"] | {"tool": NAME, "gathered": [str(run.path) for run in found]}
     by_variant = {
@@ -101,11 +99,6 @@ def _write(
     }
     own = identity.with_seeds(own, by_variant)
     workdirs.leave(target, identity=own, command=common.command(), title=title, blocks=blocks, summary=summary)
-
-
-def define_flags() -> None:
-    """Flags of this entry point: the common ones."""
-    common.define_run_flags()
 
 
 if __name__ == "__main__":

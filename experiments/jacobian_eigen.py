@@ -175,11 +175,8 @@ def derivatives(outcome: Outcome, draw: Draw) -> Findings:
             "leading_singular_value": network.singular_values[:, :, 0].mean(axis=1),
             "last_singular_value": network.singular_values[:, :, -1].mean(axis=1),
         }
-    return Findings(blocks, {"polynomial_errors": _errors(small)}, checks, metrics)
-
-
-def _errors(small: "_Small") -> dict[str, float]:
-    return {name.replace(", ", "_").replace(" ", "_"): row.error for name, row in small.jacobians.items()}
+    errors = {name.replace(", ", "_").replace(" ", "_"): row.error for name, row in small.jacobians.items()}
+    return Findings(blocks, {"polynomial_errors": errors}, checks, metrics)
 
 
 class _Jacobian(NamedTuple):
@@ -265,15 +262,10 @@ def _jacobian_table(small: _Small) -> page.Table:
         sums = "[" + ", ".join(f"{value:.6g}" for value in matrix.sum(axis=1)) + "]"
         rows.append((name, _matrix(matrix), sums, text.format_error(error)))
     source = "[" + ", ".join(f"{value:g}" for value in small.sums) + "]"
-    rows.append(
-        ("gradient of the sum, as the source", text.MISSING, source, text.format_error(float(_sum_error(small))))
-    )
+    error = float(np.abs(small.sums - polynomial_jacobian(POINT).sum(axis=1)).max())
+    rows.append(("gradient of the sum, as the source", text.MISSING, source, text.format_error(error)))
     header = ("method", "Jacobian", "row sums", "largest error")
     return page.Table(header, rows, "y = 3x² + 2x + 3 at x = (1, 3); reported: [8, 20]")
-
-
-def _sum_error(small: _Small) -> np.floating:
-    return np.abs(small.sums - polynomial_jacobian(POINT).sum(axis=1)).max()
 
 
 def _eigen_table(small: _Small) -> page.Table:

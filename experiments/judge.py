@@ -64,8 +64,6 @@ def _write(folder: Path, path: str, runs: Runs, checked: Sequence[Checked], side
         *sections.looks_picture(checked, sides, draw),
         page.Heading("Runs"),
         *pictures,
-        page.Heading("How to repeat it"),
-        page.Command(common.command()),
     ]
     summary = {
         "experiment": NAME,

@@ -133,7 +133,7 @@ def source_table(outcome: Outcome, draw: Draw) -> Findings:
 
 
 def _ablation(outcome: Outcome) -> list[page.Block]:
-    steps = [name for name in CONTROLLED if name in outcome.results and name not in ("keras",)]
+    steps = [name for name in CONTROLLED if name in outcome.results and name != "keras"]
     if len(steps) < 2 or "keras" not in outcome.results:
         return []
     rows = []
@@ -141,9 +141,7 @@ def _ablation(outcome: Outcome) -> list[page.Block]:
         cells = [name.replace("_", " ")]
         for metric in ("test_accuracy", "test_loss"):
             ours, keras = claims.paired(outcome.results[name], outcome.results["keras"], metric)
-            summary = history.summarize(ours - keras)
-            numbers = (float("nan") if value is None else value for value in (summary["mean"], *summary["ci95"]))
-            cells.append(text.format_interval(*numbers, signed=True))
+            cells.append(text.format_summary(history.summarize(ours - keras), signed=True))
         rows.append(tuple(cells))
     header = ("difference from keras", "test accuracy [95 %]", "test loss [95 %]")
     return [

@@ -8,7 +8,6 @@ Without a folder: the comparisons, the tools, and the runs under results. With o
 from pathlib import Path
 
 from mnistlab.comparison import listing
-from mnistlab.report import text
 
 from . import common
 
@@ -21,8 +20,7 @@ def main(folder: str | None = None) -> None:
             return
     found = listing.find_runs(common.RESULTS if folder is None else Path(folder))
     if found:
-        table = listing.runs_table(found)
-        print(f"\n{table.caption}\n{text.text_table(table.header, table.rows)}")
+        print(f"\n{listing.runs_table(found).as_text()}")
     elif folder is not None:
         print(f"no runs under {folder}")
 

@@ -141,7 +141,7 @@ def needs_table(asked: Sequence[Pilot], needs: Sequence[Sequence[Need]], num_cla
         "pairs needed",
         "between",
     )
-    holm = f"Holm, {num_claims} claim{'s' if num_claims > 1 else ''}"
+    holm = f"Holm, {text.counted(num_claims, 'claim')}"
     caption = (
         "Pairs (seeds) that find a true difference four times in five, at alpha 0.05; between: over the sd's interval"
     )
@@ -160,7 +160,7 @@ def until_table(asked: Sequence[Pilot], num_claims: int) -> page.Table:
         margin = _short(pilot.margin) if pilot.margin else "any"
         found = [_until(pairs, one.share, most) for one in (alone, corrected) for pairs in (one.median, one.most)]
         rows.append((pilot.label, pilot.metric.replace("_", " "), f"{len(pilot.differences)}", margin, *found))
-    holm = f"Holm, {num_claims} claim{'s' if num_claims > 1 else ''}"
+    holm = f"Holm, {text.counted(num_claims, 'claim')}"
     header = (
         "difference of",
         "in",
@@ -229,7 +229,7 @@ def main(folder: str) -> None:
     table = needs_table(asked, needs, num_claims)
     until = until_table(asked, num_claims)
     for one in (until, table):
-        print(f"{one.caption}\n{text.text_table(one.header, one.rows)}\n")
+        print(f"{one.as_text()}\n")
     print(remark(asked))
     workdir = common.workdir(NAME)
     with workdirs.made_anew(workdir, NAME):
@@ -282,7 +282,6 @@ def _write(
         )
         caption = f"{pilot.label}, {words}: the smallest true difference that so many pairs find four times in five."
         blocks.append(picture(figure, f"power_{number}", caption, caption))
-    blocks += [page.Heading("How to repeat it"), page.Command(common.command())]
     rows = [
         {"label": pilot.label, "metric": pilot.metric, "n": len(pilot.differences), "num_failed": pilot.num_failed}
         | {"sd": float(np.std(pilot.differences, ddof=1)), "sd_ci95": list(stats.sd_interval(pilot.differences))}

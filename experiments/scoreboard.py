@@ -21,7 +21,7 @@ from mnistlab import files
 from mnistlab.analysis import departures, reported, stats
 from mnistlab.comparison import saved, spec, workdirs
 from mnistlab.errors import UserError, file_errors
-from mnistlab.report import canvas, figures, page, text
+from mnistlab.report import figures, page, text
 
 from . import common
 from .cli.flags import usable
@@ -124,7 +124,7 @@ def _write(
     ]
     markdown = []
     for table in (*tables, *changed, verdicts):
-        print(f"\n{table.caption}\n{text.text_table(table.header, table.rows)}")
+        print(f"\n{table.as_text()}")
         markdown.append(f"{table.caption}\n\n{text.markdown_table(table.header, table.rows)}\n")
     files.write_atomic(folder / "scoreboard.md", "\n".join(markdown))
     summary = {
@@ -185,8 +185,7 @@ def _index(
     """The runs with what they answer, and links to their pages."""
     cards = []
     for (name, protocol), summary in summaries.items():
-        n = summary["n_seeds"]
-        label = f"protocol {protocol}, {n} seed{'s' * (n > 1)}"
+        label = f"protocol {protocol}, {text.counted(summary['n_seeds'], 'seed')}"
         place = places.get((name, protocol))
         link = quote(os.path.relpath(place / "report.html", folder)) if place else ""
         verdicts = departures.tally(claim["verdict"] for claim in summary["claims"])
@@ -202,12 +201,13 @@ def _beside_reported(
     inside = (
         "`inside`: the source's one number lies in the 95 % prediction interval of a single run of ours (Student's t)."
     )
+    draw = page.draw_into(folder / "figures")
     blocks: list[page.Block] = [page.Text(inside), page.Heading("Reported and ours"), *tables]
     for metric, rows in forest.items():
         if rows:
             label = metric.replace("_", " ")
-            svg, _ = canvas.save_figure(figures.forest(rows, label), folder / "figures", f"forest_{metric}")
-            blocks.append(page.Picture(svg, f"Reported and ours: {label}.", f"{label}, reported and ours"))
+            alt = f"{label}, reported and ours"
+            blocks.append(draw(figures.forest(rows, label), f"forest_{metric}", f"Reported and ours: {label}.", alt))
     return blocks
 
 
@@ -240,17 +240,14 @@ def _values(
                 if protocol == "controlled":
                     rows[protocol].append((*label, *cells))
                     continue
-                values = np.array([np.nan if value is None else value for value in ours["values"]])
+                values = np.array(ours["values"], np.float64)
                 finite = values[np.isfinite(values)]
                 inside = None if number is None else stats.inside(finite, number)
                 where = {True: "inside", False: "outside", None: text.MISSING}[inside]
                 rows[protocol].append((*label, text.format_value(metric, number), *cells, where))
                 if number is not None and len(finite):
-                    low, high = _interval(ours)
-                    row = figures.ForestRow(
-                        f"{name}: {variant}", ours["mean"], (low, high), stats.prediction_interval(finite), number
-                    )
-                    forest[metric].append(row)
+                    intervals = stats.mean_interval(finite), stats.prediction_interval(finite)
+                    forest[metric].append(figures.ForestRow(f"{name}: {variant}", ours["mean"], *intervals, number))
     common_header = ("experiment", "variant", "test")
     headers = {
         "reported": (*common_header, "reported", "ours: mean [95 %]", "n", "reported is"),
@@ -279,13 +276,7 @@ def _changed_table(
 def _cells(ours: Mapping[str, Any]) -> tuple[str, str]:
     """Mean with its interval, and how many seeds; those that diverged are named."""
     lost = f", {ours['num_failed']} diverged" if ours.get("num_failed") else ""
-    mean = np.nan if ours["mean"] is None else ours["mean"]
-    return text.format_interval(mean, *_interval(ours)), f"{ours['n']}{lost}"
-
-
-def _interval(ours: Mapping[str, Any]) -> tuple[float, float]:
-    low, high = (np.nan if bound is None else bound for bound in ours["ci95"])
-    return low, high
+    return text.format_summary(ours), f"{ours['n']}{lost}"
 
 
 def _verdicts(

@@ -8,9 +8,7 @@ of 0.9914 after 10 epochs.
 
 from dataclasses import replace
 
-import numpy as np
-
-from mnistlab.analysis import history, stats
+from mnistlab.analysis import history
 from mnistlab.analysis.claims import Claim
 from mnistlab.comparison.spec import Experiment, Findings, Outcome, Variant
 from mnistlab.config import AugmentConfig, OptimConfig
@@ -69,23 +67,20 @@ def best_epoch_table(outcome: Outcome, draw: Draw) -> Findings:
     del draw
     rows, summary = [], {}
     for name, result in outcome.results.items():
-        last, best, gap = (
-            history.metric(result, metric) for metric in ("val_accuracy", "highest:val_accuracy", OPTIMISM)
-        )
-        kept = gap[np.isfinite(gap)]  # of the seeds that did not diverge
-        mean, interval = float(np.mean(kept)) if len(kept) else np.nan, stats.mean_interval(kept)
-        test = history.summarize(history.metric(result, "test_accuracy"))
+        metrics = ("test_accuracy", "val_accuracy", "highest:val_accuracy", OPTIMISM)
+        test, last, best, gap = (history.summarize(history.metric(result, metric)) for metric in metrics)
+        highest = max((value for value in best["values"] if value is not None), default=None)
         rows.append(
             (
                 name,
                 text.format_value("accuracy", test["mean"]),
-                text.format_value("accuracy", history.summarize(last)["mean"]),
-                text.format_value("accuracy", history.summarize(best)["mean"]),
-                text.format_interval(mean, *interval, signed=True),
-                text.format_value("accuracy", np.fmax.reduce(best)),
+                text.format_value("accuracy", last["mean"]),
+                text.format_value("accuracy", best["mean"]),
+                text.format_summary(gap, signed=True),
+                text.format_value("accuracy", highest),
             )
         )
-        summary[name] = {"mean": history.plain(mean), "ci95": [history.plain(bound) for bound in interval]}
+        summary[name] = {"mean": gap["mean"], "ci95": gap["ci95"]}
     header = (
         "variant",
         "test, last epoch, mean",

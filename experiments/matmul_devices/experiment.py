@@ -116,7 +116,7 @@ def _measure(options: Options, identity: Mapping[str, Any], log: Log) -> dict[st
         sections.measured_table(checked, "Claims, by the growth of the time with n"),
     ]
     for table in tables:
-        log(f"\n{table.caption}\n{text.text_table(table.header, table.rows)}")
+        log(f"\n{table.as_text()}")
     blocks = _page(options, identity, rows, devices, tables)
     if departed:
         consequence = (
@@ -327,8 +327,6 @@ def _page(
         picture,
         *_rates(rate_table),
         *_precision(precision_table),
-        page.Heading("How to repeat it"),
-        page.Command(options.command or f"python -m experiments.{NAME}"),
     ]
 
 

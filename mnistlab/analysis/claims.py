@@ -57,6 +57,11 @@ class Checked(NamedTuple):
     sentence: str
     error: float | None = None  # of one exact comparison, which seeds do not change: it has no interval
 
+    @property
+    def measured(self) -> str:
+        """What was measured, in the words behind the verdict of an exact comparison's sentence."""
+        return self.sentence.rpartition(": ")[2]
+
     def to_dict(self) -> dict[str, Any]:
         """For summary.json."""
         comparison = self.comparison.to_dict() if self.comparison else {}

@@ -335,7 +335,10 @@ def compare(
     differences = a - b
     probability, probability_interval = probability_better(b, a) if direction == "<" else probability_better(a, b)
     bounded = differences if np.all(np.isfinite(differences)) else differences[:0]  # of numbers near 1e308
-    low, high = confidence_sequence(bounded)
+    interval, mean = UNKNOWN, _mean(differences)
+    if len(bounded):  # widened to the mean where ties leave it beside: a wider one covers no less often
+        low, high = (float(ends[-1]) for ends in confidence_sequence(bounded))
+        interval = Interval(min(low, mean), max(high, mean))
     return Comparison(
         direction=direction,
         margin=margin,
@@ -347,8 +350,8 @@ def compare(
         sd_a=_sd(a),
         mean_b=_mean(b),
         sd_b=_sd(b),
-        difference=_mean(differences),
-        interval=_around(_mean(differences), float(low[-1]), float(high[-1])) if len(bounded) else UNKNOWN,
+        difference=mean,
+        interval=interval,
         standing=standing(bounded, margin),
         t_interval=mean_interval(differences),
         bca_interval=bca_interval(differences, num_resamples=num_resamples),
@@ -394,8 +397,7 @@ def sentence(comparison: Comparison, name_a: str, name_b: str, metric: str) -> s
     """
     c = comparison
     relation = f"{name_a} {c.direction} {name_b}"
-    verdict = c.verdict.replace("A diverged", f"{name_a} diverged").replace("B diverged", f"{name_b} diverged")
-    text = f'"{relation}" in {metric}: {verdict}'
+    text = f'"{relation}" in {metric}: {named(c.verdict, name_a, name_b)}'
     if c.n == 0:
         return text + "."
     low, high = c.interval
@@ -406,6 +408,11 @@ def sentence(comparison: Comparison, name_a: str, name_b: str, metric: str) -> s
     text += f"; less than {c.margin:g} would not matter" if c.margin else ""
     chance = ">" if c.direction == "=" else c.direction
     return f"{text}, P({name_a} {chance} {name_b}) = {c.probability:.2f}."
+
+
+def named(verdict: str, name_a: str, name_b: str) -> str:
+    """A verdict, its sides by their names."""
+    return verdict.replace("A diverged", f"{name_a} diverged").replace("B diverged", f"{name_b} diverged")
 
 
 def _too_small(p: NDArray[np.float64], index: int, n: int) -> bool:
@@ -422,11 +429,6 @@ def _remarked(outcome: str, comparison: Comparison, too_small: bool) -> str:
         if num_failed:
             remarks.append(f"{name} diverged in {num_failed} of {num_seeds} seeds")
     return f"{outcome} ({'; '.join(remarks)})" if remarks else outcome
-
-
-def _around(mean: float, low: float, high: float) -> Interval:
-    """The interval, widened to the mean where ties leave it beside: a wider one covers no less often."""
-    return Interval(min(low, mean), max(high, mean))
 
 
 def _plain(value: Any) -> Any:

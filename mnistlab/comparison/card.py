@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from mnistlab.analysis import departures, history
+from mnistlab.analysis import departures
 from mnistlab.comparison.saved import RunFolder
 from mnistlab.report import text
 
@@ -39,8 +39,6 @@ class Card(NamedTuple):
 def of_run(run: RunFolder, label: str, seed: int, which: str, num_parameters: int) -> Card:
     """The card of the network of `label` and `seed`."""
     accuracy = run.summary["variants"][label]["metrics"][ACCURACY]
-    base = history.variant_of(label, run.config["run"]["variants"])
-    settings = {**run.config["run"]["variants"][base]["config"], **run.variants[label].runs[0].settings}
     return Card(
         experiment=str(run.summary["experiment"]),
         variant=label,
@@ -48,7 +46,7 @@ def of_run(run: RunFolder, label: str, seed: int, which: str, num_parameters: in
         which=which,
         protocol=departures.protocol_words(run.summary["protocol"], departures.of_summary(run.summary)),
         data=run.summary["data"],
-        settings=settings,
+        settings=run.settings_of(label),
         num_parameters=num_parameters,
         accuracy=accuracy,
         own_accuracy=accuracy["values"][run.seeds_of(label).index(seed)],

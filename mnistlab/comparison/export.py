@@ -15,7 +15,7 @@ import numpy as np
 from flax import traverse_util
 
 from mnistlab import files
-from mnistlab.comparison import card, onnx_graph
+from mnistlab.comparison import card, nets, onnx_graph
 from mnistlab.comparison.loaded import Net
 from mnistlab.data.datasets import IMAGE_SHAPE
 from mnistlab.errors import UserError, file_errors
@@ -24,8 +24,6 @@ from mnistlab.report import text
 from mnistlab.training import loop
 from mnistlab.training.population import EVAL_BATCH_SIZE
 from mnistlab.training.step import TrainState
-
-PLATFORMS = ("cpu", "cuda", "tpu")
 
 
 class Format(NamedTuple):
@@ -107,7 +105,7 @@ def _plain(config: Any) -> Any:
 def _serialized(function: Callable[[Any], Any], batch: tuple[Any, ...], net: Net) -> bytes:
     like = jax.ShapeDtypeStruct(IMAGE_SHAPE, np.uint8) if net.image is None else net.image
     image = jax.ShapeDtypeStruct((*batch, *like.shape), like.dtype)
-    return bytes(jax.export.export(jax.jit(function), platforms=PLATFORMS)(image).serialize())
+    return bytes(jax.export.export(jax.jit(function), platforms=nets.PLATFORMS)(image).serialize())
 
 
 def _npz(net: Net) -> bytes:

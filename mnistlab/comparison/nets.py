@@ -25,6 +25,7 @@ from mnistlab.training.step import Predict, TrainState
 from mnistlab.training.trained import Trained
 
 KINDS = ("last", "best")
+PLATFORMS = ("cpu", "cuda", "tpu")  # on which an exported function runs
 EXPORTED = "logits.exported"  # the function of a network that no name says
 
 
@@ -58,7 +59,7 @@ def save_function(folder: Path, predict: Predict, state: TrainState, image: jax.
     def logits(leaves: list[jax.Array], image: jax.Array) -> jax.Array:
         return predict(TrainState(opt_state=(), **jax.tree.unflatten(structure, leaves)), image)
 
-    exported = jax.export.export(jax.jit(logits), platforms=("cpu", "cuda", "tpu"))
+    exported = jax.export.export(jax.jit(logits), platforms=PLATFORMS)
     data = bytes(exported(flat, jax.ShapeDtypeStruct((EVAL_BATCH_SIZE, *image.shape), image.dtype)).serialize())
     files.write_atomic(folder / EXPORTED, files.sha256(data).encode() + b"\n" + data)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import numpy as np
@@ -27,17 +27,12 @@ if TYPE_CHECKING:
     from mnistlab.comparison.run import Session
 
 
-class Measured(Protocol):
-    """What a table of results is made of: an Outcome, or a run that was read back."""
+class Shown(NamedTuple):
+    """What a table of results is made of, of a run that was read back."""
 
-    @property
-    def results(self) -> Mapping[str, Result]: ...
-
-    @property
-    def protocol(self) -> str: ...
-
-    @property
-    def departures(self) -> Sequence[str]: ...
+    results: Mapping[str, Result]
+    protocol: str
+    departures: Sequence[str]
 
 
 def layer_tables(variants: Mapping[str, Variant], dataset: Dataset) -> dict[str, page.Table]:
@@ -64,17 +59,6 @@ def predictions_figure(result: Result, predicted: np.ndarray, dataset: Dataset) 
     return images.predictions(image, label, predicted, dataset.class_names, 3, 3)
 
 
-def answer_of(experiment: Experiment, outcome: Outcome, checked: Sequence[Checked]) -> Answer:
-    """The first sentence of the page."""
-    return answer(
-        checked,
-        outcome.results,
-        experiment.answered_by,
-        departures=outcome.departures,
-        reported=reported_beside(experiment.name, outcome),
-    )
-
-
 def leave(session: Session, outcome: Outcome) -> dict[str, Any]:
     """Writes summary.json, figures and report.html; says the tables."""
     experiment, log = session.experiment, session.hooks.log
@@ -82,11 +66,11 @@ def leave(session: Session, outcome: Outcome) -> dict[str, Any]:
     findings = experiment.extra(outcome, draw) if experiment.extra else Findings()
     checked = departures.of_changed_run(claims.check(experiment.claims, outcome.results), outcome.departures)
     checked = [*checked, *findings.claims]
-    said = answer_of(experiment, outcome, checked)
+    theirs = reported_beside(experiment.name, outcome)
+    said = answer(checked, outcome.results, experiment.answered_by, departures=outcome.departures, reported=theirs)
     summary = {"answer": said.sentence, **summarize(session, outcome, checked, findings), **findings.summary}
     table = result_table(experiment.name, outcome)
-    log("\n" + table.caption)
-    log(text.text_table(table.header, table.rows))
+    log(f"\n{table.as_text()}")
     if line := sections.diverged(outcome.results):
         log(line)
     log(f"\n{said.sentence}\n\nClaims")
@@ -96,11 +80,10 @@ def leave(session: Session, outcome: Outcome) -> dict[str, Any]:
         log(f"\n{outcome.ended}")
     for block in findings.blocks:
         if isinstance(block, page.Table):
-            log("\n" + block.caption)
-            log(text.text_table(block.header, block.rows))
+            log(f"\n{block.as_text()}")
     blocks = [
         *_opening(session, outcome, checked, said, draw),
-        page.Heading("Reported and ours" if reported_beside(experiment.name, outcome) else "Results"),
+        page.Heading("Reported and ours" if theirs else "Results"),
         overview_table(experiment, session.variants, outcome),
         page.Details("All metrics", [table]),
         *_claim_blocks(session, outcome, checked, draw),
@@ -149,12 +132,12 @@ def parameter_counts(state: TrainState) -> dict[str, int]:
     return {"params": trainable, "trainable_parameters": trainable, "total_parameters": total}
 
 
-def reported_beside(name: str, outcome: Measured) -> dict[str, dict[str, float]]:
+def reported_beside(name: str, outcome: Outcome | Shown) -> dict[str, dict[str, float]]:
     """The reported numbers of the experiment `name`, which stand beside a run of the reported protocol alone."""
     return reported.results(name) if outcome.protocol == "reported" and not outcome.departures else {}
 
 
-def result_table(name: str, outcome: Measured) -> page.Table:
+def result_table(name: str, outcome: Outcome | Shown) -> page.Table:
     """Reported beside ours, where the experiment `name` has reported numbers: a row for each variant and metric."""
     theirs = reported_beside(name, outcome)
     rows = []
@@ -188,13 +171,13 @@ def overview_table(experiment: Experiment, variants: Mapping[str, Variant], outc
     return page.Table(("variant", "what it is", *metrics, "overfitting gap"), rows, caption)
 
 
-def _ours_caption(beside_reported: bool, outcome: Measured) -> str:
+def _ours_caption(beside_reported: bool, outcome: Outcome | Shown) -> str:
     """What a table of numbers holds, and of what run."""
     changed = f", {departures.brief(outcome.departures)}" if outcome.departures else ""
     return f"{'Reported, and ours' if beside_reported else 'Ours'} ({_seeds(outcome)}{changed})"
 
 
-def _seeds(outcome: Measured) -> str:
+def _seeds(outcome: Outcome | Shown) -> str:
     words = seed_words(len(result.runs) for result in outcome.results.values())
     return "one seed" if words == "1 seed" else f"mean ± standard deviation over {words}"
 
@@ -212,9 +195,7 @@ def _opening(
     session: Session, outcome: Outcome, checked: Sequence[Checked], said: Answer, draw: Draw
 ) -> list[page.Block]:
     """The answer, what must be known with it, and the figure that shows it."""
-    experiment, departed = session.experiment, outcome.departures
-    notices = [departures.notice(departed)] if departed else []
-    notices += [diverged] if (diverged := sections.diverged(outcome.results)) else []
+    experiment = session.experiment
     asked = [item.claim.metric for item in checked if item.claim.id in experiment.answered_by[:1]]
     metric = (*asked, *(item.claim.metric for item in checked[:1] if item.comparison), "test_accuracy")[0]
     theirs = reported_beside(experiment.name, outcome)
@@ -222,7 +203,7 @@ def _opening(
     return [
         page.Answer(said.sentence, experiment.question),
         *_more(session, said),
-        *(page.Text(line, notice=True) for line in notices),
+        *sections.notices(outcome.departures, outcome.results),
         sections.seeds_picture(metric, outcome.results, draw, numbers),
     ]
 
@@ -329,8 +310,9 @@ def curve_finding(name: str, result: Result) -> str:
         if finite:
             part = "training" if metric.startswith("train") else "validation"
             words.append(f"{part} accuracy goes from {finite[0]:.4f} to {finite[-1]:.4f}")
-    epochs = _count(np.shape(result.history["val_accuracy"])[1], "epoch")
-    return f"{name}, {epochs}: {', '.join(words) or 'no number is finite'}; mean of {_count(len(result.runs), 'seed')}."
+    epochs = text.counted(np.shape(result.history["val_accuracy"])[1], "epoch")
+    seeds = text.counted(len(result.runs), "seed")
+    return f"{name}, {epochs}: {', '.join(words) or 'no number is finite'}; mean of {seeds}."
 
 
 def _rate_blocks(outcome: Outcome, draw: Draw) -> list[page.Block]:
@@ -441,8 +423,4 @@ def seed_words(counts: Iterable[int]) -> str:
     numbers = sorted(counts)
     if numbers[0] < numbers[-1]:
         return f"{numbers[0]} to {numbers[-1]} seeds"
-    return f"{numbers[0]} seed{'s' * (numbers[0] != 1)}"
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+    return text.counted(numbers[0], "seed")

@@ -79,9 +79,7 @@ def plan(experiment: Experiment, options: Options) -> Plan:
 def lines(planned: Plan) -> list[str]:
     """A plan for the terminal."""
     about = planned.config
-    seeds = (
-        f"seeds {about['seeds'][0]} to {about['seeds'][-1]}" if len(about["seeds"]) > 1 else f"seed {about['seeds'][0]}"
-    )
+    seeds = text.seed_span(about["seeds"])
     rows = [
         (
             name,

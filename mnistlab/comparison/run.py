@@ -23,7 +23,7 @@ from mnistlab.data.datasets import Dataset
 from mnistlab.devices import cluster, mesh
 from mnistlab.errors import UserError, one_line
 from mnistlab.files import sha256, write_atomic
-from mnistlab.report import canvas, text
+from mnistlab.report import canvas
 from mnistlab.training import checks, loop, result, trained, wandb
 from mnistlab.training.callbacks import Callback, Checkpoint, OnEpoch
 from mnistlab.training.loop import Resources
@@ -121,7 +121,7 @@ def run(
         if departed:
             hooks.log(departures.notice(departed))
         for table in outputs.layer_tables(variants, session.dataset).values():
-            hooks.log(f"\n{table.caption}\n{text.text_table(table.header, table.rows)}")
+            hooks.log(f"\n{table.as_text()}")
         session, outcome = _train(session, started)
         return outputs.leave(session, outcome._replace(departures=departed))
 

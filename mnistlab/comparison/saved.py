@@ -48,6 +48,11 @@ class RunFolder(NamedTuple):
         """The seeds of one variant."""
         return [run.seed for run in self.variants[label].runs]
 
+    def settings_of(self, label: str) -> dict[str, Any]:
+        """The config of one variant, at its point of a grid."""
+        variants, runs = self.config["run"]["variants"], self.variants[label].runs
+        return {**variants[history.variant_of(label, variants)]["config"], **runs[0].settings}
+
 
 def read_run(path: Path | str) -> RunFolder:
     """The run that an experiment left in the folder `path`: config.json, summary.json and history.csv.
@@ -198,13 +203,10 @@ def differing_settings(a: RunFolder, variant_a: str, b: RunFolder, variant_b: st
 
 
 def _settings(run: RunFolder, variant: str) -> dict[str, Any]:
-    base = history.variant_of(variant, run.config["run"]["variants"])
-    own = {**run.config["run"]["variants"][base]["config"], **run.variants[variant].runs[0].settings}
     names = ("data", "device", "matmul_precision", "xla_flags", "versions", "git_revision", "code_digest")
     about = {name: run.config.get(name) for name in names}
-    return config.flat(
-        {"experiment": run.summary.get("experiment"), "protocol": run.summary.get("protocol"), **own, **about}
-    )
+    named = {name: run.summary.get(name) for name in ("experiment", "protocol")}
+    return config.flat({**named, **run.settings_of(variant), **about})
 
 
 def _read_json(folder: Path, name: str, missing: str, advice: str) -> dict[str, Any]:

@@ -1,21 +1,12 @@
 """A run on the terminal, from what it left: its table, its claims in sentences, and where the rest is."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from mnistlab.analysis import departures
 from mnistlab.comparison import outputs, saved
 from mnistlab.report import page, sections, text
-from mnistlab.training.result import Result
-
-
-class Shown(NamedTuple):
-    """What outputs.Measured asks for, of a run read back."""
-
-    results: Mapping[str, Result]
-    protocol: str
-    departures: Sequence[str]
 
 
 def lines(path: Path) -> list[str]:
@@ -27,8 +18,8 @@ def lines(path: Path) -> list[str]:
     summary = saved.read_summary(path)
     if (path / "history.csv").exists():
         run = saved.read_run(path)
-        shown = Shown(run.variants, summary["protocol"], departures.of_summary(summary))
-        about = [_about(run, shown)]
+        shown = outputs.Shown(run.variants, summary["protocol"], departures.of_summary(summary))
+        about = [_about(run)]
         about += [departures.notice(shown.departures)] if shown.departures else []
         table = outputs.result_table(summary["experiment"], shown)
         diverged = sections.diverged(run.variants)
@@ -37,7 +28,7 @@ def lines(path: Path) -> list[str]:
         about, table, diverged, repeat = [summary["experiment"]], _metrics_table(summary), "", []
     return [
         *about,
-        *(("", table.caption, text.text_table(table.header, table.rows)) if table.rows else ()),
+        *(("", table.as_text()) if table.rows else ()),
         *([diverged] if diverged else []),
         *(["", summary["answer"]] if isinstance(summary.get("answer"), str) else []),
         *(["\nClaims"] if summary["claims"] else []),
@@ -51,9 +42,8 @@ def lines(path: Path) -> list[str]:
     ]
 
 
-def _about(run: saved.RunFolder, shown: Shown) -> str:
-    protocol = departures.protocol_words(shown.protocol, ())
-    seeds = f"seeds {run.seeds[0]} to {run.seeds[-1]}" if len(run.seeds) > 1 else f"seed {run.seeds[0]}"
+def _about(run: saved.RunFolder) -> str:
+    protocol, seeds = departures.protocol_words(run.summary["protocol"], ()), text.seed_span(run.seeds)
     return f"{run.summary['experiment']}: {run.summary['data']['name']}, {protocol}, {seeds}, {run.summary['device']}"
 
 

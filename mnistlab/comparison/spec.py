@@ -86,6 +86,10 @@ class Experiment:
     extra: Extra | None = None
     data: Dataset | Callable[[], Dataset] | None = None  # in place of the dataset that the variants name
 
+    def under(self, protocol: str) -> Mapping[str, Variant]:
+        """The variants of a protocol."""
+        return self.reported if protocol == "reported" else self.controlled
+
 
 @dataclasses.dataclass(frozen=True)
 class Options:
@@ -142,9 +146,10 @@ class Options:
 
 def settled(experiment: Experiment, options: Options) -> Options:
     """`options` with a protocol that the experiment has: one of the user's own has no reported one."""
-    has_it = experiment.reported if options.protocol == "reported" else experiment.controlled
+    if experiment.under(options.protocol) or options.protocol not in PROTOCOLS:
+        return options
     other = "controlled" if options.protocol == "reported" else "reported"
-    return options if has_it or options.protocol not in PROTOCOLS else dataclasses.replace(options, protocol=other)
+    return dataclasses.replace(options, protocol=other)
 
 
 def resolve(experiment: Experiment, options: Options) -> dict[str, Variant]:
@@ -158,7 +163,7 @@ def resolve(experiment: Experiment, options: Options) -> dict[str, Variant]:
     _check_claims(experiment)
     if experiment.data is not None and "dataset" in options.overrides:
         raise UserError("this comparison brings its own data; leave --dataset out")
-    known = experiment.reported if options.protocol == "reported" else experiment.controlled
+    known = experiment.under(options.protocol)
     names = options.variants or tuple(name for name, variant in known.items() if variant.by_default)
     names = tuple(known) if names == ("all",) else names
     resolved = {}
@@ -193,7 +198,7 @@ def _check_program(name: str, variant: Variant) -> None:
 
 def departures_of(experiment: Experiment, options: Options, variants: Mapping[str, Variant]) -> tuple[str, ...]:
     """In what the resolved `variants` and the options depart from the protocol, in words."""
-    protocol = experiment.reported if options.protocol == "reported" else experiment.controlled
+    protocol = experiment.under(options.protocol)
     own, run = (
         {name: departures.Setup(table[name].config, table[name].learning_rates) for name in variants}
         for table in (protocol, variants)

@@ -86,7 +86,7 @@ def answer(
 def of_measured(checked: Sequence[Checked]) -> str:
     """The sentence of an experiment that trains nothing: each claim, whether it holds, and what was measured."""
     parts = [
-        f"{item.claim.text}: {item.verdict} ({item.sentence.rpartition(': ')[2].rstrip('.')})"
+        f"{item.claim.text}: {item.verdict} ({item.measured.rstrip('.')})"
         for item in checked
         if item.verdict != "not measured"
     ]
@@ -146,7 +146,7 @@ def _clause(item: Checked, results: Mapping[str, Result]) -> _Clause:
     names = claim.variants
     if item.error is not None:
         state = _STATES.get(verdict_word(item.verdict), "open")
-        return _Clause(state, f"{claim.text}: {item.sentence.rpartition(': ')[2].rstrip('.')}")
+        return _Clause(state, f"{claim.text}: {item.measured.rstrip('.')}")
     if c is None:
         missing = [name for name in names if name not in results]
         why = f"{' and '.join(missing)} not run" if missing else "too few epochs"

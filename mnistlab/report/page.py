@@ -16,7 +16,7 @@ from markupsafe import Markup, escape
 from mnistlab.errors import UserError
 from mnistlab.files import sha256
 from mnistlab.report.canvas import BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILLION, save_figure, svg_of
-from mnistlab.report.text import table_cells
+from mnistlab.report.text import table_cells, text_table
 
 if TYPE_CHECKING:
     from mnistlab.report.canvas import Figure
@@ -70,6 +70,10 @@ class Table:
     header: Sequence[str]
     rows: Sequence[Sequence[object]]
     caption: str = ""
+
+    def as_text(self) -> str:
+        """For the terminal, below its caption."""
+        return f"{self.caption}\n{text_table(self.header, self.rows)}"
 
 
 @dataclass(frozen=True)

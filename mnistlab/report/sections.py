@@ -4,20 +4,20 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from mnistlab.analysis import claims, history, looks
+from mnistlab.analysis import claims, departures, history, looks, stats
 from mnistlab.analysis.claims import Checked, Sides
 from mnistlab.report import figures, page, text, words
 from mnistlab.report.page import Draw
 from mnistlab.training.result import Result
 
 
-def claims_table(checked: Sequence[Checked], departures: Sequence[str] = ()) -> page.Table:
-    """The claims with their verdicts, a row each; a run with `departures` from its protocol judges no source."""
+def claims_table(checked: Sequence[Checked], changes: Sequence[str] = ()) -> page.Table:
+    """The claims with their verdicts, a row each; a run with `changes` in its protocol judges no source."""
     rows = []
     for item in checked:
         c = item.comparison
         who = "ours" if item.claim.ours else "source"
-        verdict = _named(item)
+        verdict = stats.named(item.verdict, item.claim.left, str(item.claim.right))
         if c is None or c.n == 0:
             rows.append(
                 (
@@ -35,7 +35,7 @@ def claims_table(checked: Sequence[Checked], departures: Sequence[str] = ()) -> 
         p = text.format_p(c.p_holm) if np.isfinite(c.p_holm) else text.MISSING
         rows.append((item.claim.id, item.claim.text, who, verdict, interval, p, f"{c.probability:.2f}", str(c.n)))
     header = ("", "claim", "whose", "verdict", "difference [95 %]", "p (Holm)", "P(claim)", "n")
-    what = "What the claims say, asked of a changed run: it judges no source" if departures else "Claims, checked"
+    what = "What the claims say, asked of a changed run: it judges no source" if changes else "Claims, checked"
     return page.Table(header, rows, f"{what}; runs are paired by seed")
 
 
@@ -59,16 +59,11 @@ def claim_cards(checked: Sequence[Checked]) -> list[page.Block]:
         elif item.error is not None:
             facts = [("largest error", text.format_error(item.error))]
         asked = f"({claim.id}) {'our question' if claim.ours else 'the source'}"
-        cards.append(page.Card(claim.text, asked, _named(item), facts))
+        verdict = stats.named(item.verdict, claim.left, str(claim.right))
+        cards.append(page.Card(claim.text, asked, verdict, facts))
     missing = [f"({item.claim.id}) {item.claim.text}" for item in checked if item.verdict == "not measured"]
     said = f"Not measured, for want of a variant or an epoch: {'; '.join(missing)}."
     return [*([page.Cards(cards)] if cards else []), *([page.Text(said)] if missing else [])]
-
-
-def _named(item: Checked) -> str:
-    """A verdict, its sides by their names."""
-    verdict = item.verdict.replace("A diverged", f"{item.claim.left} diverged")
-    return verdict.replace("B diverged", f"{item.claim.right} diverged")
 
 
 def diverged(results: Mapping[str, Result]) -> str:
@@ -83,12 +78,15 @@ def diverged(results: Mapping[str, Result]) -> str:
     return f"Diverged: {'; '.join(found)}. {rule}" if found else ""
 
 
+def notices(changes: Sequence[str], results: Mapping[str, Result]) -> list[page.Block]:
+    """What must be known before a run is read: the `changes` in which it departs from its protocol, what diverged."""
+    lines = [departures.notice(changes) if changes else "", diverged(results)]
+    return [page.Text(line, notice=True) for line in lines if line]
+
+
 def measured_table(checked: Sequence[Checked], caption: str) -> page.Table:
     """The claims with their verdicts and what was measured in words, for those that no seeds answer."""
-    rows = [
-        (c.claim.id, c.claim.text, "ours" if c.claim.ours else "source", c.verdict, c.sentence.rpartition(": ")[2])
-        for c in checked
-    ]
+    rows = [(c.claim.id, c.claim.text, "ours" if c.claim.ours else "source", c.verdict, c.measured) for c in checked]
     return page.Table(("", "claim", "whose", "verdict", "measured"), rows, caption)
 
 
@@ -158,18 +156,11 @@ def seeds_picture(
     caption += "; below them the mean with its 95 % interval." if several else "."
     found = {name: history.summarize(array) for name, array in values.items()}
     means = "; ".join(
-        f"{name} {text.format_interval(one['mean'], *_bounds(one['ci95']))} (n={one['n']})"
-        if one["n"]
-        else f"{name}: every seed diverged"
+        f"{name} {text.format_summary(one)} (n={one['n']})" if one["n"] else f"{name}: every seed diverged"
         for name, one in found.items()
     )
     theirs = "".join(f"; reported for {name} {text.format_value(metric, one)}" for name, one in (numbers or {}).items())
     return draw(figure, f"seeds_{metric}", caption, f"Mean {label} with 95 % intervals: {means}{theirs}.")
-
-
-def _bounds(interval: Sequence[float | None]) -> tuple[float, float]:
-    low, high = (np.nan if bound is None else bound for bound in interval)
-    return low, high
 
 
 def difference_pictures(checked: Sequence[Checked], results: Mapping[str, Result], draw: Draw) -> list[page.Picture]:

@@ -3,7 +3,8 @@
 import html
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -127,6 +128,30 @@ def format_bytes(number: int) -> str:
     power = min(max(0, len(str(number)) - 1) // 3, len(units) - 1)
     value = number / 1000**power
     return f"{value:.1f} {units[power]}" if power and value < 10 else f"{value:.0f} {units[power]}"
+
+
+def format_summary(summary: Mapping[str, Any], *, signed: bool = False) -> str:
+    """Mean and interval of the seeds, from what `history.summarize` says of them; `signed` as in `format_interval`."""
+    mean, low, high = (math.nan if number is None else number for number in (summary["mean"], *summary["ci95"]))
+    return format_interval(mean, low, high, signed=signed)
+
+
+def counted(number: int, noun: str) -> str:
+    """A number of things.
+
+    >>> counted(1, "seed"), counted(8, "seed")
+    ('1 seed', '8 seeds')
+    """
+    return f"{number} {noun}{'s' * (number != 1)}"
+
+
+def seed_span(seeds: Sequence[int]) -> str:
+    """The first and the last of rising seeds.
+
+    >>> seed_span([3]), seed_span([0, 1, 2])
+    ('seed 3', 'seeds 0 to 2')
+    """
+    return f"seeds {seeds[0]} to {seeds[-1]}" if len(seeds) > 1 else f"seed {seeds[0]}"
 
 
 def _cell(value: object) -> str:
