@@ -16,43 +16,17 @@ from absl import app, flags
 from mnistlab.errors import UserError
 
 from .cli import process, settings
-from .cli.flags import (
-    RESULTS,
-    command,
-    data_dir,
-    define_run_flags,
-    define_training_flags,
-    options,
-    parse,
-    workdir,
-)
-from .cli.process import with_devices_of_cores
+from .cli.flags import RESULTS as RESULTS
+from .cli.flags import command as command
+from .cli.flags import data_dir as data_dir
+from .cli.flags import define_run_flags, define_training_flags, options, parse
+from .cli.flags import workdir as workdir
+from .cli.process import with_devices_of_cores as with_devices_of_cores
 from .cli.progress import log, progress
 from .cli.shells import Flag
 
 if TYPE_CHECKING:
     from mnistlab.comparison.spec import Experiment, Options
-
-__all__ = [
-    "RESULTS",
-    "command",
-    "data_dir",
-    "define_flags",
-    "define_run_flags",
-    "define_training_flags",
-    "docstring",
-    "enter",
-    "flags_of",
-    "listing",
-    "log",
-    "main",
-    "names",
-    "options",
-    "summary_line",
-    "tools",
-    "with_devices_of_cores",
-    "workdir",
-]
 
 # Entry points that are no comparison of a source.
 TOOLS = (

@@ -144,8 +144,7 @@ def _write(
 
 
 def _about(run: RunFolder) -> str:
-    protocol = departures.protocol_words(run.summary["protocol"], departures.of_summary(run.summary))
-    return f"{run.summary['data']['name']}, {protocol}, {text.seed_span(run.seeds)}"
+    return f"{run.summary['data']['name']}, {departures.protocol_of(run.summary)}, {text.seed_span(run.seeds)}"
 
 
 def _shared(values: Iterable[Any]) -> Any:

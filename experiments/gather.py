@@ -75,8 +75,7 @@ def _write(
         "claims": [item.to_dict() for item in checked],
         "seconds": {run.path.name: run.summary["seconds"] for run in found},
     }
-    protocol = departures.protocol_words(first.summary["protocol"], departed)
-    where = f"{first.summary['data']['name']}, {protocol}, {len(seeds)} seeds"
+    where = f"{first.summary['data']['name']}, {departures.protocol_of(first.summary)}, {len(seeds)} seeds"
     blocks: list[page.Block] = [
         said,
         *sections.notices(departed, results),

@@ -258,9 +258,8 @@ def _write(
     wanted: Sequence[float],
 ) -> None:
     picture = page.draw_into(workdir / "figures")
-    protocol = departures.protocol_words(run.summary["protocol"], departures.of_summary(run.summary))
     blocks: list[page.Block] = [
-        page.Text(f"From the run in `{run.path}`, {protocol}, {len(run.seeds)} seeds."),
+        page.Text(f"From the run in `{run.path}`, {departures.protocol_of(run.summary)}, {len(run.seeds)} seeds."),
         page.Heading("Pairs needed"),
         *tables,
         page.Text(remark(asked)),

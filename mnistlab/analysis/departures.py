@@ -81,6 +81,11 @@ def protocol_words(protocol: str, departures: Sequence[str]) -> str:
     return f"{'a changed run of ' if departures else ''}protocol {protocol}{changed}"
 
 
+def protocol_of(summary: Mapping[str, Any]) -> str:
+    """`protocol_words` of the run of a summary.json."""
+    return protocol_words(summary["protocol"], of_summary(summary))
+
+
 def notice(departures: Sequence[str], consequence: str = CONSEQUENCE) -> str:
     """What stands on top of the page of a changed run."""
     return f"Changed run: {'; '.join(departures)}. {consequence}"

@@ -44,7 +44,7 @@ def of_run(run: RunFolder, label: str, seed: int, which: str, num_parameters: in
         variant=label,
         seed=seed,
         which=which,
-        protocol=departures.protocol_words(run.summary["protocol"], departures.of_summary(run.summary)),
+        protocol=departures.protocol_of(run.summary),
         data=run.summary["data"],
         settings=run.settings_of(label),
         num_parameters=num_parameters,

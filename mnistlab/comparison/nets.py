@@ -64,15 +64,11 @@ def save_function(folder: Path, predict: Predict, state: TrainState, image: jax.
     files.write_atomic(folder / EXPORTED, files.sha256(data).encode() + b"\n" + data)
 
 
-def logits(predict: Predict, state: TrainState, image: np.ndarray) -> np.ndarray:
-    """float32 [N, K] of one run's `state` for images [N, H, W, C]."""
-    return in_batches(lambda part: predict(state, jnp.asarray(part)), image)
-
-
 def predicted_classes(predict: Predict, trained: Trained, dataset: Dataset) -> np.ndarray:
     """What the first run says of its test examples, int [n]."""
     first = jax.tree.map(lambda leaf: leaf[0], trained.state)
-    return np.argmax(logits(predict, first, test_examples(trained.result, dataset)[0]), axis=-1)
+    image, _ = test_examples(trained.result, dataset)
+    return np.argmax(in_batches(lambda part: predict(first, jnp.asarray(part)), image), axis=-1)
 
 
 def test_examples(result: Result, dataset: Dataset) -> tuple[np.ndarray, np.ndarray]:

@@ -26,13 +26,12 @@ class Summary(dict[str, Any]):
 
 def html_of(summary: Mapping[str, Any]) -> str:
     """A summary as two tables of HTML: the variants with their metrics, the claims with their verdicts."""
-    changes = departures.of_summary(summary)
-    protocol = departures.protocol_words(summary["protocol"], changes)
     names = [metric for metric in SHOWN if all(metric in entry["metrics"] for entry in summary["variants"].values())]
     rows = [
         (label, entry.get("params"), *(_mean_sd(entry["metrics"][metric]) for metric in names))
         for label, entry in summary["variants"].items()
     ]
+    protocol = departures.protocol_of(summary)
     header = ("variant", "parameters", *(metric.replace("_", " ") for metric in names))
     about = f"{summary['experiment']}: {summary['data']['name']}, {protocol}, {summary['n_seeds']} seed(s)"
     claims = [(claim["id"], claim["text"], claim["verdict"]) for claim in summary["claims"]]

@@ -7,8 +7,6 @@ import numpy as np
 from mnistlab.data.datasets import Dataset, Split
 from mnistlab.errors import UserError
 
-PARTS = ("train", "test", "val")
-
 
 def check(dataset: Dataset) -> None:
     """Makes sure that a dataset's arrays are images uint8 or float32 [N, H, W, C] with labels int [N].
@@ -18,8 +16,7 @@ def check(dataset: Dataset) -> None:
     Raises:
       UserError: they are not, none is there, or training and test images differ in shape.
     """
-    parts = dict(zip(PARTS, dataset.splits, strict=False))
-    for name, split in parts.items():
+    for name, split in dataset.parts.items():
         _check_split(name, split)
         train, other = ((*part.image.shape[1:], part.image.dtype) for part in (dataset.train, split))
         if train != other:
@@ -32,7 +29,7 @@ def check_labels(dataset: Dataset, num_classes: int) -> None:
     Raises:
       UserError: a label is negative or beyond the logits.
     """
-    for name, split in zip(PARTS, dataset.splits, strict=False):
+    for name, split in dataset.parts.items():
         low, high = int(np.min(split.label)), int(np.max(split.label))
         if low < 0 or high >= num_classes:
             raise UserError(

@@ -45,8 +45,8 @@ class Parts(NamedTuple):
 
 def make_pool(dataset: Dataset) -> Pool:
     """The dataset as one pool of host arrays: training examples first, then test, then its own validation examples."""
-    image = np.concatenate([split.image[:] for split in dataset.splits])
-    label = np.concatenate([split.label for split in dataset.splits])
+    image = np.concatenate([split.image[:] for split in dataset.parts.values()])
+    label = np.concatenate([split.label for split in dataset.parts.values()])
     return Pool(image, label.astype(np.int32))
 
 
@@ -69,7 +69,7 @@ def split_parts(config: TrainConfig, dataset: Dataset, seed: int) -> Parts:
     train = np.arange(min(num_train, config.limit_examples or num_train), dtype=np.int32)
     test = np.arange(num_train, num_train + num_test, dtype=np.int32)
     if config.split == "own":
-        num_all = sum(len(split.label) for split in dataset.splits)
+        num_all = sum(len(split.label) for split in dataset.parts.values())
         return Parts(train, np.arange(num_train + num_test, num_all, dtype=np.int32), test)
     half = num_test // 2
     if not half and config.split.startswith("test_halves"):

@@ -1,8 +1,6 @@
 """MNIST and its relatives: TFDS datasets prepared without TensorFlow, decoded once and memory-mapped from then on.
 
-    archives (idx.gz) -> TFDS dataset (array_record) -> decoded/*.npy beside it -> Split
-
-The dataset on disk is the stock one (`tfds.builder(name, data_dir=...)` opens it); only the way there is ours.
+archives (idx.gz) -> TFDS dataset (array_record) -> decoded/*.npy beside it -> Split
 """
 
 import contextlib
@@ -55,15 +53,14 @@ class Dataset:
     @functools.cached_property
     def fingerprint(self) -> str:
         """SHA-256 over the arrays, of a named dataset in TFDS order, whichever order was asked for."""
-        splits = dict(zip(("train", "test", "val"), self.splits, strict=False))
-        images = {f"{name}_image": _digest(split.image) for name, split in splits.items()}
-        labels = {f"{name}_label": _digest(np.asarray(split.label, np.int32)) for name, split in splits.items()}
+        images = {f"{name}_image": _digest(part.image) for name, part in self.parts.items()}
+        labels = {f"{name}_label": _digest(np.asarray(part.label, np.int32)) for name, part in self.parts.items()}
         return _fingerprint(images | labels)
 
     @property
-    def splits(self) -> tuple[Split, ...]:
+    def parts(self) -> dict[str, Split]:
         """In the order of the pool: train, test, and val where there is one."""
-        return (self.train, self.test) if self.val is None else (self.train, self.test, self.val)
+        return {"train": self.train, "test": self.test, **({} if self.val is None else {"val": self.val})}
 
 
 def default_data_dir() -> Path:
@@ -122,7 +119,7 @@ def _load_prepared(root: Path, name: str, order: str) -> Dataset:
         raise UserError(f"{error}; expected one of {', '.join(NAMES)}, or what TFDS has prepared in {root}") from error
     train, test = (
         Split(split.image[:], split.label) if np.prod(split.image.shape) <= IN_MEMORY_BYTES else split
-        for split in dataset.splits
+        for split in (dataset.train, dataset.test)
     )
     return Dataset(name, dataset.version, dataset.class_names, train, test, dataset.fingerprint)
 

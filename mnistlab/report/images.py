@@ -28,6 +28,18 @@ def _show(axes: Axes, pixels: NDArray[np.uint8], number: int) -> None:
         picture.set_gid(f"ink{number}")
 
 
+def _panels(figure: Figure, rows: int, columns: int, titles: Sequence[str]) -> list[Axes]:
+    """Framed axes without ticks, one for each title, row by row."""
+    grid = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axes in grid[len(titles) :]:
+        axes.set_axis_off()
+    for axes, title in zip(grid, titles, strict=False):
+        axes.set(xticks=[], yticks=[])
+        axes.set_title(title, fontsize=8, pad=3)
+        axes.spines[:].set(visible=True, color="#c8c8c8", linewidth=0.5)
+    return list(grid[: len(titles)])
+
+
 def predictions(
     image: NDArray[np.uint8],
     truth: ArrayLike,
@@ -47,26 +59,22 @@ def predictions(
     labels = None if predicted is None else np.asarray(predicted)
     most = int(max(true_labels.max(initial=0), 0 if labels is None else labels.max(initial=0)))
     class_names = class_words(class_names, most + 1)
-    n = min(rows * columns, len(image))
+    names = [class_names[int(true)] for true in true_labels[: min(rows * columns, len(image))]]
     one_line = max(map(len, class_names)) <= 2 and columns <= 5
     with style():
         cell = min(1.42, WIDTH_INCHES / columns)
         text_height = 0.22 if labels is None or one_line else 0.36
         figure = new_figure(cell * columns, (cell * 0.86 + text_height) * rows)
-        grid = figure.subplots(rows, columns, squeeze=False).ravel()
-        for axes in grid[n:]:
-            axes.set_axis_off()
-        for k, axes in enumerate(grid[:n]):
+        for k, axes in enumerate(_panels(figure, rows, columns, names)):
             _show(axes, image[k], k)
-            axes.set(xticks=[], yticks=[])
-            name = class_names[int(true_labels[k])]
-            wrong = labels is not None and labels[k] != true_labels[k]
-            text = name
-            if labels is not None:
-                gap = " " if one_line else "\n"
-                text = f"truth {name},{gap}predicted {class_names[int(labels[k])]}{' ✗' if wrong else ''}"
-            axes.set_title(text, fontsize=8, pad=3, color=VERMILLION if wrong else "black")
-            axes.spines[:].set(visible=True, color=VERMILLION if wrong else "#c8c8c8", linewidth=2.0 if wrong else 0.5)
+            if labels is None:
+                continue
+            wrong, gap = labels[k] != true_labels[k], " " if one_line else "\n"
+            said = f"{class_names[int(labels[k])]}{' ✗' if wrong else ''}"
+            axes.title.set_text(f"truth {names[k]},{gap}predicted {said}")
+            if wrong:
+                axes.title.set_color(VERMILLION)
+                axes.spines[:].set(color=VERMILLION, linewidth=2.0)
         return laid_out(figure)
 
 
@@ -110,14 +118,8 @@ def mistakes(
     text_height = 0.16 * max(title.count("\n") + 1 for title in titles) + 0.1
     with style():
         figure = new_figure(1.62 * max(columns, 2), (1.1 + text_height) * rows)
-        grid = figure.subplots(rows, columns, squeeze=False).ravel()
-        for axes in grid[len(titles) :]:
-            axes.set_axis_off()
-        for number, (axes, pixels, title) in enumerate(zip(grid, image, titles, strict=False)):
-            _show(axes, pixels, number)
-            axes.set(xticks=[], yticks=[])
-            axes.set_title(title, fontsize=8, pad=3)
-            axes.spines[:].set(visible=True, color="#c8c8c8", linewidth=0.5)
+        for number, axes in enumerate(_panels(figure, rows, columns, titles)):
+            _show(axes, image[number], number)
         return laid_out(figure)
 
 
@@ -161,13 +163,7 @@ def signed(images: ArrayLike, titles: Sequence[str]) -> Figure:
     bound = float(np.abs(arrays).max()) or 1.0
     with style():
         figure = new_figure(WIDTH_INCHES * max(columns, 2) / 5 + 0.9, 1.6 * rows + 0.1)
-        grid = figure.subplots(rows, columns, squeeze=False)
-        for axes in grid.ravel()[len(arrays) :]:
-            axes.set_axis_off()
-        for axes, array, title in zip(grid.ravel(), arrays, titles, strict=False):
+        for axes, array in zip(_panels(figure, rows, columns, titles), arrays, strict=True):
             picture = axes.imshow(array, cmap="RdBu_r", vmin=-bound, vmax=bound, interpolation="none")
-            axes.set(xticks=[], yticks=[])
-            axes.set_title(title, fontsize=8)
-            axes.spines[:].set(visible=True, color="#c8c8c8", linewidth=0.5)
-        figure.colorbar(picture, ax=grid, shrink=0.9, aspect=20, label="weight of the pixel")
+        figure.colorbar(picture, ax=figure.axes, shrink=0.9, aspect=20, label="weight of the pixel")
         return laid_out(figure)

@@ -25,8 +25,8 @@ class Feed:
     """Gives an order's examples in chunks; a dataset that fits is on the devices, and a chunk is all of the order."""
 
     def __init__(self, dataset: Dataset, stream_megabytes: int | None = None):
-        self.images = [split.image for split in dataset.splits]
-        self.labels = [split.label for split in dataset.splits]
+        self.images = [split.image for split in dataset.parts.values()]
+        self.labels = [split.label for split in dataset.parts.values()]
         if stream_megabytes is None and cluster.agree(not fits(self.images)):
             stream_megabytes = STREAM_MEGABYTES
         self.stream_bytes = None if stream_megabytes is None else stream_megabytes * 10**6

@@ -24,7 +24,6 @@ from mnistlab.training.callbacks import Callback, Epoch, Snapshot
 from mnistlab.training.epoch import Carry
 from mnistlab.training.executables import Executables
 from mnistlab.training.feed import Feed
-from mnistlab.training.finite import finite_runs
 from mnistlab.training.population import Population, Setup
 from mnistlab.training.result import Record, Result, Run
 from mnistlab.training.sizing import PopulationSize
@@ -141,7 +140,7 @@ def _ended(population: Population, carry: Carry, snapshot: Snapshot, compiled_be
     weights = [jax.device_get(grid.gather(state._replace(opt_state=()))) for state in (final, best)]
     num_epochs = np.isfinite(snapshot.epoch_seconds).sum(axis=1)
     best_epoch = np.asarray(grid.gather(carry.best.epoch), np.float64)
-    metrics = trained.final_metrics(total, snapshot.history, num_epochs, best_epoch, finite_runs(weights[0]))
+    metrics = trained.final_metrics(total, snapshot.history, num_epochs, best_epoch, trained.finite_runs(weights[0]))
     seconds = {
         "compile_seconds": setup.executables.compile_seconds - compiled_before,
         "evaluate_seconds": evaluate_seconds,

@@ -17,10 +17,10 @@ from mnistlab.data import batches
 from mnistlab.data.batches import Order, Pool
 from mnistlab.data.datasets import Dataset
 from mnistlab.training.callbacks import Callback, Epoch, Snapshot
-from mnistlab.training.finite import finite_runs
 from mnistlab.training.population import EVAL_BATCH_SIZE
 from mnistlab.training.result import Run
 from mnistlab.training.step import StepFunctions, TrainState
+from mnistlab.training.trained import finite_runs
 
 LIBRARIES = tuple(str(Path(str(package.__file__)).parent) for package in (jax, flax, optax))
 CALLS = ("jit", "closed_call", "custom_jvp_call", "custom_vjp_call", "checkpoint")  # looked into

@@ -1,9 +1,10 @@
-"""The result of training with its weights, and the metrics of the final weights."""
+"""The result of training with its weights, which of them are finite, and the metrics of the final ones."""
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from mnistlab.training import losses, result
@@ -34,6 +35,18 @@ def concatenate(parts: Sequence[Trained]) -> Trained:
     weights = [(part.state, part.best) for part in parts]
     state, best = jax.tree.map(lambda *leaves: np.concatenate(leaves), *weights)
     return Trained(result.concatenate([part.result for part in parts]), state, best)
+
+
+def finite_runs(tree: Any) -> np.ndarray:
+    """bool [R]: whether all numbers of a run are finite; the leaves of `tree` have the runs on their first axis.
+
+    >>> finite_runs({"kernel": np.array([[1.0, 2.0], [np.inf, 0.0]]), "step": np.array([7, 7])}).tolist()
+    [True, False]
+    """
+    leaves = jax.tree.leaves(tree)
+    floats = [np.asarray(leaf) for leaf in leaves if jnp.issubdtype(leaf.dtype, jnp.floating)]
+    of_each = [np.isfinite(leaf).reshape(len(leaf), -1).all(axis=1) for leaf in floats]
+    return np.logical_and.reduce([np.ones(len(leaves[0]), bool), *of_each])
 
 
 def final_metrics(
