@@ -19,7 +19,7 @@ from mnistlab.comparison import saved, workdirs
 from mnistlab.comparison.saved import RunFolder
 from mnistlab.errors import UserError
 from mnistlab.report import figures, page, sections, text
-from mnistlab.training.result import Result
+from mnistlab.training.result import Result, padded
 
 from . import common
 
@@ -172,12 +172,7 @@ def _differing(pairs: Sequence[Pair], checked: Sequence[Checked]) -> list[page.B
 def _curves(sides: Mapping[str, Result], metric: str, number: str) -> tuple[object, str, str]:
     """A metric of the history of both, on one pair of axes: (figure, name, caption)."""
     num_epochs = max(result.history[metric].shape[1] for result in sides.values())
-    curves = {
-        name: np.pad(
-            result.history[metric], ((0, 0), (0, num_epochs - result.history[metric].shape[1])), constant_values=np.nan
-        ).T
-        for name, result in sides.items()
-    }
+    curves = {name: padded(result.history[metric], num_epochs).T for name, result in sides.items()}
     label = metric.replace("val_", "validation ")
     figure = figures.sweep(np.arange(1, num_epochs + 1), curves, "epoch", label, log_x=False)
     return figure, f"{metric}_{number}", f"({number}) {label.capitalize()} by epoch, mean over the seeds."

@@ -15,7 +15,7 @@ def main(shell: str) -> None:
     one_of("shell", shell, shells.SHELLS)
     tools = {name: common.flags_of(name) for name in common.tools()}
     comparisons = {name: common.flags_of(name) for name in common.names()}
-    print(shells.script(shell, shells.Commands(tools, comparisons, common.flags_of(None))), end="")
+    print(shells.script(shell, tools, comparisons, common.flags_of(None)), end="")
 
 
 if __name__ == "__main__":

@@ -40,10 +40,7 @@ SCRATCH = replace(
 )
 FAIR = replace(KERAS, curve=None)
 
-REPORTED = {
-    "keras": KERAS,
-    "scratch": SCRATCH,
-}
+REPORTED = {"keras": KERAS, "scratch": SCRATCH}
 CONTROLLED = {
     "keras": replace(FAIR, description="the framework's"),
     "batch_64": replace(FAIR, batch_size=64, description="batch 64 instead of 32"),
@@ -83,7 +80,7 @@ def source_table(outcome: Outcome, draw: Draw) -> Findings:
         return Findings(_ablation(outcome))
     num_examples = len(outcome.dataset.train.label)
 
-    def ours(name: str, metric: str, factor: float = 1.0) -> str:
+    def ours(name: str, metric: str, factor: float) -> str:
         if name not in outcome.results:
             return text.MISSING
         mean = history.summarize(history.metric(outcome.results[name], metric))["mean"]
@@ -92,37 +89,21 @@ def source_table(outcome: Outcome, draw: Draw) -> Findings:
     def row(title: str, metric: str, factor: float, scratch_says: str, keras_says: str) -> tuple[str, ...]:
         return (title, scratch_says, ours("scratch", metric, factor), keras_says, ours("keras", metric, factor))
 
-    def percent(name: str, metric: str) -> str:
-        return text.format_significant(100 * theirs[name][metric], 4)
+    def accuracy(title: str, metric: str) -> tuple[str, ...]:
+        says = (text.format_significant(100 * theirs[name][metric], 4) for name in ("scratch", "keras"))
+        return row(title, metric, 100, *says)
+
+    def loss(title: str, metric: str) -> tuple[str, ...]:
+        return row(title, metric, 1, *(f"{theirs[name][metric]:.4f}" for name in ("scratch", "keras")))
 
     rows = [
-        row(
-            "test accuracy, %",
-            "test_accuracy",
-            100,
-            percent("scratch", "test_accuracy"),
-            percent("keras", "test_accuracy"),
-        ),
-        row(
-            "test loss", "test_loss", 1, f"{theirs['scratch']['test_loss']:.4f}", f"{theirs['keras']['test_loss']:.4f}"
-        ),
+        accuracy("test accuracy, %", "test_accuracy"),
+        loss("test loss", "test_loss"),
         row("time per epoch, s", "epoch_seconds", 1, "8.7", "7"),
         row("time per sample, µs", "epoch_seconds", 1e6 / num_examples, "145", "113"),
         row("total time, s", "train_seconds", 1, "598", "474"),
-        row(
-            "training accuracy, %",
-            "train_accuracy",
-            100,
-            percent("scratch", "train_accuracy"),
-            percent("keras", "train_accuracy"),
-        ),
-        row(
-            "training loss",
-            "train_loss",
-            1,
-            f"{theirs['scratch']['train_loss']:.4f}",
-            f"{theirs['keras']['train_loss']:.4f}",
-        ),
+        accuracy("training accuracy, %", "train_accuracy"),
+        loss("training loss", "train_loss"),
     ]
     header = ("metric", "without Keras, reported", "without Keras, ours", "Keras, reported", "Keras, ours")
     blocks: list[page.Block] = [

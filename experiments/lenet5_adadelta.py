@@ -28,9 +28,7 @@ LENET5 = Variant(
     description="dropout 0.25 and 0.5, Adadelta at 1.0",
     curve="mnist_lenet5_adadelta",
 )
-FAIR = replace(
-    LENET5, split="random_55_5", curve=None
-)  # validation images are taken from the training set, not from the test set
+FAIR = replace(LENET5, split="random_55_5", curve=None)  # validated on training images, not on the test set
 
 REPORTED = {"lenet5_dropout": LENET5}
 CONTROLLED = {

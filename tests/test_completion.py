@@ -12,7 +12,7 @@ import pytest
 from command_lines import run_all
 
 from experiments import common
-from experiments.cli.shells import Commands, Flag, script
+from experiments.cli.shells import Flag, script
 
 PROMPT = "ready> "
 START = {
@@ -110,5 +110,5 @@ def test_every_flag_of_every_entry_point_is_completed(folder):
 @pytest.mark.parametrize("shell", START)
 def test_names_are_quoted(shell):
     """A key stands for itself alone, whatever patterns the shell knows."""
-    made = script(shell, Commands({"t[x]": [Flag("a", False)]}, {}, []))
+    made = script(shell, {"t[x]": [Flag("a", False)]}, {}, [])
     assert "'t[x]') echo '--a='" in made and "'run '*)" in made

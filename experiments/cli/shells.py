@@ -15,22 +15,16 @@ class Flag(NamedTuple):
     choices: tuple[str, ...] = ()
 
 
-class Commands(NamedTuple):
-    """What there is to complete."""
-
-    tools: Mapping[str, Sequence[Flag]]
-    comparisons: Mapping[str, Sequence[Flag]]
-    shared: Sequence[Flag]  # of a comparison in a file of one's own
-
-
-def script(shell: str, commands: Commands) -> str:
-    """The completion script for "bash" or "zsh"."""
-    entries = {**{f"run {name}": flags for name, flags in commands.comparisons.items()}, **commands.tools}
+def script(
+    shell: str, tools: Mapping[str, Sequence[Flag]], comparisons: Mapping[str, Sequence[Flag]], shared: Sequence[Flag]
+) -> str:
+    """The completion script for "bash" or "zsh"; `shared` are the flags of a comparison in a file of one's own."""
+    entries = {**{f"run {name}": flags for name, flags in comparisons.items()}, **tools}
     words = {entry: " ".join(map(_words, flags)) for entry, flags in entries.items()}
-    every = {"run *": " ".join(map(_words, commands.shared))}
+    every = {"run *": " ".join(map(_words, shared))}
     values = {
         f"{entry} --{flag.name}": " ".join(flag.choices)
-        for entry, flags in {**entries, "run *": commands.shared}.items()
+        for entry, flags in {**entries, "run *": shared}.items()
         for flag in flags
         if flag.choices
     }
@@ -40,8 +34,8 @@ def script(shell: str, commands: Commands) -> str:
         ),
         _table("_mnistlab_values", values),
         f"_mnistlab_paths=' {' '.join(f'--{name}' for name in PATHS)} '",
-        f"_mnistlab_commands='run {' '.join(commands.tools)} --help --version'",
-        f"_mnistlab_comparisons='{' '.join(commands.comparisons)}'",
+        f"_mnistlab_commands='run {' '.join(tools)} --help --version'",
+        f"_mnistlab_comparisons='{' '.join(comparisons)}'",
     ]
     head = "#compdef mnistlab\n" if shell == "zsh" else ""
     return (

@@ -6,11 +6,10 @@ import math
 import numpy as np
 from numpy.typing import ArrayLike
 
+from mnistlab.analysis.sequential import ALPHA
 from mnistlab.errors import UserError
 
 # scipy is imported inside the function that uses it: it would double the time that this module takes to import.
-
-ALPHA = 0.05
 
 
 def smallest_resolvable_difference(differences: ArrayLike, alpha: float = ALPHA, power: float = 0.8) -> float:

@@ -18,8 +18,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from mnistlab.analysis.power import ALPHA, smallest_resolvable_difference
-from mnistlab.analysis.sequential import Standing, confidence_sequence, sequential_p, standing, verdict_of
+from mnistlab.analysis.power import smallest_resolvable_difference
+from mnistlab.analysis.sequential import ALPHA, Standing, confidence_sequence, sequential_p, standing, verdict_of
 from mnistlab.errors import UserError
 
 # scipy is imported inside the functions that use it: it would double the time that this module takes to import.

@@ -71,11 +71,7 @@ class Session:
         return self.options.workdir / "checkpoints" / name
 
 
-def run(
-    experiment: Experiment,
-    options: Options,
-    hooks: Hooks = NO_HOOKS,
-) -> dict[str, Any]:
+def run(experiment: Experiment, options: Options, hooks: Hooks = NO_HOOKS) -> dict[str, Any]:
     """Runs an experiment, or what is missing of it, and returns what summary.json holds.
 
     Raises:
@@ -161,10 +157,7 @@ def _read_pruned(workdir: Path, about: Mapping[str, Any], log: Log) -> dict[str,
 
 
 def identity_of(
-    experiment: Experiment,
-    options: Options,
-    variants: Mapping[str, Variant],
-    seeds: Mapping[str, Sequence[int]],
+    experiment: Experiment, options: Options, variants: Mapping[str, Variant], seeds: Mapping[str, Sequence[int]]
 ) -> dict[str, Any]:
     """What decides the numbers of a run, as JSON can hold it: config.json's "run" but for what only the data tell."""
     about = {

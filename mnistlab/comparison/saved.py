@@ -11,7 +11,7 @@ from mnistlab.analysis import history
 from mnistlab.comparison import identity, notebook, schema, workdirs
 from mnistlab.config import TrainConfig
 from mnistlab.errors import UserError, meant
-from mnistlab.training.result import Record, Result, Run, concatenate, select
+from mnistlab.training.result import Record, Result, Run, concatenate, padded, select
 
 if TYPE_CHECKING:
     import pandas
@@ -140,14 +140,11 @@ def _join(results: Sequence[Result]) -> Result:
     """All runs in the order of their seeds, the histories as long as the longest."""
     num_epochs = max(result.epoch_seconds.shape[1] for result in results)
 
-    def as_long(curve: np.ndarray) -> np.ndarray:
-        return np.pad(curve, ((0, 0), (0, num_epochs - curve.shape[1])), constant_values=np.nan)
-
     whole = concatenate(
         [
             result._replace(
-                history={name: as_long(curve) for name, curve in result.history.items()},
-                epoch_seconds=as_long(result.epoch_seconds),
+                history={name: padded(curve, num_epochs) for name, curve in result.history.items()},
+                epoch_seconds=padded(result.epoch_seconds, num_epochs),
             )
             for result in results
         ]
@@ -223,12 +220,7 @@ def _read_json(folder: Path, name: str, missing: str, advice: str) -> dict[str, 
     return content
 
 
-def _result(
-    label: str,
-    entry: Mapping[str, Any],
-    run: Mapping[str, Any],
-    curves: history.Curves,
-) -> Result:
+def _result(label: str, entry: Mapping[str, Any], run: Mapping[str, Any], curves: history.Curves) -> Result:
     """A variant's Result; `label` is its name, or "dense learning_rate=0.001" in a sweep.
 
     Raises:

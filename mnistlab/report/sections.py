@@ -19,16 +19,8 @@ def claims_table(checked: Sequence[Checked], changes: Sequence[str] = ()) -> pag
         who = "ours" if item.claim.ours else "source"
         verdict = stats.named(item.verdict, item.claim.left, str(item.claim.right))
         if c is None or c.n == 0:
-            rows.append(
-                (
-                    item.claim.id,
-                    item.claim.text,
-                    who,
-                    verdict,
-                    *(text.MISSING,) * 3,
-                    str(c.n) if c else text.MISSING,
-                )
-            )
+            n = str(c.n) if c else text.MISSING
+            rows.append((item.claim.id, item.claim.text, who, verdict, *(text.MISSING,) * 3, n))
             continue
         low, high = c.interval
         interval = text.format_interval(c.difference, low, high, signed=True)

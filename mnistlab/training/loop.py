@@ -35,9 +35,7 @@ class Resources(NamedTuple):
     """What training may use; none of it changes a result beyond rounding."""
 
     layout: Layout | None = None  # the devices, with `mesh.make_layout`; None: one
-    population_size: int | None = (
-        None  # runs that share a program; None: as many as fit into memory, at most 8 on a CPU
-    )
+    population_size: int | None = None  # runs that share a program; None: as many as fit, at most 8 on a CPU
     stream_megabytes: int | None = None  # of the dataset on the devices at a time; None: all of it where it fits
 
 

@@ -59,6 +59,11 @@ class Result(NamedTuple):
         return f"Result({self.config.dataset}: {num_runs} run(s), {num_epochs} epoch(s){mean})"
 
 
+def padded(curve: np.ndarray, num_epochs: int) -> np.ndarray:
+    """A curve [R, E] with NaN for what it lacks of `num_epochs`."""
+    return np.pad(curve, ((0, 0), (0, num_epochs - curve.shape[1])), constant_values=np.nan)
+
+
 def select(result: Result, numbers: Sequence[int]) -> Result:
     """The runs of a result at `numbers`."""
     index = np.asarray(numbers, np.int64)
