@@ -331,6 +331,7 @@ def _page(
             "none of its derivatives, so they check what a mistake in both others would not show."
         ),
         *_training(options, identity, found),
+        *page.how_to_repeat(options.command or f"python -m experiments.{NAME}"),
     ]
 
 

@@ -122,6 +122,7 @@ def _write(
         both = figures.history({name: result.history for name, result in sides.items()})
         caption = f"({item.claim.id}) Training (running mean of the epoch) and validation of both."
         blocks.append(page.Details("Training curves", [picture(both, f"history_{item.claim.id}", caption)]))
+    blocks += page.how_to_repeat(common.command())
     identity = {"experiment": NAME, "runs": [str(run.path) for run in runs], "seeds": list(runs[0].seeds)}
     identity |= {"variants": [(a.variant, b.variant) for a, b in pairs]}
     identity |= {"metric": FLAGS.metric, "direction": FLAGS.direction}

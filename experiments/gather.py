@@ -91,6 +91,7 @@ def _write(
     for name, result in results.items():
         caption = f"{name}: training (running mean of the epoch) and validation."
         blocks.append(draw(figures.history({name: result.history}), f"history_{name}", caption))
+    blocks += page.how_to_repeat(common.command())
     files.write_atomic(target / "history.csv", history.to_csv(results))
     own = first.config["run"] | {"tool": NAME, "gathered": [str(run.path) for run in found]}
     by_variant = {

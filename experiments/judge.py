@@ -54,7 +54,7 @@ def _write(folder: Path, path: str, runs: Runs, checked: Sequence[Checked], side
             variant: np.array(list(of[metric].values())) for variant, of in runs.values.items() if metric in of
         }
         caption = f"{metric} of every run, one dot each; below them the mean with its 95 % interval."
-        pictures.append(draw(figures.seeds(by_variant, metric, None), f"runs_{len(pictures) + 1}", caption))
+        pictures.append(draw(figures.seeds(by_variant, metric), f"runs_{len(pictures) + 1}", caption))
     blocks: list[page.Block] = [
         page.Answer(answer.of_judged(checked)),
         page.Text(f"From the table `{name}`: {len(runs.values)} variants, {num_seeds} seeds, paired by seed."),
@@ -64,6 +64,7 @@ def _write(folder: Path, path: str, runs: Runs, checked: Sequence[Checked], side
         *sections.looks_picture(checked, sides, draw),
         page.Heading("Runs"),
         *pictures,
+        *page.how_to_repeat(common.command()),
     ]
     summary = {
         "experiment": NAME,

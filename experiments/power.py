@@ -281,6 +281,7 @@ def _write(
         )
         caption = f"{pilot.label}, {words}: the smallest true difference that so many pairs find four times in five."
         blocks.append(picture(figure, f"power_{number}", caption, caption))
+    blocks += page.how_to_repeat(common.command())
     rows = [
         {"label": pilot.label, "metric": pilot.metric, "n": len(pilot.differences), "num_failed": pilot.num_failed}
         | {"sd": float(np.std(pilot.differences, ddof=1)), "sd_ci95": list(stats.sd_interval(pilot.differences))}

@@ -327,6 +327,7 @@ def _page(
         picture,
         *_rates(rate_table),
         *_precision(precision_table),
+        *page.how_to_repeat(options.command or f"python -m experiments.{NAME}"),
     ]
 
 

@@ -61,13 +61,14 @@ def read(path: Path) -> Runs:
     if len(set(names)) != len(names) or not {"variant", "seed"} < set(names):
         raise UserError(f"{path} has the columns {', '.join(names)[:200] or 'none'}; {EXPECTED}, each once")
     is_long = set(LONG) <= set(names)
+    metrics = [name for name in names if name not in ("variant", "seed")]
     values: dict[str, dict[str, dict[int, float]]] = {}
     for row in table:
         where = f"{path}, line {table.line_num}"
         if None in row or None in row.values():
             raise UserError(f"{where} has more or fewer cells than there are columns ({len(names)})")
         variant, seed = row["variant"].strip(), _seed(row["seed"], where)
-        cells = {row["metric"].strip(): row["value"]} if is_long else {name: row[name] for name in _metrics(names)}
+        cells = {row["metric"].strip(): row["value"]} if is_long else {name: row[name] for name in metrics}
         for metric, cell in cells.items():
             by_seed = values.setdefault(variant, {}).setdefault(metric, {})
             if seed in by_seed:
@@ -119,10 +120,6 @@ def every_claim(runs: Runs, matters: float | None = None) -> list[Claim]:
             words = f"{left} > {right} in {metric}"
             asked.append(Claim(str(len(asked) + 1), words, metric, left, ">", right, ours=True, matters=matters))
     return asked
-
-
-def _metrics(names: Sequence[str]) -> list[str]:
-    return [name for name in names if name not in ("variant", "seed")]
 
 
 def _seed(cell: str, where: str) -> int:

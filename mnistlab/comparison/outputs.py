@@ -394,7 +394,8 @@ def class_pictures(name: str, outcome: Outcome, draw: Draw) -> list[page.Block]:
     """The confusion matrix of a variant's first seed on its test examples, and 25 of them with truth and prediction."""
     image, label = nets.test_examples(outcome.results[name], outcome.dataset)
     predicted, class_names = outcome.predictions[name], outcome.dataset.class_names
-    diverged = _if_diverged(outcome.results[name])
+    is_lost = history.diverged(outcome.results[name])[0]
+    diverged = " (it diverged: what is shown is no prediction)" if is_lost else ""
     counts = np.zeros((len(class_names), len(class_names)), np.int64)
     np.add.at(counts, (label, predicted), 1)
     confusion = images.confusion(counts, class_names)
@@ -407,11 +408,6 @@ def class_pictures(name: str, outcome: Outcome, draw: Draw) -> list[page.Block]:
         ),
         draw(predictions, f"test_images_{name}", f"{name}: 25 test images with truth and prediction{diverged}."),
     ]
-
-
-def _if_diverged(result: Result) -> str:
-    """What to say beside pictures of the first seed where its network is not finite."""
-    return " (it diverged: what is shown is no prediction)" if history.diverged(result)[0] else ""
 
 
 def seed_words(counts: Iterable[int]) -> str:

@@ -226,8 +226,6 @@ def leave(
 ) -> dict[str, Any]:
     """Writes config.json, summary.json and report.html: what a tool leaves, and an experiment that trains nothing.
 
-    The page ends with the command that repeats it.
-
     Returns:
       What summary.json holds: `summary` with the format and the digests.
 
@@ -235,8 +233,7 @@ def leave(
       UserError: the folder cannot be written, or another run holds it.
     """
     write_config(workdir, identity, command, None)
-    repeat = page.Command(command or f"python -m experiments.{identity['experiment']}")
-    return write_findings(workdir, title, [*blocks, page.Heading("How to repeat it"), repeat], summary)
+    return write_findings(workdir, title, blocks, summary)
 
 
 def write_config(workdir: Path, identity: Mapping[str, Any], command: str, dataset: "Dataset | None") -> None:

@@ -126,6 +126,11 @@ Draw: TypeAlias = Callable[..., Picture]
 """(figure, file name, caption, text in place of the picture) -> the saved figure as a block of the page."""
 
 
+def how_to_repeat(command: str) -> list[Block]:
+    """The end of a page: the command that made it."""
+    return [Heading("How to repeat it"), Command(command)]
+
+
 def draw_into(folder: Path) -> Draw:
     """What saves figures in `folder`, as svg and png, and makes blocks of them."""
 
