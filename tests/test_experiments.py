@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import forks
 import published
 import pytest
 from metrics_doc import unnamed
@@ -51,19 +52,12 @@ CHEAPEST = {
 
 
 @pytest.fixture(scope="session")
-def run_main(tmp_path_factory):
-    """Runs `python -m experiments.<name>` with its data and programs in folders of this session."""
-    cache = tmp_path_factory.mktemp("cache")
+def run_main(shared_cache):
+    """Runs `python -m experiments.<name>` with the session's data and programs."""
+    environ = {"PATH": "/usr/bin:/bin", "HOME": str(shared_cache), "XDG_CACHE_HOME": str(shared_cache)}
 
     def run(name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", f"experiments.{name}", *arguments],
-            cwd=ROOT,
-            env={"PATH": "/usr/bin:/bin", "HOME": str(cache), "XDG_CACHE_HOME": str(cache)},
-            capture_output=True,
-            text=True,
-            timeout=300,
-        )
+        return forks.run(f"experiments.{name}", arguments, folder=ROOT, environ=environ)
 
     return run
 
