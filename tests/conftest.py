@@ -16,6 +16,27 @@ ROOT = Path(__file__).parents[1]
 collect_ignore = ["contract.py"]  # a script, which trains when it is read
 
 
+LONGEST = (
+    "test_experiments",
+    "test_readme",
+    "test_stats",
+    "test_distributed",
+    "test_interruption",
+    "test_until",
+    "test_notebooks",
+    "test_docs",
+    "test_browser",
+    "test_train",
+    "test_golden",
+)
+"""They begin first, so that no worker is left alone with one of them at the end."""
+
+
+def pytest_collection_modifyitems(items):
+    rank = {name: number for number, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: rank.get(item.path.stem, len(LONGEST)))  # stable
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item):
     """With REQUIRE_PEERS set, a test marked `peers` that is skipped has failed: nothing was compared."""

@@ -54,7 +54,7 @@ class Started:
             texts = [pool.submit(file.read) for file in (self.stdout, self.stderr)]
             try:
                 self.wait(timeout)
-            except subprocess.TimeoutExpired:
+            except BaseException:
                 self.kill()
                 raise
             return texts[0].result(), texts[1].result()
@@ -126,7 +126,7 @@ def run(
     *,
     folder: Path = ROOT,
     environ: Mapping[str, str] = os.environ,
-    timeout: float = 300,
+    timeout: float = 900,
 ) -> subprocess.CompletedProcess[str]:
     """Runs `python -m module arguments` in `folder` to its end."""
     process = start(module, arguments, folder=folder, environ=environ)
