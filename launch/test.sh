@@ -15,4 +15,4 @@ bin=${VENV:-.venv}/bin
 "$bin/ruff" check .
 "$bin/ruff" format --check .
 "$bin/mypy"
-"$bin/pytest" --numprocesses=auto --maxprocesses=4 --dist=loadfile "$@"
+"$bin/pytest" --numprocesses=auto --maxprocesses=4 --dist=loadfile --no-loadscope-reorder "$@"

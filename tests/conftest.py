@@ -1,19 +1,40 @@
-"""What all tests share: a small dataset, no silent broadcasting across ranks, one cache of compiled programs."""
+"""What all tests share: a small dataset, no silent broadcasting across ranks, one cache of data and of programs."""
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
+import forks
 import jax
 import pytest
 from absl import flags
 from layouts import synthetic
 
+import mnistlab
 from experiments import common
 
 ROOT = Path(__file__).parents[1]
 collect_ignore = ["contract.py"]  # a script, which trains when it is read
+
+
+LONGEST = (
+    "test_experiments",
+    "test_readme",
+    "test_stats",
+    "test_distributed",
+    "test_interruption",
+    "test_until",
+    "test_notebooks",
+    "test_docs",
+    "test_browser",
+    "test_train",
+    "test_golden",
+)
+"""They begin first, so that no worker is left alone with one of them at the end."""
+
+
+def pytest_collection_modifyitems(items):
+    rank = {name: number for number, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: rank.get(item.path.stem, len(LONGEST)))  # stable
 
 
 @pytest.hookimpl(wrapper=True)
@@ -27,9 +48,21 @@ def pytest_runtest_makereport(item):
 
 
 @pytest.fixture(scope="session", autouse=True)
-def compile_cache(tmp_path_factory):
-    jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("compiled")))
+def shared_cache(tmp_path_factory):
+    """What $XDG_CACHE_HOME names in this session, for all its workers: data are prepared and programs compiled once.
+
+    It is new in each session, and nobody's own cache is read or written.
+    """
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "shared_cache"
+    folder.mkdir(exist_ok=True)
+    jax.config.update("jax_compilation_cache_dir", str(folder / "compiled"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(folder))
+        patch.setenv("JAX_COMPILATION_CACHE_DIR", str(folder / "compiled"))  # of scripts that use the library
+        patch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+        yield folder
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -44,9 +77,13 @@ def dataset():
 
 
 @pytest.fixture(scope="module")
-def cache(tmp_path_factory):
-    """Where the processes of a test's module have their data and programs."""
-    return tmp_path_factory.mktemp("cache")
+def cache(tmp_path_factory, shared_cache):
+    """Where processes that are killed have their programs, one of which may be half written, and the session's data."""
+    folder = tmp_path_factory.mktemp("cache")
+    (folder / "mnistlab").mkdir()
+    (folder / "mnistlab" / "datasets").symlink_to(shared_cache / "mnistlab" / "datasets")
+    mnistlab.load("mnist")
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -65,21 +102,13 @@ def training_flags():
 def start_main(cache):
     """Starts `python -m experiments.lenet_vs_dense` with its data and programs in `cache`."""
     started = []
+    environ = {"PATH": "/usr/bin:/bin", "HOME": str(cache), "XDG_CACHE_HOME": str(cache)}
 
-    def start(*arguments: str) -> subprocess.Popen[str]:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "experiments.lenet_vs_dense", *arguments],
-            cwd=ROOT,
-            env={"PATH": "/usr/bin:/bin", "HOME": str(cache), "XDG_CACHE_HOME": str(cache)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        started.append(process)
-        return process
+    def start(*arguments: str) -> forks.Started:
+        started.append(forks.start("experiments.lenet_vs_dense", arguments, folder=ROOT, environ=environ))
+        return started[-1]
 
     yield start
     for process in started:
-        if process.poll() is None:
-            process.kill()
+        process.kill()
         process.communicate()

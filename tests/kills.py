@@ -178,6 +178,8 @@ def main() -> None:
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).parents[1]))
     os.environ["OPENBLAS_NUM_THREADS"] = "1"  # NumPy would start threads, which a fork does not take along
+    import matplotlib.pyplot  # noqa: F401
+    import scipy.stats  # noqa: F401
     import tensorflow_datasets  # noqa: F401
 
     import mnistlab.comparison.run  # noqa: F401

@@ -1,9 +1,8 @@
 """Backpropagation by hand: the source's digits, and what other ways to the same derivatives give."""
 
 import json
-import subprocess
-import sys
 
+import forks
 import jax.numpy as jnp
 import numpy as np
 import published
@@ -102,8 +101,8 @@ def test_a_step_is_a_step_of_gradient_descent(drawn):
 
 
 def test_main_leaves_the_files_of_the_contract(tmp_path):
-    command = [sys.executable, "-m", "experiments.backprop_by_hand", f"--workdir={tmp_path}", "--epochs=20"]
-    done = subprocess.run([*command, "--limit_examples=2000"], capture_output=True, text=True)
+    arguments = [f"--workdir={tmp_path}", "--epochs=20", "--limit_examples=2000"]
+    done = forks.run("experiments.backprop_by_hand", arguments)
     assert done.returncode == 0, done.stderr
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert summary["departures"] == ["num_steps 1000 -> 20"] and not unnamed(summary) and not published.errors(summary)

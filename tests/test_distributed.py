@@ -39,14 +39,21 @@ def history(workdir):
     return [[float(value) for name, value in row.items() if name not in ("variant", "seconds")] for row in rows]
 
 
-@pytest.mark.parametrize("seeds", [1, 2], ids=["split_batch", "split_seeds"])
-def test_two_processes_end_as_one(start, tmp_path, seeds):
-    one = start("--epochs=2", f"--seeds={seeds}", f"--workdir={tmp_path / 'one'}")
+@pytest.fixture(scope="module")
+def alone(start, tmp_path_factory):
+    """The history of two seeds in one process."""
+    folder = tmp_path_factory.mktemp("alone")
+    one = start("--epochs=2", "--seeds=2", f"--workdir={folder}")
     assert one.wait(300) == 0, one.stderr.read()
-    both = two(start, "--epochs=2", f"--seeds={seeds}", f"--workdir={tmp_path / 'two'}")
+    return history(folder)
+
+
+@pytest.mark.parametrize("seeds", [1, 2], ids=["split_batch", "split_seeds"])
+def test_two_processes_end_as_one(start, alone, tmp_path, seeds):
+    both = two(start, "--epochs=2", f"--seeds={seeds}", f"--workdir={tmp_path}")
     for process in both:
         assert process.wait(300) == 0, process.stderr.read()
-    expected, got = history(tmp_path / "one"), history(tmp_path / "two")
+    expected, got = [row for row in alone if row[0] < seeds], history(tmp_path)
     assert len(got) == len(expected) == 2 * seeds
     for mine, theirs in zip(got, expected, strict=True):
         assert mine == pytest.approx(theirs, rel=1e-5)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 from absl import flags
-from command_lines import run_all
+from command_lines import run_all_with_data
 
 import mnistlab
 from experiments import common
@@ -70,7 +70,7 @@ def test_the_python_of_a_page_runs_in_its_order(page, tmp_path):
     source = "".join(blocks(page, "python"))
     if importlib.util.find_spec("pandas") is None:
         source = source.replace("frame = run.to_dataframe()", "frame = None")
-    environ = os.environ | {"PYTHONPATH": str(ROOT), "HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path)}
+    environ = os.environ | {"PYTHONPATH": str(ROOT), "HOME": str(tmp_path)}
     command = [sys.executable, "-c", source]
     done = subprocess.run(command, cwd=tmp_path, env=environ, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
@@ -80,7 +80,7 @@ def test_the_python_of_a_page_runs_in_its_order(page, tmp_path):
 def test_the_commands_of_the_tutorial_run_in_their_order(tmp_path):
     lines = [[*line, *SMALL] if line[0] == "run" else line for line in typed("tutorial.md")]
     assert len(lines) >= 8
-    ended = run_all([("experiments.cli.main", line) for line in lines], tmp_path)
+    ended = run_all_with_data([("experiments.cli.main", line) for line in lines], tmp_path)
     for line, (status, _, err) in zip(lines, ended, strict=True):
         assert status == 0, f"{line}\n{err}"
 

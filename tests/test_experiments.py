@@ -1,15 +1,20 @@
 """Every entry point from its command line: the files of the contract, and one line for bad input."""
 
 import csv
+import io
 import json
 import re
 import subprocess
 import sys
 from pathlib import Path
 
+import forks
+import numpy as np
 import published
 import pytest
+import tensorflow_datasets as tfds
 from metrics_doc import unnamed
+from PIL import Image
 
 from experiments import common
 from mnistlab.comparison import saved
@@ -51,21 +56,46 @@ CHEAPEST = {
 
 
 @pytest.fixture(scope="session")
-def run_main(tmp_path_factory):
-    """Runs `python -m experiments.<name>` with its data and programs in folders of this session."""
-    cache = tmp_path_factory.mktemp("cache")
+def run_main(shared_cache):
+    """Runs `python -m experiments.<name>` with the session's data and programs."""
+    environ = {"PATH": "/usr/bin:/bin", "HOME": str(shared_cache), "XDG_CACHE_HOME": str(shared_cache)}
 
     def run(name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", f"experiments.{name}", *arguments],
-            cwd=ROOT,
-            env={"PATH": "/usr/bin:/bin", "HOME": str(cache), "XDG_CACHE_HOME": str(cache)},
-            capture_output=True,
-            text=True,
-            timeout=300,
-        )
+        return forks.run(f"experiments.{name}", arguments, folder=ROOT, environ=environ)
 
     return run
+
+
+class Little(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+    """300 + 100 images as those of MNIST: a run ends with a pass over all test images, 10,000 of MNIST."""
+
+    VERSION = tfds.core.Version("1.0.0")
+
+    def _info(self):
+        image, label = tfds.features.Image(shape=(28, 28, 1)), tfds.features.ClassLabel(num_classes=10)
+        return self.dataset_info_from_configs(features=tfds.features.FeaturesDict({"image": image, "label": label}))
+
+    def _split_generators(self, dl_manager):
+        del dl_manager
+        return {"train": self._examples(300), "test": self._examples(100)}
+
+    def _examples(self, num_examples):
+        rng = np.random.default_rng(num_examples)
+        for number in range(num_examples):
+            png = io.BytesIO()
+            Image.fromarray(rng.integers(0, 256, (28, 28)).astype(np.uint8)).save(png, "png")
+            yield number, {"image": png.getvalue(), "label": number % 10}
+
+    def _generate_examples(self):
+        raise NotImplementedError
+
+
+@pytest.fixture(scope="module")
+def little(tmp_path_factory):
+    """What asks for little images."""
+    folder = tmp_path_factory.mktemp("little")
+    Little(data_dir=folder).download_and_prepare(file_format="array_record")
+    return "--dataset=little", f"--data_dir={folder}"
 
 
 def test_lists_the_entry_points_with_a_line_each(run_main):
@@ -78,9 +108,9 @@ def test_lists_the_entry_points_with_a_line_each(run_main):
 
 
 @pytest.mark.parametrize("name", TRAINING + OURS)
-def test_leaves_the_files_of_the_contract(run_main, tmp_path, name):
-    variant = CHEAPEST[name]
-    done = run_main(name, *QUICK, f"--variants={variant}", f"--workdir={tmp_path}", "--seeds=2")
+def test_leaves_the_files_of_the_contract(run_main, little, tmp_path, name):
+    variant, data = CHEAPEST[name], little if name in OURS else ()
+    done = run_main(name, *QUICK, *data, f"--variants={variant}", f"--workdir={tmp_path}", "--seeds=2")
     assert done.returncode == 0, done.stderr
     *_, report, following = done.stdout.splitlines()
     assert report == f"report: {tmp_path / 'report.html'}" and following.startswith("next: ")

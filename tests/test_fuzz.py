@@ -28,7 +28,8 @@ from mnistlab.devices import cluster, mesh
 from mnistlab.errors import UserError
 from mnistlab.training import checks, optim
 
-quickly = settings(deadline=None, max_examples=150, suppress_health_check=list(HealthCheck), derandomize=True)
+NUM_EXAMPLES = int(os.environ.get("MNISTLAB_EXAMPLES", "60"))  # MNISTLAB_EXAMPLES=300 before a release
+quickly = settings(deadline=None, max_examples=NUM_EXAMPLES, suppress_health_check=list(HealthCheck), derandomize=True)
 
 NUMBERS = (
     "0",
@@ -113,7 +114,7 @@ def resolve(arguments, asked=lenet_vs_dense.EXPERIMENT):
         optim.make_optimizer(variant.config.optimizer, variant.config.num_epochs, 60_000).init({"w": np.zeros(1)})
 
 
-@settings(quickly, max_examples=300)
+@settings(quickly, max_examples=2 * NUM_EXAMPLES)
 @given(data=st.data())
 def test_any_flags(defined, data):
     chosen = data.draw(st.lists(st.sampled_from(defined), min_size=1, max_size=4))

@@ -41,7 +41,7 @@ def history(workdir):
         return [[float(row[name]) for name in ("epoch", "train_loss", "val_accuracy")] for row in csv.DictReader(file)]
 
 
-def test_two_processes_of_mpirun_end_as_one(tmp_path):
+def test_two_processes_of_mpirun_end_as_one(tmp_path, shared_cache):
     mpirun = tool("mpirun")
     command = [sys.executable, "-m", "experiments.lenet_vs_dense", "--variants=dense", "--limit_examples=600"]
     command += ["--batch_size=100", "--epochs=2", "--seeds=2", "--progress=lines", "--optimizer=sgd"]
@@ -50,7 +50,7 @@ def test_two_processes_of_mpirun_end_as_one(tmp_path):
         for prefix in ("OMPI", "PRTE_MCA_prte")
         for suffix in ("", "_CONFIRM")
     }
-    environ = {"PATH": TOOLS, "HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path), "TMPDIR": "/tmp", **as_root}
+    environ = {"PATH": TOOLS, "HOME": str(tmp_path), "XDG_CACHE_HOME": str(shared_cache), "TMPDIR": "/tmp", **as_root}
 
     def run(name, *before):
         arguments = [*before, *command, f"--workdir={tmp_path / name}"]

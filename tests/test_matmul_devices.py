@@ -2,9 +2,8 @@
 
 import json
 import re
-import subprocess
-import sys
 
+import forks
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -134,8 +133,11 @@ def test_a_product_that_fails_is_a_row_with_its_reason():
 
 
 def test_main_leaves_the_files_of_the_contract(tmp_path):
-    command = [sys.executable, "-m", "experiments.matmul_devices", f"--workdir={tmp_path}"]
-    done = subprocess.run([*command, "--sizes=128,64", "--rounds=3"], capture_output=True, text=True)
+    def call(*arguments):
+        given = [f"--workdir={tmp_path}", *arguments, "--rounds=3"]
+        return forks.run("experiments.matmul_devices", given)
+
+    done = call("--sizes=128,64")
     assert done.returncode == 0, done.stderr
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert next(iter(summary["variants"])) == "cpu_64" and "cpu_128" in summary["variants"]
@@ -147,7 +149,7 @@ def test_main_leaves_the_files_of_the_contract(tmp_path):
     assert json.loads((tmp_path / "config.json").read_text())["run"]["sizes"] == [64, 128]
     assert "5.2 PFLOP/s" in (tmp_path / "report.html").read_text() and "finished, ms" in done.stdout
     assert {path.name for path in (tmp_path / "figures").iterdir()} == {"times.svg", "times.png"}
-    refused = subprocess.run([*command, "--sizes=64", "--rounds=3"], capture_output=True, text=True)
+    refused = call("--sizes=64")
     assert refused.returncode == 2 and "holds another run" in refused.stderr and refused.stderr.count("\n") == 1
 
 

@@ -36,11 +36,9 @@ def run_python(*arguments, **environment):
 
 
 @pytest.fixture(scope="module")
-def rows(tmp_path_factory):
+def rows():
     """Rows of tests/layouts.py: two seeds on 2 devices, one each, and on 8, four each: they do not divide 180."""
-    cache = str(tmp_path_factory.mktemp("compiled"))
-    settings = {"JAX_COMPILATION_CACHE_DIR": cache, "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
-    done = run_python("tests/layouts.py", "both", "2,8", **EIGHT, **settings)
+    done = run_python("tests/layouts.py", "both", "2,8", **EIGHT)
     assert done.returncode == 0, done.stderr
     return [json.loads(line) for line in done.stdout.splitlines()]
 

@@ -2,10 +2,9 @@
 
 import dataclasses
 import os
-import subprocess
-import sys
 from pathlib import Path
 
+import forks
 import jax
 import numpy as np
 import pytest
@@ -335,14 +334,8 @@ def test_pictures_of_other_things_than_digits_are_taken_only_in_their_datas_form
 
 
 def call(name, *arguments, cwd=ROOT):
-    return subprocess.run(
-        [sys.executable, "-m", f"experiments.{name}", "--compile_cache=off", *map(str, arguments)],
-        cwd=cwd,
-        env={**os.environ, "JAX_PLATFORMS": "cpu"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+    environ = {**os.environ, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
+    return forks.run(f"experiments.{name}", list(map(str, arguments)), folder=cwd, environ=environ)
 
 
 def test_the_command_predict_tells_of_every_variant_and_shows_what_was_seen(run, images, tmp_path):

@@ -7,6 +7,7 @@ import sys
 import textwrap
 from pathlib import Path
 
+import forks
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -242,8 +243,8 @@ def test_a_file_of_ones_own_runs_through_the_command_line(tmp_path):
     path.write_text(textwrap.dedent(COMPARISON))
 
     def run(*flags):
-        command = [sys.executable, "-m", "experiments.cli.main", "run", str(path), *flags, "--progress=none"]
-        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+        arguments = ["run", str(path), *flags, "--progress=none"]
+        return forks.run("experiments.cli.main", arguments)
 
     done = run("--seeds=2", "--learning_rate=0.01", f"--workdir={tmp_path / 'w'}")
     assert done.returncode == 0, done.stderr

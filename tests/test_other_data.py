@@ -3,10 +3,9 @@
 import dataclasses
 import io
 import json
-import subprocess
-import sys
 from pathlib import Path
 
+import forks
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
@@ -68,16 +67,10 @@ def asked(workdir, data_dir, dataset, **options):
     )
 
 
-def test_a_comparison_on_mnist_is_asked_of_fashion_mnist(tmp_path):
-    small = "--epochs=1 --batch_size=1000 --limit_examples=2000 --variants=dense --progress=none --compile_cache=off"
-    small += f" --workdir={tmp_path / 'run'} --data_dir={tmp_path / 'data'}"
-    done = subprocess.run(
-        [sys.executable, "-m", "experiments.lenet_vs_dense", "--dataset=fashion_mnist", *small.split()],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+def test_a_comparison_on_mnist_is_asked_of_fashion_mnist(tmp_path, shared_cache):
+    small = "--dataset=fashion_mnist --epochs=1 --batch_size=1000 --limit_examples=2000 --variants=dense"
+    small += f" --progress=none --workdir={tmp_path / 'run'} --data_dir={shared_cache / 'mnistlab' / 'datasets'}"
+    done = forks.run("experiments.lenet_vs_dense", small.split())
     assert done.returncode == 0, done.stderr
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert summary["data"]["name"] == "fashion_mnist"

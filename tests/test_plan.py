@@ -4,7 +4,7 @@ import json
 import textwrap
 
 import pytest
-from command_lines import run_all
+from command_lines import run_all_with_data
 
 from experiments.cli import settings
 from mnistlab.comparison import listing
@@ -38,7 +38,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def planned(folder):
-    (ended,) = run_all([(MAIN, [*RUN, "--dry_run", "--workdir=direct"])], folder)
+    (ended,) = run_all_with_data([(MAIN, [*RUN, "--dry_run", "--workdir=direct"])], folder)
     assert ended.status == 0, ended.err
     assert not (folder / "direct").exists()
     (folder / "planned.json").write_text(ended.out)
@@ -48,7 +48,7 @@ def planned(folder):
 @pytest.fixture(scope="module")
 def trained(planned, folder):
     """The same run from its flags and from the config that --dry_run printed."""
-    direct, configured = run_all(
+    direct, configured = run_all_with_data(
         [
             (MAIN, [*RUN, QUIET, "--workdir=direct"]),
             (MAIN, ["run", "--config=planned.json", QUIET, "--workdir=configured"]),
@@ -87,7 +87,7 @@ def test_what_it_says_of_disk_is_nearly_what_the_run_takes(planned, trained):
 
 
 def test_an_earlier_run_says_how_long(trained):
-    again, grown, other = run_all(
+    again, grown, other = run_all_with_data(
         [
             (MAIN, ["run", "--config=direct/config.json", "--dry_run", "--workdir=direct", "--seeds=6"]),
             (MAIN, [*RUN, "--dry_run", "--variants=all", "--workdir=elsewhere"]),
@@ -102,7 +102,7 @@ def test_an_earlier_run_says_how_long(trained):
 
 def test_flags_change_what_a_config_says(planned, folder):
     changed = ["run", "--config=planned.json", "--variants=dense", "--epochs=3", "--seeds=1", "--dry_run"]
-    (ended,) = run_all([(MAIN, changed)], folder)
+    (ended,) = run_all_with_data([(MAIN, changed)], folder)
     config = json.loads(ended.out)
     assert list(config["variants"]) == ["dense"] and config["seeds"] == [2]
     assert config["variants"]["dense"]["config"]["num_epochs"] == 3
@@ -111,19 +111,19 @@ def test_flags_change_what_a_config_says(planned, folder):
 
 
 def test_a_network_of_ones_own_keeps_what_no_json_holds(folder):
-    (ended,) = run_all([(MAIN, ["run", "mine.py", "--dry_run", "--workdir=w"])], folder)
+    (ended,) = run_all_with_data([(MAIN, ["run", "mine.py", "--dry_run", "--workdir=w"])], folder)
     config = json.loads(ended.out)
     assert config["variants"]["net"]["config"]["optimizer"] == "an optax transformation"
     config["variants"]["net"]["config"]["num_epochs"] = 2
     (folder / "edited.json").write_text(json.dumps(config))
-    (ended,) = run_all([(MAIN, ["run", "mine.py", "--config=edited.json", QUIET, "--workdir=mine"])], folder)
+    (ended,) = run_all_with_data([(MAIN, ["run", "mine.py", "--config=edited.json", QUIET, "--workdir=mine"])], folder)
     assert ended.status == 0, ended.err
     assert read(folder / "mine" / "summary.json")["variants"]["net"]["metrics"]["num_epochs"]["values"] == [2.0]
 
 
 def test_of_rounds_the_first_is_planned(folder):
     line = ["run", "lenet_vs_dense", *SMALL[:4], "--until=resolved", "--max_seeds=20", "--dry_run", "--workdir=rounds"]
-    (ended,) = run_all([(MAIN, line)], folder)
+    (ended,) = run_all_with_data([(MAIN, line)], folder)
     assert ended.status == 0, ended.err
     assert len(json.loads(ended.out)["seeds"]) >= 6  # the fewest that can answer
     assert "first round; until resolved, a variant gets up to 20 seeds" in ended.err
@@ -156,7 +156,7 @@ def test_a_config_that_cannot_be_is_one_line(planned, tmp_path, change, words):
     config = json.loads(planned.out)
     change(config)
     (tmp_path / "c.json").write_text(json.dumps(config))
-    (ended,) = run_all([(MAIN, ["run", "--config=c.json", QUIET, "--workdir=w"])], tmp_path)
+    (ended,) = run_all_with_data([(MAIN, ["run", "--config=c.json", QUIET, "--workdir=w"])], tmp_path)
     assert ended.status == 2 and words in ended.err and len(ended.err.splitlines()) == 1, ended.err
     assert not (tmp_path / "w" / "config.json").exists()
 
@@ -164,7 +164,7 @@ def test_a_config_that_cannot_be_is_one_line(planned, tmp_path, change, words):
 def test_a_config_of_another_experiment_and_none_at_all(planned, folder):
     lines = [["run", "fashion_mlp", "--config=planned.json"], ["run", "--config=none.json"], ["run", "--seeds=2"]]
     wanted = ["not of fashion_mlp", "cannot read none.json", "which comparison?"]
-    for ended, words in zip(run_all([(MAIN, line) for line in lines], folder), wanted, strict=True):
+    for ended, words in zip(run_all_with_data([(MAIN, line) for line in lines], folder), wanted, strict=True):
         assert ended.status == 2 and words in ended.err and len(ended.err.splitlines()) == 1
 
 

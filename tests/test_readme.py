@@ -52,7 +52,10 @@ SETTINGS = (
 
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory):
-    """A folder like a fresh checkout whose .venv has this interpreter, and a home with nothing in it."""
+    """A folder like a fresh checkout whose .venv has this interpreter, and a home with nothing in it.
+
+    The data are the session's, which another empty home began with.
+    """
     folder = tmp_path_factory.mktemp("checkout")
     for name in ("experiments", "mnistlab", "launch", "pyproject.toml", "constraints.txt"):
         (folder / name).symlink_to(ROOT / name)
@@ -71,7 +74,7 @@ def checkout(tmp_path_factory):
 
 def run_in(checkout, command):
     environ = {"PATH": f"{checkout}/.venv/bin:{os.environ['PATH']}", "HOME": str(checkout / "home")}
-    environ |= {"PYTHONPATH": str(checkout), "JAX_PLATFORMS": "cpu"}
+    environ |= {"PYTHONPATH": str(checkout), "JAX_PLATFORMS": "cpu", "XDG_CACHE_HOME": os.environ["XDG_CACHE_HOME"]}
     return subprocess.run(
         ["bash", "-c", command], cwd=checkout, env=environ, capture_output=True, text=True, timeout=600
     )

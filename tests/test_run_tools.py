@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from command_lines import run_all
+from command_lines import run_all_with_data
 
 import mnistlab
 from mnistlab.comparison import listing, prune, workdirs
@@ -26,7 +26,7 @@ TRAIN = ["run", "lenet_vs_dense", *SMALL]
 def trained(tmp_path_factory):
     """(folder, what the run printed): two seeds of two variants in its run/."""
     folder = tmp_path_factory.mktemp("tools")
-    (ended,) = run_all([(MAIN, [*TRAIN, "--seeds=2", "--workdir=run"])], folder)
+    (ended,) = run_all_with_data([(MAIN, [*TRAIN, "--seeds=2", "--workdir=run"])], folder)
     assert ended.status == 0, ended.err
     return folder, ended.out
 
@@ -39,7 +39,7 @@ def run(trained, tmp_path):
 
 def test_show_prints_what_the_run_ended_with(trained):
     folder, printed = trained
-    (shown,) = run_all([(MAIN, ["show", "run"])], folder)
+    (shown,) = run_all_with_data([(MAIN, ["show", "run"])], folder)
     assert shown.status == 0, shown.err
     results = printed[printed.index("\nOurs (") : printed.index("\nreport: ")].strip()
     assert results in shown.out and "(a) LeNet-5 is more accurate" in results
@@ -70,7 +70,7 @@ def test_show_of_what_trained_nothing_and_of_no_run(tmp_path):
     workdirs.leave(
         tmp_path / "tool", identity={"experiment": "compare"}, command="", title="", blocks=[], summary=summary
     )
-    shown, missing = run_all([(MAIN, ["show", "tool"]), (MAIN, ["show", "nowhere"])], tmp_path)
+    shown, missing = run_all_with_data([(MAIN, ["show", "tool"]), (MAIN, ["show", "nowhere"])], tmp_path)
     assert shown.status == 0 and "2.50e−10 (n=1)" in shown.out
     assert missing.status == 2 and len(missing.err.splitlines()) == 1
 
@@ -90,7 +90,7 @@ def test_a_pruned_run_is_read_and_predicted_from_and_does_not_grow(trained, run)
     image = np.random.default_rng(0).integers(0, 256, (3, 28, 28, 1), np.uint8)
     before = mnistlab.predict(mnistlab.read_run(run), "lenet5", image, seed=1)
     size, summary = listing.bytes_in(run), (run / "summary.json").read_bytes()
-    pruned, again, same, grown = run_all(
+    pruned, again, same, grown = run_all_with_data(
         [
             (MAIN, ["prune", "run"]),
             (MAIN, ["prune", "run"]),

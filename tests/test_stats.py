@@ -486,8 +486,21 @@ def test_a_sentence_on_too_few_runs_promises_nothing(n):
 # Verdicts over many simulated experiments
 
 
+@pytest.fixture
+def verdicts_alone(monkeypatch):
+    """Comparisons without their interval at every n, which takes most of the time and of which no verdict knows."""
+    monkeypatch.setattr(stats, "confidence_sequence", lambda differences: (np.array([-np.inf]), np.array([np.inf])))
+
+
+def test_no_verdict_knows_of_the_interval(request):
+    pairs = np.random.default_rng(4).normal(size=(30, 2, 12)) + np.linspace(0, 2, 30)[:, None, None] * [[1], [0]]
+    whole = [judged(a, b, margin=0.3, num_resamples=10).verdict for a, b in pairs]
+    request.getfixturevalue("verdicts_alone")
+    assert [judged(a, b, margin=0.3, num_resamples=10).verdict for a, b in pairs] == whole and len(set(whole)) > 1
+
+
 @pytest.mark.parametrize("draw", ["standard_normal", "standard_exponential", "standard_cauchy"])
-def test_without_a_difference_at_most_one_verdict_in_twenty(draw):
+def test_without_a_difference_at_most_one_verdict_in_twenty(verdicts_alone, draw):
     # Then every sign pattern of a - b is equally likely: for given magnitudes the rate can be counted.
     for magnitudes in getattr(np.random.default_rng(1), draw)((4, 8)):
         outcomes = [
@@ -499,7 +512,7 @@ def test_without_a_difference_at_most_one_verdict_in_twenty(draw):
 
 
 @pytest.mark.parametrize("draw", ["normal", "exponential"])
-def test_without_a_difference_a_verdict_is_rare(draw):
+def test_without_a_difference_a_verdict_is_rare(verdicts_alone, draw):
     pairs = getattr(np.random.default_rng(1), draw)(size=(NUM_EXPERIMENTS, 2, 16))
     outcomes = [judged(a, b, num_resamples=100).outcome for a, b in pairs]
     num_verdicts = NUM_EXPERIMENTS - outcomes.count("not resolved")
@@ -507,7 +520,7 @@ def test_without_a_difference_a_verdict_is_rare(draw):
     assert outcomes.count("holds") / num_verdicts == pytest.approx(0.5, abs=0.2)
 
 
-def test_without_a_difference_one_of_five_claims_is_still_rare():
+def test_without_a_difference_one_of_five_claims_is_still_rare(verdicts_alone):
     runs = np.random.default_rng(1).normal(size=(NUM_EXPERIMENTS // 2, 6, 12))  # five claims that share one baseline
     wrong = [
         any(
@@ -519,7 +532,7 @@ def test_without_a_difference_one_of_five_claims_is_still_rare():
     assert 0.002 < np.mean(wrong) <= 0.05
 
 
-def test_three_standard_deviations_show_in_eight_pairs():
+def test_three_standard_deviations_show_in_eight_pairs(verdicts_alone):
     pairs = np.random.default_rng(2).normal(size=(200, 2, 8)) / math.sqrt(2)
     outcomes = [judged(a + 3.0, b, num_resamples=300).outcome for a, b in pairs]
     assert outcomes.count("holds") >= 198

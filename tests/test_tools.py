@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import forks
 import numpy as np
 import published
 import pytest
@@ -29,14 +30,8 @@ QUESTIONS = (
 
 
 def call(name, *arguments):
-    return subprocess.run(
-        [sys.executable, "-m", f"experiments.{name}", "--compile_cache=off", *map(str, arguments)],
-        cwd=ROOT,
-        env={**os.environ, "JAX_PLATFORMS": "cpu"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+    environ = {**os.environ, "JAX_PLATFORMS": "cpu"}
+    return forks.run(f"experiments.{name}", list(map(str, arguments)), environ=environ)
 
 
 @pytest.fixture(scope="module")
