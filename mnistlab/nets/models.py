@@ -183,9 +183,10 @@ class Network(nn.Module):
         train: bool = False,
         weight: jax.Array | None = None,
         axis_name: str | None = None,
+        first: jax.Array | None = None,
     ) -> jax.Array:
         form = self.form or convolution_form(jax.default_backend())
-        context = Context(train, weight, axis_name, self.dropout_at_evaluation, form)
+        context = Context(train, weight, axis_name, self.dropout_at_evaluation, form, first)
         cells = output_cells(self.layers, image.shape[1:], form)
         x = image
         for name, layer, cell in zip(layer_names(self.layers), self.layers, cells, strict=True):

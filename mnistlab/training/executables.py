@@ -59,7 +59,10 @@ def compiler_options(name: str, grid: Grid = ONE_DEVICE) -> dict[str, Any]:
         return {}
     if name == "init":
         return {"xla_backend_optimization_level": 0}
-    return {"xla_cpu_multi_thread_eigen": False} if grid.takes_all_cores else {}
+    import os
+    o = {"xla_cpu_multi_thread_eigen": False} if grid.takes_all_cores else {}
+    if os.environ.get("W512"): o["xla_cpu_prefer_vector_width"] = 512
+    return o
 
 
 def program_bytes(program: Any) -> int | None:

@@ -1,5 +1,6 @@
 """One step of training and of evaluation: pure, bare functions of (state, batch)."""
 
+import functools
 import inspect
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
@@ -15,7 +16,7 @@ from mnistlab.data import arrays
 from mnistlab.data.augment import augment, mixup
 from mnistlab.data.batches import Batch
 from mnistlab.errors import UserError
-from mnistlab.training import losses, optim
+from mnistlab.training import losses, optim, parts
 from mnistlab.training.losses import Loss, Sums
 
 
@@ -175,20 +176,33 @@ def make_train_step(
                 mixed = mixup(augment_rng, image, batch.label, batch.weight, augmentation.mixup_alpha, axis_name)
                 image = mixed.image
 
-        def objective(params: Any) -> tuple[jax.Array, tuple[dict[str, Any], Sums]]:
-            call = Call(image, rng, train=True, weight=batch.weight, axis_name=axis_name)
+        def objective(params: Any, seen: _Examples) -> tuple[jax.Array, tuple[Sums, dict[str, Any]]]:
+            call = Call(seen.image, rng, train=True, weight=seen.weight, axis_name=axis_name, first=seen.first)
             logits, model_state = apply(params, state.model_state, call)
-            target = batch.label
-            if mixed is not None:
-                target = losses.mixed_target(target, mixed.partner_label, mixed.share, logits.shape[-1])
-            total = losses.sums(loss(logits, target), logits, target, batch.weight)
-            return total.loss / divisor, (model_state, total)
+            target = seen.label
+            if seen.share is not None:
+                target = losses.mixed_target(target, seen.partner_label, seen.share, logits.shape[-1])
+            total = losses.sums(loss(logits, target), logits, target, seen.weight)
+            return total.loss / divisor, (total, model_state)
 
         params = state.params
         if axis_name is not None and _varies(axis_name):
             # Else shard_map sums the gradients of replicated parameters by itself, and the sum below counts them again.
             params = jax.tree.map(lambda leaf: jax.lax.pcast(leaf, axis_name, to="varying"), params)
-        gradient, (model_state, total) = jax.grad(objective, has_aux=True)(params)
+        first = jnp.zeros([], jnp.int32)
+        if axis_name is not None:
+            first += jax.lax.axis_index(axis_name) * len(image)
+        examples = _Examples(image, batch.label, batch.weight, first)
+        if mixed is not None:
+            examples = examples._replace(partner_label=mixed.partner_label, share=mixed.share)
+        gradient_of = functools.partial(jax.grad(objective, has_aux=True), params)
+        import os
+        size = int(os.environ.get("PART", 0))
+        if size:
+            gradient, total = parts.summed(lambda e: (lambda g, a: (g, a[0]))(*gradient_of(e)), examples, size)
+            model_state = {}
+        else:
+            gradient, (total, model_state) = gradient_of(examples)
         gradient, total = _sum_over((gradient, total), axis_name)
         updates, opt_state = update(gradient, state.opt_state, state.params, value=total.loss / divisor)
         new = TrainState(
@@ -239,6 +253,17 @@ def make_predict(model: nn.Module, *, pixel_scale: float = 1 / 255, is_float: bo
     return predict
 
 
+class _Examples(NamedTuple):
+    """What the objective sees: a batch, or a part of it."""
+
+    image: jax.Array
+    label: jax.Array
+    weight: jax.Array
+    first: jax.Array  # int32 []: the place of its first example in the whole batch
+    partner_label: jax.Array | None = None
+    share: jax.Array | None = None
+
+
 def key_of(state: TrainState) -> jax.Array:
     """The run's key; the state holds its data, so that it is saved and sent like every other array."""
     return jax.random.wrap_key_data(state.rng)
@@ -252,11 +277,12 @@ class Call(NamedTuple):
     train: bool = False
     weight: jax.Array | None = None  # float32 [N]
     axis_name: str | None = None
+    first: jax.Array | None = None
 
 
 def _apply(model: nn.Module) -> Callable[[Any, dict[str, Any], Call], tuple[jax.Array, dict[str, Any]]]:
     """(params, model state, call) -> (logits, new model state) of any Linen module."""
-    given = [name for name in ("train", "weight", "axis_name") if _takes(model, name)]
+    given = [name for name in ("train", "weight", "axis_name", "first") if _takes(model, name)]
 
     def apply(params: Any, model_state: dict[str, Any], call: Call) -> tuple[jax.Array, dict[str, Any]]:
         keywords = {name: getattr(call, name) for name in given}
