@@ -5,7 +5,6 @@ import operator
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 
 from mnistlab.errors import UserError
 from mnistlab.nets.cells import PIXEL, Cell, Cells, fit, square_cell, to_cells, windows

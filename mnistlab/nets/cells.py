@@ -63,7 +63,11 @@ class Columns:
         return self.array.shape[1], self.array.shape[0]
 
 
-def to_cells(image: jax.Array | Cells, cell: Cell) -> Cells:
+Image = jax.Array | Cells | Columns
+"""What one layer gives the next: [N, H, W, C], [N, K], or either with the batch last."""
+
+
+def to_cells(image: Image, cell: Cell) -> Cells:
     """[N, H, W, C] or other cells -> cells; H and W must be multiples of the cell's side."""
     if isinstance(image, Cells) and image.cell == cell:
         return image
@@ -79,14 +83,19 @@ def to_cells(image: jax.Array | Cells, cell: Cell) -> Cells:
     return Cells(array.reshape(-1, *array.shape[2:]), cell)
 
 
-def to_image(x: jax.Array | Cells) -> jax.Array:
+def to_columns(x: Image) -> Columns:
+    """[N, K] with the batch last."""
+    return x if isinstance(x, Columns) else Columns(x.T)
+
+
+def to_image(x: Image) -> jax.Array:
     """Cells -> [N, H, W, C]."""
     if isinstance(x, Columns):
         return x.array.T
     return _planes(x).transpose(3, 1, 2, 0) if isinstance(x, Cells) else x
 
 
-def _planes(x: jax.Array | Cells) -> jax.Array:
+def _planes(x: Image) -> jax.Array:
     """[C, H, W, N]."""
     if not isinstance(x, Cells):
         return x.transpose(3, 1, 2, 0)

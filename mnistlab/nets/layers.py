@@ -16,7 +16,20 @@ import numpy as np
 from jax import lax
 
 from mnistlab.nets import products
-from mnistlab.nets.cells import PIXEL, Cell, Cells, Columns, fit, mean_of_planes, square_cell, to_cells, to_image, windows
+from mnistlab.nets.cells import (
+    PIXEL,
+    Cell,
+    Cells,
+    Columns,
+    Image,
+    fit,
+    mean_of_planes,
+    square_cell,
+    to_cells,
+    to_columns,
+    to_image,
+    windows,
+)
 
 ACTIVATIONS: dict[str | None, Callable[[jax.Array], jax.Array]] = {
     None: lambda x: x,
@@ -82,7 +95,7 @@ class Pad(Layer):
         h, w, c = shape
         return h + 2 * self.size, w + 2 * self.size, c
 
-    def __call__(self, x: jax.Array | Cells, context: Context, cell: Cell) -> jax.Array:
+    def __call__(self, x: Image, context: Context, cell: Cell) -> jax.Array:
         return jnp.pad(to_image(x), ((0, 0), (self.size, self.size), (self.size, self.size), (0, 0)))
 
     def __str__(self) -> str:
@@ -122,7 +135,7 @@ class Conv(Layer):
         return h, w, self.features
 
     @nn.compact
-    def __call__(self, x: jax.Array | Cells, context: Context, cell: Cell) -> Cells:
+    def __call__(self, x: Image, context: Context, cell: Cell) -> Cells:
         k = self.kernel_size
         kernel = self.param("kernel", nn.initializers.glorot_uniform(), (k, k, x.shape[-1], self.features))
         bias = self.param("bias", nn.initializers.zeros, (self.features,))
@@ -137,7 +150,7 @@ class Conv(Layer):
             return to_cells(ACTIVATIONS[self.activation](y + _last(bias, y)), cell)
         return self._product(x, kernel, bias, cell)
 
-    def _product(self, x: jax.Array | Cells, kernel: jax.Array, bias: jax.Array, cell: Cell) -> Cells:
+    def _product(self, x: Image, kernel: jax.Array, bias: jax.Array, cell: Cell) -> Cells:
         """The output's cells, as products over the cells of the input that each of them sees."""
         (top, _), (left, _) = self._paddings(x.shape[1:])
         height, width, _ = self.shape_after(x.shape[1:])
@@ -178,7 +191,7 @@ class _Pool(Layer):
         h, w = ((size - self.window) // (self.stride or self.window) + 1 for size in shape[:2])
         return h, w, shape[-1]
 
-    def _windows(self, x: jax.Array | Cells, cell: Cell) -> tuple[jax.Array, Cell]:
+    def _windows(self, x: Image, cell: Cell) -> tuple[jax.Array, Cell]:
         """[window ** 2, pixels * C, rows, columns, N] and the cell of what remains when axis 0 is reduced."""
         before = self.cell_before(cell)
         if isinstance(x, Cells) and x.cell == before != PIXEL:
@@ -200,7 +213,7 @@ class _Pool(Layer):
 class AvgPool(_Pool):
     """Mean over windows; no padding, so what does not fill a window is dropped. The stride is the window's if None."""
 
-    def __call__(self, x: jax.Array | Cells, context: Context, cell: Cell) -> Cells:
+    def __call__(self, x: Image, context: Context, cell: Cell) -> Cells:
         seen, kept = self._windows(x, cell)
         return to_cells(Cells(mean_of_planes(seen), kept), cell)
 
@@ -211,7 +224,7 @@ class AvgPool(_Pool):
 class MaxPool(_Pool):
     """Largest of each window, by reshape and max; no padding, stride as in AvgPool."""
 
-    def __call__(self, x: jax.Array | Cells, context: Context, cell: Cell) -> Cells:
+    def __call__(self, x: Image, context: Context, cell: Cell) -> Cells:
         seen, kept = self._windows(x, cell)
         return to_cells(Cells(seen.max(0), kept), cell)
 
@@ -227,7 +240,7 @@ class LocalResponseNorm(Layer):
     alpha: float = 2e-5
     beta: float = 0.75
 
-    def __call__(self, x: jax.Array | Cells, context: Context, cell: Cell) -> Cells:
+    def __call__(self, x: Image, context: Context, cell: Cell) -> Cells:
         def normalise(pixels: jax.Array) -> jax.Array:
             channel = np.arange(pixels.shape[1])
             near = (abs(channel[:, None] - channel) <= self.depth_radius).astype(np.float32)
@@ -250,14 +263,15 @@ class BatchNorm(Layer):
     epsilon: float = 1e-3
 
     @nn.compact
-    def __call__(self, x: jax.Array | Cells, context: Context, cell: Cell) -> jax.Array | Cells:
+    def __call__(self, x: Image, context: Context, cell: Cell) -> Image:
         if len(x.shape) == 2:
-            return self._normalise(x, context)
+            x = to_columns(x)
+            return Columns(self._normalise(x.array[None], context)[0])
         return to_cells(x, cell).map(lambda pixels: self._normalise(pixels, context))
 
     def _normalise(self, x: jax.Array, context: Context) -> jax.Array:
-        """x: [N, C] or [pixels, C, rows, columns, N]."""
-        channels = x.shape[1]
+        """x: [pixels, C, ..., N]."""
+        channels, n = x.shape[1], x.shape[-1]
         gamma = self.param("scale", nn.initializers.ones, (channels,))
         beta = self.param("bias", nn.initializers.zeros, (channels,))
         mean_ = self.variable("batch_stats", "mean", jnp.zeros, (channels,))
@@ -269,9 +283,8 @@ class BatchNorm(Layer):
         mean, var = mean_.value, var_.value
         if context.train:
             axes = (0, *range(2, x.ndim))
-            n = x.shape[0 if x.ndim == 2 else -1]
             weight = jnp.ones(n, x.dtype) if context.weight is None else context.weight
-            each = weight.reshape(-1, 1) if x.ndim == 2 else _last(weight, x)
+            each = _last(weight, x)
 
             def total(value: jax.Array) -> jax.Array:
                 return lax.psum(value, context.axis_name) if context.axis_name else value
@@ -299,7 +312,7 @@ class Dropout(Layer):
     rate: float
 
     @nn.compact
-    def __call__(self, x: jax.Array | Cells, context: Context, cell: Cell) -> jax.Array | Cells:
+    def __call__(self, x: Image, context: Context, cell: Cell) -> Image:
         rate = self.variable("settings", "rate", lambda: jnp.float32(self.rate)).value
         if self.is_initializing() or not (context.train or context.dropout_at_evaluation):
             return x
@@ -314,11 +327,13 @@ class Dropout(Layer):
         words = jax.vmap(lambda i: jax.random.bits(jax.random.fold_in(key, i), (-(-size // 2),)))(position)
         halves = lax.bitcast_convert_type(words, jnp.uint16).reshape(n, -1)[:, :size]  # two draws from each word
         draw = halves.reshape(x.shape)
-        array = x
-        if isinstance(x, Cells):
-            draw, array = to_cells(draw, x.cell).array, x.array
-        kept = array * (draw >= jnp.round(rate * 65536).astype(jnp.uint32)) / (1 - rate)
-        return dataclasses.replace(x, array=kept) if isinstance(x, Cells) else kept
+        if isinstance(x, jax.Array):
+            return x * self._scale(draw, rate)
+        draw = to_cells(draw, x.cell).array if isinstance(x, Cells) else draw.T
+        return dataclasses.replace(x, array=x.array * self._scale(draw, rate))
+
+    def _scale(self, draw: jax.Array, rate: jax.Array) -> jax.Array:
+        return (draw >= jnp.round(rate * 65536).astype(jnp.uint32)) / (1 - rate)
 
     def __str__(self) -> str:
         return f"dropout {self.rate:g}"
@@ -333,7 +348,7 @@ class Flatten(Layer):
     def shape_after(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         return (math.prod(shape),)
 
-    def __call__(self, x: jax.Array | Cells, context: Context, cell: Cell) -> jax.Array:
+    def __call__(self, x: Image, context: Context, cell: Cell) -> jax.Array:
         if not isinstance(x, Cells):
             return x.reshape(len(x), -1)
         planes = to_cells(x, PIXEL).array  # [C, H, W, N]
@@ -382,7 +397,7 @@ class Inception(Layer):
         return *shape[:2], sum(self.filters[:4])
 
     @nn.compact
-    def __call__(self, x: jax.Array | Cells, context: Context, cell: Cell) -> Cells:
+    def __call__(self, x: Image, context: Context, cell: Cell) -> Cells:
         one, three, five, projection, three_reduce, five_reduce = self.filters
         x = to_cells(x, PIXEL)
 

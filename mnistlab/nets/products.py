@@ -2,8 +2,8 @@
 
 import functools
 import math
-import os
 import operator
+import os
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
