@@ -169,6 +169,26 @@ def _mean_backward(count: int, gradient: jax.Array) -> tuple[jax.Array]:
 mean_of_planes.defvjp(_mean_forward, _mean_backward)
 
 
+@jax.custom_vjp
+def max_of_planes(array: jax.Array) -> jax.Array:
+    """The largest along the first axis; the gradient is shared by equal ones."""
+    return array.max(0)
+
+
+def _max_forward(array: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    largest = array.max(0)
+    return largest, (array, largest)
+
+
+def _max_backward(saved: tuple[jax.Array, jax.Array], gradient: jax.Array) -> tuple[jax.Array]:
+    array, largest = saved
+    share = gradient / functools.reduce(operator.add, [(plane == largest).astype(array.dtype) for plane in array])
+    return (jnp.where(array == largest[None], share[None], 0.0),)
+
+
+max_of_planes.defvjp(_max_forward, _max_backward)
+
+
 def hidden(value: int, like: jax.Array) -> jax.Array:
     """`value` as float32 [], in a way that the compiler cannot know it.
 

@@ -23,6 +23,7 @@ from mnistlab.nets.cells import (
     Columns,
     Image,
     fit,
+    max_of_planes,
     mean_of_planes,
     square_cell,
     to_cells,
@@ -226,7 +227,7 @@ class MaxPool(_Pool):
 
     def __call__(self, x: Image, context: Context, cell: Cell) -> Cells:
         seen, kept = self._windows(x, cell)
-        return to_cells(Cells(seen.max(0), kept), cell)
+        return to_cells(Cells(max_of_planes(seen), kept), cell)
 
     def __str__(self) -> str:
         return self._description("maxpool")
