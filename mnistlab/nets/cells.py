@@ -3,8 +3,7 @@
 import dataclasses
 import functools
 import math
-import operator
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -64,7 +63,7 @@ class Columns:
 
 
 Image = jax.Array | Cells | Columns
-"""What one layer gives the next: [N, H, W, C], [N, K], or either with the batch last."""
+"""What a layer gives the next one: [N, H, W, C] or [N, K], or the same with the batch last."""
 
 
 def to_cells(image: Image, cell: Cell) -> Cells:
@@ -85,7 +84,10 @@ def to_cells(image: Image, cell: Cell) -> Cells:
 
 def to_columns(x: Image) -> Columns:
     """[N, K] with the batch last."""
-    return x if isinstance(x, Columns) else Columns(x.T)
+    if isinstance(x, Columns):
+        return x
+    assert isinstance(x, jax.Array)
+    return Columns(x.T)
 
 
 def to_image(x: Image) -> jax.Array:
@@ -98,6 +100,7 @@ def to_image(x: Image) -> jax.Array:
 def _planes(x: Image) -> jax.Array:
     """[C, H, W, N]."""
     if not isinstance(x, Cells):
+        assert isinstance(x, jax.Array)
         return x.transpose(3, 1, 2, 0)
     if x.cell == PIXEL:
         return x.array
@@ -110,7 +113,7 @@ def _planes(x: Image) -> jax.Array:
 
 
 def fit(x: Cells, before: tuple[int, int], length: tuple[int, int], value: float = 0.0) -> Cells:
-    """`before` rows and columns of cells of `value` put first, then more put last or some cut, so that it has `length`."""
+    """`before` rows and columns of cells of `value` first, then more of them last, or some cut, to have `length`."""
     array = x.array
     for axis, first, total in zip((1, 2), before, length, strict=True):
         array = lax.slice_in_dim(array, 0, min(array.shape[axis], total - first), axis=axis)
@@ -140,63 +143,20 @@ def _windows_forward(
 def _windows_backward(
     starts: tuple[tuple[int, int], ...], length: tuple[int, int], shape: tuple[int, ...], gradient: jax.Array
 ) -> tuple[jax.Array]:
-    h, w = length
-    total = jnp.zeros(shape, gradient.dtype)
-    for (y, x), part in zip(starts, gradient, strict=True):
-        seen = total[:, y : y + h, x : x + w]
-        total = lax.dynamic_update_slice(total, seen + part, (0, y, x, 0))
-    return (total,)
+    del length
+    return (windows_added(list(gradient), starts, shape),)
 
 
 windows.defvjp(_windows_forward, _windows_backward)
 
 
-@jax.custom_vjp
-def mean_of_planes(array: jax.Array) -> jax.Array:
-    """The mean over the first axis."""
-    return functools.reduce(operator.add, list(array)) * (1 / len(array))
-
-
-def _mean_forward(array: jax.Array) -> tuple[jax.Array, int]:
-    return mean_of_planes(array), len(array)
-
-
-def _mean_backward(count: int, gradient: jax.Array) -> tuple[jax.Array]:
-    share = gradient / hidden(count, gradient)
-    return (jnp.broadcast_to(share[None], (count, *share.shape)),)
-
-
-mean_of_planes.defvjp(_mean_forward, _mean_backward)
-
-
-@jax.custom_vjp
-def max_of_planes(array: jax.Array) -> jax.Array:
-    """The largest along the first axis; the gradient is shared by equal ones."""
-    return array.max(0)
-
-
-def _max_forward(array: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    largest = array.max(0)
-    return largest, (array, largest)
-
-
-def _max_backward(saved: tuple[jax.Array, jax.Array], gradient: jax.Array) -> tuple[jax.Array]:
-    array, largest = saved
-    share = gradient / functools.reduce(operator.add, [(plane == largest).astype(array.dtype) for plane in array])
-    return (jnp.where(array == largest[None], share[None], 0.0),)
-
-
-max_of_planes.defvjp(_max_forward, _max_backward)
-
-
-def hidden(value: int, like: jax.Array) -> jax.Array:
-    """`value` as float32 [], in a way that the compiler cannot know it.
-
-    A division by it is kept as a division, whose result XLA's CPU compiler computes once: what it thinks cheap it
-    repeats for each of its readers.
-    """
-    bits = lax.bitcast_convert_type(like[(0,) * like.ndim], jnp.int32)
-    return jnp.maximum(jnp.minimum(bits, value), value).astype(jnp.float32)
+def windows_added(parts: Sequence[jax.Array], starts: tuple[tuple[int, int], ...], shape: tuple[int, ...]) -> jax.Array:
+    """The transpose of `windows`: an array [K, rows, columns, N] in which each part is added from its start on."""
+    total = jnp.zeros(shape, parts[0].dtype)
+    for (y, x), part in zip(starts, parts, strict=True):
+        _, h, w, _ = part.shape
+        total = lax.dynamic_update_slice(total, total[:, y : y + h, x : x + w] + part, (0, y, x, 0))
+    return total
 
 
 def expansion(kernel_size: int, stride: int, offset: int, count: int, cell_in: Cell, cell_out: Cell) -> np.ndarray:

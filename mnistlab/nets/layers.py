@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from mnistlab.nets import products
+from mnistlab.nets import products, winograd
 from mnistlab.nets.cells import (
     PIXEL,
     Cell,
@@ -23,14 +23,13 @@ from mnistlab.nets.cells import (
     Columns,
     Image,
     fit,
-    max_of_planes,
-    mean_of_planes,
     square_cell,
     to_cells,
     to_columns,
     to_image,
     windows,
 )
+from mnistlab.nets.planes import max_of_planes, mean_of_planes
 
 ACTIVATIONS: dict[str | None, Callable[[jax.Array], jax.Array]] = {
     None: lambda x: x,
@@ -168,7 +167,11 @@ class Conv(Layer):
             need = (rows - 1 + count) * size, (columns - 1 + count) * size
             x = to_cells(fit(to_cells(x, PIXEL), (top, left), need), square_cell(size))
         window = products.Window(self.kernel_size, self.stride, offset, count, x.cell, cell)
-        y = products.convolve(x.array, kernel, window, (rows, columns))
+        if winograd.computes(window):
+            y = winograd.convolve(x.array, kernel, window, (rows, columns))
+        else:
+            seen = products.patches(x.array, count, (rows, columns))
+            y = (products.direct if kernel.shape[2] == 1 else products.dense)(seen, kernel, window)
         y = ACTIVATIONS[self.activation](y + jnp.tile(bias, len(cell)).reshape(-1, 1))
         return Cells(y.reshape(-1, rows, columns, x.array.shape[-1]), cell)
 
@@ -341,7 +344,7 @@ class Dropout(Layer):
 
 
 class Flatten(Layer):
-    """[N, H, W, C] -> [N, H * W * C]."""
+    """[N, H, W, C] -> [N, H * W * C]; cells become columns."""
 
     def cell_before(self, cell: Cell) -> Cell:
         return PIXEL
@@ -349,9 +352,10 @@ class Flatten(Layer):
     def shape_after(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         return (math.prod(shape),)
 
-    def __call__(self, x: Image, context: Context, cell: Cell) -> jax.Array:
-        if not isinstance(x, Cells):
+    def __call__(self, x: Image, context: Context, cell: Cell) -> Image:
+        if isinstance(x, jax.Array):
             return x.reshape(len(x), -1)
+        assert isinstance(x, Cells)
         planes = to_cells(x, PIXEL).array  # [C, H, W, N]
         return Columns(planes.transpose(1, 2, 0, 3).reshape(-1, planes.shape[-1]))
 
@@ -370,13 +374,15 @@ class Dense(Layer):
         return (self.features,)
 
     @nn.compact
-    def __call__(self, x: jax.Array, context: Context, cell: Cell) -> jax.Array:
+    def __call__(self, x: Image, context: Context, cell: Cell) -> Image:
         kernel = self.param("kernel", nn.initializers.glorot_uniform(), (x.shape[-1], self.features))
-        bias = self.param("bias", nn.initializers.zeros, (self.features,)) if self.use_bias else jnp.zeros(self.features)
-        act = ACTIVATIONS[self.activation]
-        if isinstance(x, Columns):
-            return Columns(act(jnp.einsum("ki,kj->ij", kernel, x.array) + bias.reshape(-1, 1)))
-        return act(x @ kernel + _last(bias, x))
+        bias = self.param("bias", nn.initializers.zeros, (self.features,)) if self.use_bias else None
+        activation = ACTIVATIONS[self.activation]
+        if isinstance(x, jax.Array):
+            y = x @ kernel
+            return activation(y if bias is None else y + _last(bias, y))
+        y = jnp.einsum("ki,kj->ij", kernel, to_columns(x).array)
+        return Columns(activation(y if bias is None else y + bias.reshape(-1, 1)))
 
     def __str__(self) -> str:
         bias = "" if self.use_bias else " without bias"

@@ -7,6 +7,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
 
 import jax
+import jax.flatten_util
 import jax.numpy as jnp
 import optax
 from flax import linen as nn
@@ -18,6 +19,7 @@ from mnistlab.data.batches import Batch
 from mnistlab.errors import UserError
 from mnistlab.training import losses, optim, parts
 from mnistlab.training.losses import Loss, Sums
+from mnistlab.training.parts import Examples
 
 
 class TrainState(NamedTuple):
@@ -68,6 +70,7 @@ class StepFunctions(NamedTuple):
     predict: Predict  # (state, image [N, H, W, C] as the data has it) -> logits float32 [N, K]
     needs_full_batches: bool = False  # a padded batch would be counted wrongly: batch statistics without weights
     splits_batches: bool = True  # whether axis_name may be given
+    halves: Callable[[int], bool] = lambda batch_size: False  # whether a batch of that size is summed by halves
 
 
 def make_step_functions(
@@ -103,6 +106,7 @@ def make_step_functions(
         make_predict(model, pixel_scale=pixel_scale, is_float=is_float),
         needs_full_batches=not _takes(model, "weight"),
         splits_batches=_takes(model, "axis_name"),
+        halves=functools.partial(parts.halves, model),
     )
 
 
@@ -158,7 +162,8 @@ def make_train_step(
     """(state, batch) -> (state, sums of the loss and accuracy that the step saw, before its update).
 
     The images are augmented first, with other random numbers at every step.
-    The gradient is of sum_i w_i loss_i, divided by sum_i w_i where the reduction is "mean".
+    The gradient is of sum_i w_i loss_i, divided by sum_i w_i where the reduction is "mean". Networks that allow it are
+    computed on parts of the batch, one after another.
     """
     apply = _apply(model)
     update = optax.with_extra_args_support(tx).update  # some transformations use the loss
@@ -166,8 +171,6 @@ def make_train_step(
     def train_step(state: TrainState, batch: Batch, /, axis_name: str | None = None) -> tuple[TrainState, Sums]:
         rng = jax.random.fold_in(key_of(state), state.step)
         image = batch.image.astype(jnp.float32) * pixel_scale
-        count = _sum_over(jnp.sum(batch.weight), axis_name)
-        divisor = count if reduction == "mean" else jnp.ones([])
         mixed = None
         if augmentation != NO_AUGMENTATION:
             augment_rng = jax.random.fold_in(rng, 0)
@@ -176,34 +179,36 @@ def make_train_step(
                 mixed = mixup(augment_rng, image, batch.label, batch.weight, augmentation.mixup_alpha, axis_name)
                 image = mixed.image
 
-        def objective(params: Any, seen: _Examples) -> tuple[jax.Array, tuple[Sums, dict[str, Any]]]:
+        def objective(params: Any, seen: Examples) -> tuple[jax.Array, tuple[Sums, dict[str, Any]]]:
             call = Call(seen.image, rng, train=True, weight=seen.weight, axis_name=axis_name, first=seen.first)
             logits, model_state = apply(params, state.model_state, call)
             target = seen.label
-            if seen.share is not None:
+            if seen.share is not None and seen.partner_label is not None:
                 target = losses.mixed_target(target, seen.partner_label, seen.share, logits.shape[-1])
             total = losses.sums(loss(logits, target), logits, target, seen.weight)
-            return total.loss / divisor, (total, model_state)
+            return total.loss, (total, model_state)
 
         params = state.params
         if axis_name is not None and _varies(axis_name):
             # Else shard_map sums the gradients of replicated parameters by itself, and the sum below counts them again.
             params = jax.tree.map(lambda leaf: jax.lax.pcast(leaf, axis_name, to="varying"), params)
-        first = jnp.zeros([], jnp.int32)
-        if axis_name is not None:
-            first += jax.lax.axis_index(axis_name) * len(image)
-        examples = _Examples(image, batch.label, batch.weight, first)
+        examples = _examples(image, batch, axis_name)
         if mixed is not None:
             examples = examples._replace(partner_label=mixed.partner_label, share=mixed.share)
         gradient_of = functools.partial(jax.grad(objective, has_aux=True), params)
-        import os
-        size = int(os.environ.get("PART", 0))
-        if size:
-            gradient, total = parts.summed(lambda e: (lambda g, a: (g, a[0]))(*gradient_of(e)), examples, size)
-            model_state = {}
+        model_state = {}
+        if parts.halves(model, _whole_size(batch, axis_name)):
+
+            def of_part(part: Examples) -> tuple[Any, Sums]:
+                gradient, (total, _) = gradient_of(part)
+                return gradient, total
+
+            gradient, total = parts.summed(of_part, examples, axis_name)
         else:
             gradient, (total, model_state) = gradient_of(examples)
         gradient, total = _sum_over((gradient, total), axis_name)
+        divisor = total.num_examples if reduction == "mean" else jnp.ones([])
+        gradient = jax.tree.map(lambda leaf: leaf / divisor, gradient)
         updates, opt_state = update(gradient, state.opt_state, state.params, value=total.loss / divisor)
         new = TrainState(
             state.step + 1,
@@ -232,11 +237,19 @@ def make_eval_step(
 
     def eval_step(state: TrainState, batch: Batch, number: jax.Array, /, axis_name: str | None = None) -> Sums:
         rng = jax.random.fold_in(jax.random.fold_in(key_of(state), state.step), number + 1)
-        image = batch.image.astype(jnp.float32) * pixel_scale
-        logits, _ = apply(state.params, state.model_state, Call(image, rng, weight=batch.weight, axis_name=axis_name))
-        total = losses.sums(loss(logits, batch.label), logits, batch.label, batch.weight)
-        own = {name: jnp.sum(batch.weight * metric(logits, batch.label)) for name, metric in metrics.items()}
-        return _sum_over(total._replace(metrics=own), axis_name)
+
+        def of_part(part: Examples) -> Sums:
+            call = Call(part.image, rng, weight=part.weight, axis_name=axis_name, first=part.first)
+            logits, _ = apply(state.params, state.model_state, call)
+            total = losses.sums(loss(logits, part.label), logits, part.label, part.weight)
+            own = {name: jnp.sum(part.weight * metric(logits, part.label)) for name, metric in metrics.items()}
+            return total._replace(metrics=own)
+
+        examples = _examples(batch.image.astype(jnp.float32) * pixel_scale, batch, axis_name)
+        halves = parts.halves(model, _whole_size(batch, axis_name))
+        return _sum_over(
+            parts.summed(of_part, examples, axis_name, cut=False) if halves else of_part(examples), axis_name
+        )
 
     return eval_step
 
@@ -253,15 +266,16 @@ def make_predict(model: nn.Module, *, pixel_scale: float = 1 / 255, is_float: bo
     return predict
 
 
-class _Examples(NamedTuple):
-    """What the objective sees: a batch, or a part of it."""
+def _whole_size(batch: Batch, axis_name: str | None) -> int:
+    """How many examples the batch has on all devices together."""
+    return len(batch.label) * (1 if axis_name is None else jax.lax.axis_size(axis_name))
 
-    image: jax.Array
-    label: jax.Array
-    weight: jax.Array
-    first: jax.Array  # int32 []: the place of its first example in the whole batch
-    partner_label: jax.Array | None = None
-    share: jax.Array | None = None
+
+def _examples(image: jax.Array, batch: Batch, axis_name: str | None) -> Examples:
+    first = jnp.zeros([], jnp.int32)
+    if axis_name is not None:
+        first += jax.lax.axis_index(axis_name) * len(image)
+    return Examples(image, batch.label, batch.weight, first)
 
 
 def key_of(state: TrainState) -> jax.Array:
@@ -277,7 +291,7 @@ class Call(NamedTuple):
     train: bool = False
     weight: jax.Array | None = None  # float32 [N]
     axis_name: str | None = None
-    first: jax.Array | None = None
+    first: jax.Array | None = None  # int32 []: the place of its first example in the whole batch
 
 
 def _apply(model: nn.Module) -> Callable[[Any, dict[str, Any], Call], tuple[jax.Array, dict[str, Any]]]:
@@ -303,4 +317,8 @@ def _varies(axis_name: str) -> bool:
 
 
 def _sum_over(tree: Any, axis_name: str | None) -> Any:
-    return tree if axis_name is None else jax.lax.psum(tree, axis_name)
+    """The sum over the devices, as one vector: on a CPU every sum of its own makes the cores wait for each other."""
+    if axis_name is None:
+        return tree
+    vector, unravel = jax.flatten_util.ravel_pytree(tree)
+    return unravel(jax.lax.psum(vector, axis_name))
