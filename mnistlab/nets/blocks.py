@@ -7,7 +7,7 @@ import flax.linen as nn
 import jax
 
 from mnistlab.errors import UserError
-from mnistlab.nets.cells import PIXEL, Cell, Cells, fit, square_cell, to_cells, windows
+from mnistlab.nets.cells import PIXEL, Cell, Cells, Image, fit, square_cell, to_cells, windows
 from mnistlab.nets.layers import Context, Conv, Layer, same_padding
 
 
@@ -28,7 +28,7 @@ class SeparableConv(Layer):
         return *shape[:2], self.features
 
     @nn.compact
-    def __call__(self, x: jax.Array | Cells, context: Context, cell: Cell) -> Cells:
+    def __call__(self, x: Image, context: Context, cell: Cell) -> Cells:
         k, channels = self.kernel_size, x.shape[-1]
         kernel = self.param("kernel", nn.initializers.glorot_uniform(), (k, k, 1, channels))
         planes = to_cells(x, PIXEL)
@@ -72,7 +72,7 @@ class Residual(Layer):
         return shape
 
     @nn.compact
-    def __call__(self, x: jax.Array | Cells, context: Context, cell: Cell) -> Cells:
+    def __call__(self, x: Image, context: Context, cell: Cell) -> Cells:
         x = inner = to_cells(x, PIXEL)
         for name, layer in zip(self.names, self.layers, strict=True):
             inner = layer.clone(parent=self, name=name)(inner, context, PIXEL)
@@ -91,7 +91,7 @@ class GlobalAvgPool(Layer):
     def shape_after(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         return shape[-1:]
 
-    def __call__(self, x: jax.Array | Cells, context: Context, cell: Cell) -> jax.Array:
+    def __call__(self, x: Image, context: Context, cell: Cell) -> jax.Array:
         return to_cells(x, PIXEL).array.mean((1, 2)).T
 
     def __str__(self) -> str:

@@ -19,6 +19,7 @@ from mnistlab.nets.layers import (
     Dense,
     Dropout,
     Flatten,
+    Image,
     Inception,
     Layer,
     LocalResponseNorm,
@@ -197,7 +198,7 @@ class Network(nn.Module):
         form = self.form or convolution_form(jax.default_backend())
         context = Context(train, weight, axis_name, self.dropout_at_evaluation, form, first)
         cells = output_cells(self.layers, image.shape[1:], form)
-        x = image
+        x: Image = jnp.asarray(image)
         for name, layer, cell in zip(layer_names(self.layers), self.layers, cells, strict=True):
             x = layer.clone(parent=self, name=name)(x, context, cell)
         return to_image(x)

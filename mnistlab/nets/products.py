@@ -14,7 +14,7 @@ from mnistlab.nets.cells import Cell, expansion, square_cell, windows
 
 
 class Window(NamedTuple):
-    """What an output cell sees: num_cells x num_cells input cells, its first pixel's window `offset` pixels inside them."""
+    """What an output cell sees: num_cells x num_cells input cells, the window of its first pixel `offset` inside."""
 
     kernel_size: int
     stride: int

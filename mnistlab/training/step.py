@@ -70,7 +70,7 @@ class StepFunctions(NamedTuple):
     predict: Predict  # (state, image [N, H, W, C] as the data has it) -> logits float32 [N, K]
     needs_full_batches: bool = False  # a padded batch would be counted wrongly: batch statistics without weights
     splits_batches: bool = True  # whether axis_name may be given
-    halves: Callable[[int], bool] = lambda batch_size: False  # whether a batch of that size is summed by halves
+    halves: Callable[[int], bool] = lambda batch_size: False  # whether two cores may share a batch of that size
 
 
 def make_step_functions(
@@ -106,7 +106,8 @@ def make_step_functions(
         make_predict(model, pixel_scale=pixel_scale, is_float=is_float),
         needs_full_batches=not _takes(model, "weight"),
         splits_batches=_takes(model, "axis_name"),
-        halves=functools.partial(parts.halves, model),
+        # Mixed examples have partners in the other half: two cores would round them differently.
+        halves=lambda size: parts.halves(model, size) and not config.augment.mixup_alpha,
     )
 
 
@@ -170,14 +171,9 @@ def make_train_step(
 
     def train_step(state: TrainState, batch: Batch, /, axis_name: str | None = None) -> tuple[TrainState, Sums]:
         rng = jax.random.fold_in(key_of(state), state.step)
-        image = batch.image.astype(jnp.float32) * pixel_scale
-        mixed = None
+        examples = _examples(batch, pixel_scale, axis_name)
         if augmentation != NO_AUGMENTATION:
-            augment_rng = jax.random.fold_in(rng, 0)
-            image = augment(augment_rng, image, augmentation, axis_name)
-            if augmentation.mixup_alpha:
-                mixed = mixup(augment_rng, image, batch.label, batch.weight, augmentation.mixup_alpha, axis_name)
-                image = mixed.image
+            examples = _augmented(examples, jax.random.fold_in(rng, 0), augmentation, axis_name)
 
         def objective(params: Any, seen: Examples) -> tuple[jax.Array, tuple[Sums, dict[str, Any]]]:
             call = Call(seen.image, rng, train=True, weight=seen.weight, axis_name=axis_name, first=seen.first)
@@ -192,18 +188,9 @@ def make_train_step(
         if axis_name is not None and _varies(axis_name):
             # Else shard_map sums the gradients of replicated parameters by itself, and the sum below counts them again.
             params = jax.tree.map(lambda leaf: jax.lax.pcast(leaf, axis_name, to="varying"), params)
-        examples = _examples(image, batch, axis_name)
-        if mixed is not None:
-            examples = examples._replace(partner_label=mixed.partner_label, share=mixed.share)
         gradient_of = functools.partial(jax.grad(objective, has_aux=True), params)
-        model_state = {}
         if parts.halves(model, _whole_size(batch, axis_name)):
-
-            def of_part(part: Examples) -> tuple[Any, Sums]:
-                gradient, (total, _) = gradient_of(part)
-                return gradient, total
-
-            gradient, total = parts.summed(of_part, examples, axis_name)
+            gradient, (total, model_state) = parts.summed(gradient_of, examples, axis_name)
         else:
             gradient, (total, model_state) = gradient_of(examples)
         gradient, total = _sum_over((gradient, total), axis_name)
@@ -245,7 +232,7 @@ def make_eval_step(
             own = {name: jnp.sum(part.weight * metric(logits, part.label)) for name, metric in metrics.items()}
             return total._replace(metrics=own)
 
-        examples = _examples(batch.image.astype(jnp.float32) * pixel_scale, batch, axis_name)
+        examples = _examples(batch, pixel_scale, axis_name)
         halves = parts.halves(model, _whole_size(batch, axis_name))
         return _sum_over(
             parts.summed(of_part, examples, axis_name, cut=False) if halves else of_part(examples), axis_name
@@ -271,11 +258,20 @@ def _whole_size(batch: Batch, axis_name: str | None) -> int:
     return len(batch.label) * (1 if axis_name is None else jax.lax.axis_size(axis_name))
 
 
-def _examples(image: jax.Array, batch: Batch, axis_name: str | None) -> Examples:
+def _examples(batch: Batch, pixel_scale: float, axis_name: str | None) -> Examples:
+    image = batch.image.astype(jnp.float32) * pixel_scale
     first = jnp.zeros([], jnp.int32)
     if axis_name is not None:
         first += jax.lax.axis_index(axis_name) * len(image)
     return Examples(image, batch.label, batch.weight, first)
+
+
+def _augmented(examples: Examples, rng: jax.Array, config: AugmentConfig, axis_name: str | None) -> Examples:
+    examples = examples._replace(image=augment(rng, examples.image, config, axis_name))
+    if not config.mixup_alpha:
+        return examples
+    mixed = mixup(rng, examples.image, examples.label, examples.weight, config.mixup_alpha, axis_name)
+    return examples._replace(image=mixed.image, partner_label=mixed.partner_label, share=mixed.share)
 
 
 def key_of(state: TrainState) -> jax.Array:
