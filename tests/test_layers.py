@@ -4,9 +4,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mnistlab.nets import layers
-from mnistlab.nets.cells import PIXEL, Cells, square_cell, to_cells, to_image
-from mnistlab.nets.layers import AvgPool, BatchNorm, Context, Conv, Dropout, LocalResponseNorm, MaxPool
+from mnistlab.nets import layers, products, winograd
+from mnistlab.nets.cells import PIXEL, Cells, Columns, square_cell, to_cells, to_image
+from mnistlab.nets.layers import AvgPool, BatchNorm, Context, Conv, Dense, Dropout, LocalResponseNorm, MaxPool
+from mnistlab.nets.planes import max_of_planes, mean_of_planes
 
 KEY = jax.random.key(0)
 
@@ -30,8 +31,8 @@ def test_cells_keep_the_image():
     x = image(2, 8, 12, 3)
     cell = AvgPool(2).cell_before(square_cell(2))
     cells = to_cells(x, cell)
-    assert cells.array.shape == (2, 3, 2, 48) and cells.shape == x.shape
-    np.testing.assert_array_equal(cells.pixels[1, 2, 0, cell.index((3, 1))], x[0, 7, 9])
+    assert cells.array.shape == (48, 2, 3, 2) and cells.shape == x.shape
+    np.testing.assert_array_equal(cells.pixels[cell.index((3, 1)), :, 1, 2, 0], x[0, 7, 9])
     np.testing.assert_array_equal(to_image(cells), x)
 
 
@@ -93,6 +94,71 @@ def test_pools_are_flax_pools_with_gradients(kind, window, stride, cell_out):
         return jax.jit(lambda x: (f(x), jax.grad(lambda x: (f(x) ** 3).sum())(x)))(x)
 
     close(values(ours), values(theirs))
+
+
+@pytest.mark.parametrize("kernel_size", [3, 5])
+@pytest.mark.parametrize("cell", [square_cell(2), ((1, 1), (0, 0), (0, 1), (1, 0))])
+def test_winograd_is_the_dense_product_with_its_gradients(kernel_size, cell):
+    num_cells = (kernel_size + 1) // 2
+    array, length = image(4 * 3, 3 + num_cells, 2 + num_cells, 5), (4, 3)
+    kernel = jax.random.normal(KEY, (kernel_size, kernel_size, 3, 4))
+    window = products.Window(kernel_size, 1, 0, num_cells, cell, AvgPool(2).cell_before(PIXEL))
+    assert winograd.computes(window)
+
+    def dense(array, kernel):
+        return products.dense(products.patches(array, num_cells, length), kernel, window)
+
+    values = [
+        jax.jit(lambda *args, f=f: (f(*args), jax.vjp(f, *args)[1](jnp.cos(f(*args)))))(array, kernel)
+        for f in (dense, lambda array, kernel: winograd.convolve(array, kernel, window, length))
+    ]
+    close(*values, tolerance=2e-4)
+
+
+@pytest.mark.parametrize(("stride", "offset", "num_cells"), [(1, 0, 2), (2, 1, 2)])
+def test_the_direct_sum_is_the_dense_product_with_its_gradients(stride, offset, num_cells):
+    window = products.Window(3, stride, offset, num_cells, square_cell(4), square_cell(4 // stride))
+    seen, kernel = image(num_cells**2 * 16, 10), jax.random.normal(KEY, (3, 3, 1, 5))
+    values = [
+        jax.jit(
+            lambda *args, f=f: (
+                f(*args, window),
+                jax.vjp(lambda *a: f(*a, window), *args)[1](jnp.cos(f(*args, window))),
+            )
+        )(seen, kernel)
+        for f in (products.dense, products.direct)
+    ]
+    close(*values)
+
+
+def test_equal_ones_share_the_gradient_of_their_maximum():
+    array = jnp.array([[1.0, 0.0], [3.0, 0.0], [3.0, -1.0]])
+    gradient = jax.grad(lambda a: (max_of_planes(a) * jnp.array([8.0, 6.0])).sum())(array)
+    np.testing.assert_array_equal(gradient, [[0, 3], [4, 3], [4, 0]])
+
+
+@pytest.mark.parametrize("first", [2.0, -5.0, 0.0, np.inf, 1e-30])
+def test_the_mean_of_planes_has_a_gradient_that_no_value_disturbs(first):
+    gradient = jax.grad(lambda a: (mean_of_planes(a) * jnp.array([first, 2.0])).sum())(jnp.ones((4, 2)))
+    np.testing.assert_array_equal(gradient, np.tile(np.float32([first, 2.0]) / 4, (4, 1)))
+
+
+@pytest.mark.parametrize("layer", [Dense(3, "tanh"), Dense(3, use_bias=False), BatchNorm(), Dropout(0.5)])
+def test_columns_are_treated_as_rows(layer):
+    x, context = image(6, 5), Context(train=True)
+    variables = layer.init({"params": KEY, "dropout": KEY}, x, context, PIXEL)
+    rows, columns = (
+        layer.apply(variables, given, context, PIXEL, rngs={"dropout": KEY}, mutable=["batch_stats"])
+        for given in (x, Columns(x.T))
+    )
+    assert isinstance(columns[0], Columns)
+    close((to_image(rows[0]), rows[1]), (to_image(columns[0]), columns[1]))
+
+
+def test_dropout_of_a_part_is_that_of_the_whole():
+    x = jnp.ones((8, 64))
+    part = dropout(x[:4], first=jnp.int32(4), train=True)
+    np.testing.assert_array_equal(part, dropout(x, train=True)[4:])
 
 
 def test_pool_drops_what_does_not_fill_a_window():

@@ -24,7 +24,7 @@ class Layout(NamedTuple):
 
     devices: tuple[jax.Device, ...]
     strategy: str  # jit (shardings, the compiler splits), pmap, shard_map (the step of one device, written out)
-    cores: bool = False  # the devices are cores of one CPU: they take whole runs, never parts of a batch
+    cores: bool = False  # the devices are cores of one CPU: they take whole runs, or two of them the halves of a batch
 
 
 def make_layout(num_devices: int | None = None, strategy: str = "auto") -> Layout | None:
@@ -69,10 +69,10 @@ class Grid(NamedTuple):
 
     @property
     def takes_all_cores(self) -> bool:
-        """Whether every device that JAX made of this CPU has a run of its own, and no core is left to help another."""
+        """Whether every device that JAX made of this CPU has work of its own, and no core is left to help another."""
         return (
             self.mesh is not None
-            and self._size(SEEDS) == jax.local_device_count() > 1
+            and self.num_devices == jax.local_device_count() > 1
             and self.mesh.devices.flat[0].platform == "cpu"
         )
 
@@ -139,20 +139,23 @@ class Grid(NamedTuple):
         return jax.tree.map(lambda leaf: _put_global(leaf, sharding), part)
 
 
-def make_grid(layout: Layout | None, num_runs: int) -> Grid:
+def make_grid(layout: Layout | None, num_runs: int, halves: bool = False) -> Grid:
     """The grid for a population: as many devices on the seeds axis as divide the runs, the rest on the batch axis.
 
-    pmap maps one axis: the seeds where all devices find runs, else the batch. Cores that find no run stay idle.
+    pmap maps one axis: the seeds where all devices find runs, else the batch. Cores that find no run stay idle, but
+    where there are two for each run and `halves`, each takes one half of every batch.
     """
     if layout is None:
         return Grid()
     num_devices = len(layout.devices)
     if layout.cores:
-        num_devices = max(number for number in range(1, num_devices + 1) if num_runs % number == 0)
+        num_seeds = max(number for number in range(1, num_devices + 1) if num_runs % number == 0)
+        num_devices = 2 * num_seeds if halves and 2 * num_seeds <= num_devices else num_seeds
         if num_devices == 1:
             return Grid()
         layout = layout._replace(devices=layout.devices[:num_devices])
-    num_seeds = math.gcd(num_devices, num_runs)
+    else:
+        num_seeds = math.gcd(num_devices, num_runs)
     if layout.strategy == "pmap" and num_seeds < num_devices:
         num_seeds = 1
     devices = np.array(layout.devices, object).reshape(num_seeds, -1)

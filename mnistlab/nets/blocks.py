@@ -5,10 +5,9 @@ import operator
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 
 from mnistlab.errors import UserError
-from mnistlab.nets.cells import PIXEL, Cell, Cells, to_cells
+from mnistlab.nets.cells import PIXEL, Cell, Cells, Image, fit, square_cell, to_cells, windows
 from mnistlab.nets.layers import Context, Conv, Layer, same_padding
 
 
@@ -29,10 +28,10 @@ class SeparableConv(Layer):
         return *shape[:2], self.features
 
     @nn.compact
-    def __call__(self, x: jax.Array | Cells, context: Context, cell: Cell) -> Cells:
+    def __call__(self, x: Image, context: Context, cell: Cell) -> Cells:
         k, channels = self.kernel_size, x.shape[-1]
         kernel = self.param("kernel", nn.initializers.glorot_uniform(), (k, k, 1, channels))
-        planes = to_cells(x, PIXEL).array  # [H, W, N, C]
+        planes = to_cells(x, PIXEL)
         depthwise = Cells(_depthwise(planes, kernel[:, :, 0]))
         return Conv(self.features, 1, activation=self.activation, name="pointwise")(depthwise, context, cell)
 
@@ -41,14 +40,13 @@ class SeparableConv(Layer):
         return f"separable conv {self.features} {k}x{k} same {self.activation or ''}".strip()
 
 
-def _depthwise(planes: jax.Array, kernel: jax.Array) -> jax.Array:
-    """Each channel of [H, W, N, C] under its own kernel of [k, k, C], SAME: a sum of shifted multiples."""
-    h, w, _, channels = planes.shape
+def _depthwise(x: Cells, kernel: jax.Array) -> jax.Array:
+    """Each channel of [C, H, W, N] under its own kernel of [k, k, C], SAME: a sum of shifted multiples."""
+    channels, h, w, _ = x.array.shape
     k = len(kernel)
-    padded = jnp.pad(planes, (same_padding(h, k), same_padding(w, k), (0, 0), (0, 0)))
-    shifted = [
-        padded[i : i + h, j : j + w] * kernel[i, j].reshape(1, 1, 1, channels) for i in range(k) for j in range(k)
-    ]
+    (top, bottom), (left, right) = same_padding(h, k), same_padding(w, k)
+    padded = fit(x, (top, left), (h + top + bottom, w + left + right)).array
+    shifted = windows(padded, square_cell(k), (h, w)) * kernel.reshape(k * k, channels, 1, 1, 1)
     return functools.reduce(operator.add, shifted)
 
 
@@ -74,7 +72,7 @@ class Residual(Layer):
         return shape
 
     @nn.compact
-    def __call__(self, x: jax.Array | Cells, context: Context, cell: Cell) -> Cells:
+    def __call__(self, x: Image, context: Context, cell: Cell) -> Cells:
         x = inner = to_cells(x, PIXEL)
         for name, layer in zip(self.names, self.layers, strict=True):
             inner = layer.clone(parent=self, name=name)(inner, context, PIXEL)
@@ -93,8 +91,8 @@ class GlobalAvgPool(Layer):
     def shape_after(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         return shape[-1:]
 
-    def __call__(self, x: jax.Array | Cells, context: Context, cell: Cell) -> jax.Array:
-        return to_cells(x, PIXEL).array.mean((0, 1))
+    def __call__(self, x: Image, context: Context, cell: Cell) -> jax.Array:
+        return to_cells(x, PIXEL).array.mean((1, 2)).T
 
     def __str__(self) -> str:
         return "global avgpool"

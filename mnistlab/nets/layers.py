@@ -15,7 +15,21 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from mnistlab.nets.cells import PIXEL, Cell, Cells, expansion, square_cell, to_cells, to_image
+from mnistlab.nets import products, winograd
+from mnistlab.nets.cells import (
+    PIXEL,
+    Cell,
+    Cells,
+    Columns,
+    Image,
+    fit,
+    square_cell,
+    to_cells,
+    to_columns,
+    to_image,
+    windows,
+)
+from mnistlab.nets.planes import max_of_planes, mean_of_planes
 
 ACTIVATIONS: dict[str | None, Callable[[jax.Array], jax.Array]] = {
     None: lambda x: x,
@@ -33,6 +47,7 @@ class Context(NamedTuple):
     axis_name: str | None = None  # the mapped axis over which the batch is split, if it is
     dropout_at_evaluation: bool = False
     form: str = "cells"
+    first: jax.Array | None = None  # int32 []: the place of the first example in the whole batch, if this is a part
 
 
 def convolution_form(backend: str) -> str:
@@ -80,7 +95,7 @@ class Pad(Layer):
         h, w, c = shape
         return h + 2 * self.size, w + 2 * self.size, c
 
-    def __call__(self, x: jax.Array | Cells, context: Context, cell: Cell) -> jax.Array:
+    def __call__(self, x: Image, context: Context, cell: Cell) -> jax.Array:
         return jnp.pad(to_image(x), ((0, 0), (self.size, self.size), (self.size, self.size), (0, 0)))
 
     def __str__(self) -> str:
@@ -120,7 +135,7 @@ class Conv(Layer):
         return h, w, self.features
 
     @nn.compact
-    def __call__(self, x: jax.Array | Cells, context: Context, cell: Cell) -> Cells:
+    def __call__(self, x: Image, context: Context, cell: Cell) -> Cells:
         k = self.kernel_size
         kernel = self.param("kernel", nn.initializers.glorot_uniform(), (k, k, x.shape[-1], self.features))
         bias = self.param("bias", nn.initializers.zeros, (self.features,))
@@ -133,58 +148,37 @@ class Conv(Layer):
                 dimension_numbers=("NHWC", "HWIO", "NHWC"),
             )
             return to_cells(ACTIVATIONS[self.activation](y + _last(bias, y)), cell)
-        return Cells(self._product(x, kernel, bias, cell), cell)
+        return self._product(x, kernel, bias, cell)
 
-    def _product(self, x: jax.Array | Cells, kernel: jax.Array, bias: jax.Array, cell: Cell) -> jax.Array:
-        """The output's cells, as one matmul over shifted slices of the input's cells."""
-        shape = x.shape[1:]
-        (top, _), (left, _) = self._paddings(shape)
-        height, width, _ = self.shape_after(shape)
-        step = math.isqrt(len(cell)) * self.stride  # pixels from one output cell to the next
-        if isinstance(x, Cells) and (step % x.size or top != left):
-            x = to_image(x)
-        size = x.size if isinstance(x, Cells) else step
-        rows, columns = height * self.stride // step, width * self.stride // step
-        before = -(-top // size) if isinstance(x, Cells) else 0  # whole cells of padding
-        offset = before * size - top if isinstance(x, Cells) else 0
-        count = -(-(offset + (step - self.stride) + self.kernel_size) // size)
-        stride = step // size
-        need = (rows - 1) * stride + count, (columns - 1) * stride + count  # cells
-        if isinstance(x, Cells):
-            array, cell_in = x.array, x.cell
-            array = _fit(array, (0, 1), (before, before), need)
+    def _product(self, x: Image, kernel: jax.Array, bias: jax.Array, cell: Cell) -> Cells:
+        """The output's cells, as products over the cells of the input that each of them sees."""
+        (top, _), (left, _) = self._paddings(x.shape[1:])
+        height, width, _ = self.shape_after(x.shape[1:])
+        size = math.isqrt(len(cell)) * self.stride  # pixels from one output cell to the next: the side of an input cell
+        rows, columns = height * self.stride // size, width * self.stride // size
+        offset = 0
+        if isinstance(x, Cells) and x.size == size and top == left:
+            before = -(-top // size)  # whole cells of padding
+            offset = before * size - top
+            count = -(-(offset + size - self.stride + self.kernel_size) // size)
+            x = fit(x, (before, before), (rows - 1 + count, columns - 1 + count))
         else:
-            cell_in = square_cell(size)
-            image = _fit(x, (1, 2), (top, left), (need[0] * size, need[1] * size))
-            array = to_cells(image, cell_in).array
-        patches = jnp.concatenate(
-            [
-                array[a : a + (rows - 1) * stride + 1 : stride, b : b + (columns - 1) * stride + 1 : stride]
-                for a, b in square_cell(count)
-            ],
-            -1,
-        )
-        channels = kernel.shape[2:]
-        joined = expansion(self.kernel_size, self.stride, offset, count, cell_in, cell)
-        matrix = jnp.einsum("spk,kio->sipo", joined, kernel.reshape(-1, *channels), precision=lax.Precision.HIGHEST)
-        # Two axes, and the bias spread by a product: what XLA's CPU compiler turns into loops without index arithmetic.
-        spread = np.tile(np.eye(self.features, dtype=np.float32), len(cell))
-        y = patches.reshape(-1, patches.shape[-1]) @ matrix.reshape(patches.shape[-1], -1)
-        y = y + _last(jnp.matmul(bias, spread, precision=lax.Precision.HIGHEST), y)
-        return ACTIVATIONS[self.activation](y).reshape(*patches.shape[:3], -1)
+            count = -(-(size - self.stride + self.kernel_size) // size)
+            need = (rows - 1 + count) * size, (columns - 1 + count) * size
+            x = to_cells(fit(to_cells(x, PIXEL), (top, left), need), square_cell(size))
+        window = products.Window(self.kernel_size, self.stride, offset, count, x.cell, cell)
+        if winograd.computes(window):
+            y = winograd.convolve(x.array, kernel, window, (rows, columns))
+        else:
+            seen = products.patches(x.array, count, (rows, columns))
+            y = (products.direct if kernel.shape[2] == 1 else products.dense)(seen, kernel, window)
+        y = ACTIVATIONS[self.activation](y + jnp.tile(bias, len(cell)).reshape(-1, 1))
+        return Cells(y.reshape(-1, rows, columns, x.array.shape[-1]), cell)
 
     def __str__(self) -> str:
         stride = f" stride {self.stride}" if self.stride > 1 else ""
         k = self.kernel_size
         return f"conv {self.features} {k}x{k}{stride} {self.padding.lower()} {self.activation or ''}".strip()
-
-
-def _fit(array: jax.Array, axes: tuple[int, int], before: tuple[int, int], length: tuple[int, int]) -> jax.Array:
-    """Zeros before the two axes, then zeros after or a cut, so that they have these lengths."""
-    config = [(0, 0, 0)] * array.ndim
-    for axis, first, total in zip(axes, before, length, strict=True):
-        config[axis] = (first, total - first - array.shape[axis], 0)
-    return lax.pad(array, jnp.zeros((), array.dtype), config)
 
 
 class _Pool(Layer):
@@ -201,18 +195,20 @@ class _Pool(Layer):
         h, w = ((size - self.window) // (self.stride or self.window) + 1 for size in shape[:2])
         return h, w, shape[-1]
 
-    def _windows(self, x: jax.Array | Cells, cell: Cell) -> tuple[jax.Array, Cell]:
-        """[rows, columns, N, window ** 2, pixels * C] and the cell of what remains when axis 3 is reduced."""
+    def _windows(self, x: Image, cell: Cell) -> tuple[jax.Array, Cell]:
+        """[window ** 2, pixels * C, rows, columns, N] and the cell of what remains when axis 0 is reduced."""
         before = self.cell_before(cell)
         if isinstance(x, Cells) and x.cell == before != PIXEL:
-            return x.array.reshape(*x.array.shape[:3], self.window**2, -1), cell
-        h, w, _ = self.shape_after(x.shape[1:])
-        array, stride = to_cells(x, PIXEL).array, self.stride or self.window
-        slices = [
-            array[a : a + (h - 1) * stride + 1 : stride, b : b + (w - 1) * stride + 1 : stride]
-            for a, b in square_cell(self.window)
-        ]
-        return jnp.stack(slices, 3), PIXEL
+            return x.array.reshape(self.window**2, -1, *x.array.shape[1:]), cell
+        h, w, c = self.shape_after(x.shape[1:])
+        stride = self.stride or self.window
+        count = -(-self.window // stride)
+        need = (h - 1 + count) * stride, (w - 1 + count) * stride
+        pixels = to_cells(fit(to_cells(x, PIXEL), (0, 0), need), square_cell(stride))
+        seen = windows(pixels.array, square_cell(count), (h, w))
+        seen = seen.reshape(count, count, stride, stride, c, *seen.shape[2:]).transpose(0, 2, 1, 3, 4, 5, 6, 7)
+        seen = seen.reshape(count * stride, count * stride, *seen.shape[4:])[: self.window, : self.window]
+        return seen.reshape(self.window**2, *seen.shape[2:]), PIXEL
 
     def _description(self, kind: str) -> str:
         return f"{kind} {self.window}" + (f" stride {self.stride}" if self.stride else "")
@@ -221,17 +217,9 @@ class _Pool(Layer):
 class AvgPool(_Pool):
     """Mean over windows; no padding, so what does not fill a window is dropped. The stride is the window's if None."""
 
-    def __call__(self, x: jax.Array | Cells, context: Context, cell: Cell) -> Cells:
-        if isinstance(x, Cells) and x.cell == self.cell_before(cell) != PIXEL:
-            # As a product, because XLA's CPU compiler never fuses one: the gradient that comes from the next
-            # convolution's slices is then summed once, not anew for every pixel to which the pool's gradient copies it.
-            *outer, width = x.array.shape
-            kept_width = width // self.window**2
-            mean = np.tile(np.eye(kept_width, dtype=np.float32), (self.window**2, 1)) / self.window**2
-            pooled = jnp.matmul(x.array.reshape(-1, width), mean, precision=lax.Precision.HIGHEST)
-            return Cells(pooled.reshape(*outer, kept_width), cell)
-        windows, kept = self._windows(x, cell)
-        return to_cells(Cells(windows.mean(3), kept), cell)
+    def __call__(self, x: Image, context: Context, cell: Cell) -> Cells:
+        seen, kept = self._windows(x, cell)
+        return to_cells(Cells(mean_of_planes(seen), kept), cell)
 
     def __str__(self) -> str:
         return self._description("avgpool")
@@ -240,9 +228,9 @@ class AvgPool(_Pool):
 class MaxPool(_Pool):
     """Largest of each window, by reshape and max; no padding, stride as in AvgPool."""
 
-    def __call__(self, x: jax.Array | Cells, context: Context, cell: Cell) -> Cells:
-        windows, kept = self._windows(x, cell)
-        return to_cells(Cells(windows.max(3), kept), cell)
+    def __call__(self, x: Image, context: Context, cell: Cell) -> Cells:
+        seen, kept = self._windows(x, cell)
+        return to_cells(Cells(max_of_planes(seen), kept), cell)
 
     def __str__(self) -> str:
         return self._description("maxpool")
@@ -256,11 +244,11 @@ class LocalResponseNorm(Layer):
     alpha: float = 2e-5
     beta: float = 0.75
 
-    def __call__(self, x: jax.Array | Cells, context: Context, cell: Cell) -> Cells:
+    def __call__(self, x: Image, context: Context, cell: Cell) -> Cells:
         def normalise(pixels: jax.Array) -> jax.Array:
-            channel = np.arange(pixels.shape[-1])
+            channel = np.arange(pixels.shape[1])
             near = (abs(channel[:, None] - channel) <= self.depth_radius).astype(np.float32)
-            total = jnp.matmul(pixels * pixels, near, precision=lax.Precision.HIGHEST)
+            total = jnp.einsum("cd,pdhwn->pchwn", near, pixels * pixels, precision=lax.Precision.HIGHEST)
             return pixels * (self.bias + self.alpha * total) ** -self.beta
 
         return to_cells(x, cell).map(normalise)
@@ -279,36 +267,40 @@ class BatchNorm(Layer):
     epsilon: float = 1e-3
 
     @nn.compact
-    def __call__(self, x: jax.Array | Cells, context: Context, cell: Cell) -> jax.Array | Cells:
+    def __call__(self, x: Image, context: Context, cell: Cell) -> Image:
         if len(x.shape) == 2:
-            return self._normalise(x, context)
+            x = to_columns(x)
+            return Columns(self._normalise(x.array[None], context)[0])
         return to_cells(x, cell).map(lambda pixels: self._normalise(pixels, context))
 
     def _normalise(self, x: jax.Array, context: Context) -> jax.Array:
-        """x: [N, C] or [rows, columns, N, pixels, C]."""
-        channels = x.shape[-1]
+        """x: [pixels, C, ..., N]."""
+        channels, n = x.shape[1], x.shape[-1]
         gamma = self.param("scale", nn.initializers.ones, (channels,))
         beta = self.param("bias", nn.initializers.zeros, (channels,))
         mean_ = self.variable("batch_stats", "mean", jnp.zeros, (channels,))
         var_ = self.variable("batch_stats", "var", jnp.ones, (channels,))
+
+        def along_channels(value: jax.Array) -> jax.Array:
+            return value.reshape(1, -1, *[1] * (x.ndim - 2))
+
         mean, var = mean_.value, var_.value
         if context.train:
-            axes = tuple(range(x.ndim - 1))
-            n = x.shape[0 if x.ndim == 2 else 2]
+            axes = (0, *range(2, x.ndim))
             weight = jnp.ones(n, x.dtype) if context.weight is None else context.weight
-            each = _last(weight.reshape((-1,) + (1,) * (1 if x.ndim == 2 else 2)), x)
+            each = _last(weight, x)
 
             def total(value: jax.Array) -> jax.Array:
                 return lax.psum(value, context.axis_name) if context.axis_name else value
 
             count = jnp.maximum(total(weight.sum()), 1.0) * (x.size // (n * channels))
             mean = total((each * x).sum(axes)) / count
-            var = total((each * (x - _last(mean, x)) ** 2).sum(axes)) / count
+            var = total((each * (x - along_channels(mean)) ** 2).sum(axes)) / count
             if not self.is_initializing():
                 mean_.value = self.momentum * mean_.value + (1 - self.momentum) * mean
                 var_.value = self.momentum * var_.value + (1 - self.momentum) * var
         factor = gamma * lax.rsqrt(var + self.epsilon)
-        return (x - _last(mean, x)) * _last(factor, x) + _last(beta, x)
+        return (x - along_channels(mean)) * along_channels(factor) + along_channels(beta)
 
     def __str__(self) -> str:
         return "batchnorm"
@@ -324,30 +316,35 @@ class Dropout(Layer):
     rate: float
 
     @nn.compact
-    def __call__(self, x: jax.Array | Cells, context: Context, cell: Cell) -> jax.Array | Cells:
+    def __call__(self, x: Image, context: Context, cell: Cell) -> Image:
         rate = self.variable("settings", "rate", lambda: jnp.float32(self.rate)).value
         if self.is_initializing() or not (context.train or context.dropout_at_evaluation):
             return x
         n, *shape = x.shape
         position = jnp.arange(n)
-        if context.axis_name:
+        if context.first is not None:
+            position += context.first
+        elif context.axis_name:
             position += lax.axis_index(context.axis_name) * n
         key = self.make_rng("dropout")
         size = math.prod(shape)
         words = jax.vmap(lambda i: jax.random.bits(jax.random.fold_in(key, i), (-(-size // 2),)))(position)
         halves = lax.bitcast_convert_type(words, jnp.uint16).reshape(n, -1)[:, :size]  # two draws from each word
-        keep = halves.reshape(x.shape) >= jnp.round(rate * 65536).astype(jnp.uint32)
-        scale = keep / (1 - rate)
-        if not isinstance(x, Cells):
-            return x * scale
-        return dataclasses.replace(x, array=x.array * to_cells(scale, x.cell).array)
+        draw = halves.reshape(x.shape)
+        if isinstance(x, jax.Array):
+            return x * self._scale(draw, rate)
+        draw = to_cells(draw, x.cell).array if isinstance(x, Cells) else draw.T
+        return dataclasses.replace(x, array=x.array * self._scale(draw, rate))
+
+    def _scale(self, draw: jax.Array, rate: jax.Array) -> jax.Array:
+        return (draw >= jnp.round(rate * 65536).astype(jnp.uint32)) / (1 - rate)
 
     def __str__(self) -> str:
         return f"dropout {self.rate:g}"
 
 
 class Flatten(Layer):
-    """[N, H, W, C] -> [N, H * W * C]."""
+    """[N, H, W, C] -> [N, H * W * C]; cells become columns."""
 
     def cell_before(self, cell: Cell) -> Cell:
         return PIXEL
@@ -355,8 +352,12 @@ class Flatten(Layer):
     def shape_after(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         return (math.prod(shape),)
 
-    def __call__(self, x: jax.Array | Cells, context: Context, cell: Cell) -> jax.Array:
-        return to_image(x).reshape(x.shape[0], -1)
+    def __call__(self, x: Image, context: Context, cell: Cell) -> Image:
+        if isinstance(x, jax.Array):
+            return x.reshape(len(x), -1)
+        assert isinstance(x, Cells)
+        planes = to_cells(x, PIXEL).array  # [C, H, W, N]
+        return Columns(planes.transpose(1, 2, 0, 3).reshape(-1, planes.shape[-1]))
 
     def __str__(self) -> str:
         return "flatten"
@@ -373,12 +374,15 @@ class Dense(Layer):
         return (self.features,)
 
     @nn.compact
-    def __call__(self, x: jax.Array, context: Context, cell: Cell) -> jax.Array:
+    def __call__(self, x: Image, context: Context, cell: Cell) -> Image:
         kernel = self.param("kernel", nn.initializers.glorot_uniform(), (x.shape[-1], self.features))
-        y = x @ kernel
-        if self.use_bias:
-            y = y + _last(self.param("bias", nn.initializers.zeros, (self.features,)), y)
-        return ACTIVATIONS[self.activation](y)
+        bias = self.param("bias", nn.initializers.zeros, (self.features,)) if self.use_bias else None
+        activation = ACTIVATIONS[self.activation]
+        if isinstance(x, jax.Array):
+            y = x @ kernel
+            return activation(y if bias is None else y + _last(bias, y))
+        y = jnp.einsum("ki,kj->ij", kernel, to_columns(x).array)
+        return Columns(activation(y if bias is None else y + bias.reshape(-1, 1)))
 
     def __str__(self) -> str:
         bias = "" if self.use_bias else " without bias"
@@ -400,22 +404,22 @@ class Inception(Layer):
         return *shape[:2], sum(self.filters[:4])
 
     @nn.compact
-    def __call__(self, x: jax.Array | Cells, context: Context, cell: Cell) -> Cells:
+    def __call__(self, x: Image, context: Context, cell: Cell) -> Cells:
         one, three, five, projection, three_reduce, five_reduce = self.filters
         x = to_cells(x, PIXEL)
 
         def conv(features: int, size: int, name: str, x: Cells) -> Cells:
             return Conv(features, size, padding="SAME", activation="relu", name=name)(x, context, PIXEL)
 
-        padded = jnp.pad(x.array, ((1, 1), (1, 1), (0, 0), (0, 0)), constant_values=-jnp.inf)
-        largest = MaxPool(3, stride=1)(Cells(padded), context, PIXEL)
+        _, h, w, _ = x.shape
+        largest = MaxPool(3, stride=1)(fit(x, (1, 1), (h + 2, w + 2), -jnp.inf), context, PIXEL)
         branches = (
             conv(one, 1, "one", x),
             conv(three, 3, "three", conv(three_reduce, 1, "three_reduce", x)),
             conv(five, 5, "five", conv(five_reduce, 1, "five_reduce", x)),
             conv(projection, 1, "projection", largest),
         )
-        return to_cells(Cells(jnp.concatenate([branch.array for branch in branches], -1)), cell)
+        return to_cells(Cells(jnp.concatenate([branch.array for branch in branches])), cell)
 
     def __str__(self) -> str:
         return f"inception {' '.join(map(str, self.filters))} relu"

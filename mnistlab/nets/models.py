@@ -19,6 +19,7 @@ from mnistlab.nets.layers import (
     Dense,
     Dropout,
     Flatten,
+    Image,
     Inception,
     Layer,
     LocalResponseNorm,
@@ -170,11 +171,20 @@ class Network(nn.Module):
 
     `weight` float32 [N] is 0 for examples that only fill up the batch (None: all count); batch statistics heed it.
     `axis_name` names the mapped axis over which the batch is split; batch statistics and dropout heed it.
+    `first` int32 [] is the place of the first example in the whole batch, where this is a part; dropout heeds it.
     """
 
     layers: Layers
     dropout_at_evaluation: bool = False
     form: str | None = None  # how convolutions are computed; None: what is quickest on the backend
+
+    @property
+    def examples_are_independent(self) -> bool:
+        """Whether sums over parts of a batch are worth it and are those of the whole: convolutions, no statistics."""
+        layers = _flat(self.layers)
+        return any(isinstance(layer, Conv) for layer in layers) and not any(
+            isinstance(layer, BatchNorm) for layer in layers
+        )
 
     @nn.compact
     def __call__(
@@ -183,14 +193,20 @@ class Network(nn.Module):
         train: bool = False,
         weight: jax.Array | None = None,
         axis_name: str | None = None,
+        first: jax.Array | None = None,
     ) -> jax.Array:
         form = self.form or convolution_form(jax.default_backend())
-        context = Context(train, weight, axis_name, self.dropout_at_evaluation, form)
+        context = Context(train, weight, axis_name, self.dropout_at_evaluation, form, first)
         cells = output_cells(self.layers, image.shape[1:], form)
-        x = image
+        x: Image = jnp.asarray(image)
         for name, layer, cell in zip(layer_names(self.layers), self.layers, cells, strict=True):
             x = layer.clone(parent=self, name=name)(x, context, cell)
         return to_image(x)
+
+
+def _flat(layers: Layers) -> list[Layer]:
+    """The layers and those inside them."""
+    return [found for layer in layers for found in (layer, *_flat(getattr(layer, "layers", ())))]
 
 
 def output_cells(layers: Layers, shape: tuple[int, ...], form: str) -> list[Cell]:

@@ -45,7 +45,7 @@ class Population:
 
     def __init__(self, setup: Setup, runs: Sequence[Run]):
         self.setup, self.runs = setup, tuple(runs)
-        self.grid = mesh.make_grid(setup.layout, len(runs))
+        self.grid = mesh.make_grid(setup.layout, len(runs), setup.steps.halves(setup.config.batch_size))
         self.parts = [batches.split_parts(setup.config, setup.dataset, run.seed) for run in runs]
         self.has_validation = len(self.parts[0].val) > 0
         self.val_order = self._evaluation_order(["val"])

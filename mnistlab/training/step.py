@@ -1,11 +1,13 @@
 """One step of training and of evaluation: pure, bare functions of (state, batch)."""
 
+import functools
 import inspect
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
 
 import jax
+import jax.flatten_util
 import jax.numpy as jnp
 import optax
 from flax import linen as nn
@@ -15,8 +17,9 @@ from mnistlab.data import arrays
 from mnistlab.data.augment import augment, mixup
 from mnistlab.data.batches import Batch
 from mnistlab.errors import UserError
-from mnistlab.training import losses, optim
+from mnistlab.training import losses, optim, parts
 from mnistlab.training.losses import Loss, Sums
+from mnistlab.training.parts import Examples
 
 
 class TrainState(NamedTuple):
@@ -67,6 +70,7 @@ class StepFunctions(NamedTuple):
     predict: Predict  # (state, image [N, H, W, C] as the data has it) -> logits float32 [N, K]
     needs_full_batches: bool = False  # a padded batch would be counted wrongly: batch statistics without weights
     splits_batches: bool = True  # whether axis_name may be given
+    halves: Callable[[int], bool] = lambda batch_size: False  # whether two cores may share a batch of that size
 
 
 def make_step_functions(
@@ -102,6 +106,8 @@ def make_step_functions(
         make_predict(model, pixel_scale=pixel_scale, is_float=is_float),
         needs_full_batches=not _takes(model, "weight"),
         splits_batches=_takes(model, "axis_name"),
+        # Mixed examples have partners in the other half: two cores would round them differently.
+        halves=lambda size: parts.halves(model, size) and not config.augment.mixup_alpha,
     )
 
 
@@ -157,39 +163,39 @@ def make_train_step(
     """(state, batch) -> (state, sums of the loss and accuracy that the step saw, before its update).
 
     The images are augmented first, with other random numbers at every step.
-    The gradient is of sum_i w_i loss_i, divided by sum_i w_i where the reduction is "mean".
+    The gradient is of sum_i w_i loss_i, divided by sum_i w_i where the reduction is "mean". Networks that allow it are
+    computed on parts of the batch, one after another.
     """
     apply = _apply(model)
     update = optax.with_extra_args_support(tx).update  # some transformations use the loss
 
     def train_step(state: TrainState, batch: Batch, /, axis_name: str | None = None) -> tuple[TrainState, Sums]:
         rng = jax.random.fold_in(key_of(state), state.step)
-        image = batch.image.astype(jnp.float32) * pixel_scale
-        count = _sum_over(jnp.sum(batch.weight), axis_name)
-        divisor = count if reduction == "mean" else jnp.ones([])
-        mixed = None
+        examples = _examples(batch, pixel_scale, axis_name)
         if augmentation != NO_AUGMENTATION:
-            augment_rng = jax.random.fold_in(rng, 0)
-            image = augment(augment_rng, image, augmentation, axis_name)
-            if augmentation.mixup_alpha:
-                mixed = mixup(augment_rng, image, batch.label, batch.weight, augmentation.mixup_alpha, axis_name)
-                image = mixed.image
+            examples = _augmented(examples, jax.random.fold_in(rng, 0), augmentation, axis_name)
 
-        def objective(params: Any) -> tuple[jax.Array, tuple[dict[str, Any], Sums]]:
-            call = Call(image, rng, train=True, weight=batch.weight, axis_name=axis_name)
+        def objective(params: Any, seen: Examples) -> tuple[jax.Array, tuple[Sums, dict[str, Any]]]:
+            call = Call(seen.image, rng, train=True, weight=seen.weight, axis_name=axis_name, first=seen.first)
             logits, model_state = apply(params, state.model_state, call)
-            target = batch.label
-            if mixed is not None:
-                target = losses.mixed_target(target, mixed.partner_label, mixed.share, logits.shape[-1])
-            total = losses.sums(loss(logits, target), logits, target, batch.weight)
-            return total.loss / divisor, (model_state, total)
+            target = seen.label
+            if seen.share is not None and seen.partner_label is not None:
+                target = losses.mixed_target(target, seen.partner_label, seen.share, logits.shape[-1])
+            total = losses.sums(loss(logits, target), logits, target, seen.weight)
+            return total.loss, (total, model_state)
 
         params = state.params
         if axis_name is not None and _varies(axis_name):
             # Else shard_map sums the gradients of replicated parameters by itself, and the sum below counts them again.
             params = jax.tree.map(lambda leaf: jax.lax.pcast(leaf, axis_name, to="varying"), params)
-        gradient, (model_state, total) = jax.grad(objective, has_aux=True)(params)
+        gradient_of = functools.partial(jax.grad(objective, has_aux=True), params)
+        if parts.halves(model, _whole_size(batch, axis_name)):
+            gradient, (total, model_state) = parts.summed(gradient_of, examples, axis_name)
+        else:
+            gradient, (total, model_state) = gradient_of(examples)
         gradient, total = _sum_over((gradient, total), axis_name)
+        divisor = total.num_examples if reduction == "mean" else jnp.ones([])
+        gradient = jax.tree.map(lambda leaf: leaf / divisor, gradient)
         updates, opt_state = update(gradient, state.opt_state, state.params, value=total.loss / divisor)
         new = TrainState(
             state.step + 1,
@@ -218,11 +224,19 @@ def make_eval_step(
 
     def eval_step(state: TrainState, batch: Batch, number: jax.Array, /, axis_name: str | None = None) -> Sums:
         rng = jax.random.fold_in(jax.random.fold_in(key_of(state), state.step), number + 1)
-        image = batch.image.astype(jnp.float32) * pixel_scale
-        logits, _ = apply(state.params, state.model_state, Call(image, rng, weight=batch.weight, axis_name=axis_name))
-        total = losses.sums(loss(logits, batch.label), logits, batch.label, batch.weight)
-        own = {name: jnp.sum(batch.weight * metric(logits, batch.label)) for name, metric in metrics.items()}
-        return _sum_over(total._replace(metrics=own), axis_name)
+
+        def of_part(part: Examples) -> Sums:
+            call = Call(part.image, rng, weight=part.weight, axis_name=axis_name, first=part.first)
+            logits, _ = apply(state.params, state.model_state, call)
+            total = losses.sums(loss(logits, part.label), logits, part.label, part.weight)
+            own = {name: jnp.sum(part.weight * metric(logits, part.label)) for name, metric in metrics.items()}
+            return total._replace(metrics=own)
+
+        examples = _examples(batch, pixel_scale, axis_name)
+        halves = parts.halves(model, _whole_size(batch, axis_name))
+        return _sum_over(
+            parts.summed(of_part, examples, axis_name, cut=False) if halves else of_part(examples), axis_name
+        )
 
     return eval_step
 
@@ -239,6 +253,27 @@ def make_predict(model: nn.Module, *, pixel_scale: float = 1 / 255, is_float: bo
     return predict
 
 
+def _whole_size(batch: Batch, axis_name: str | None) -> int:
+    """How many examples the batch has on all devices together."""
+    return len(batch.label) * (1 if axis_name is None else jax.lax.axis_size(axis_name))
+
+
+def _examples(batch: Batch, pixel_scale: float, axis_name: str | None) -> Examples:
+    image = batch.image.astype(jnp.float32) * pixel_scale
+    first = jnp.zeros([], jnp.int32)
+    if axis_name is not None:
+        first += jax.lax.axis_index(axis_name) * len(image)
+    return Examples(image, batch.label, batch.weight, first)
+
+
+def _augmented(examples: Examples, rng: jax.Array, config: AugmentConfig, axis_name: str | None) -> Examples:
+    examples = examples._replace(image=augment(rng, examples.image, config, axis_name))
+    if not config.mixup_alpha:
+        return examples
+    mixed = mixup(rng, examples.image, examples.label, examples.weight, config.mixup_alpha, axis_name)
+    return examples._replace(image=mixed.image, partner_label=mixed.partner_label, share=mixed.share)
+
+
 def key_of(state: TrainState) -> jax.Array:
     """The run's key; the state holds its data, so that it is saved and sent like every other array."""
     return jax.random.wrap_key_data(state.rng)
@@ -252,11 +287,12 @@ class Call(NamedTuple):
     train: bool = False
     weight: jax.Array | None = None  # float32 [N]
     axis_name: str | None = None
+    first: jax.Array | None = None  # int32 []: the place of its first example in the whole batch
 
 
 def _apply(model: nn.Module) -> Callable[[Any, dict[str, Any], Call], tuple[jax.Array, dict[str, Any]]]:
     """(params, model state, call) -> (logits, new model state) of any Linen module."""
-    given = [name for name in ("train", "weight", "axis_name") if _takes(model, name)]
+    given = [name for name in ("train", "weight", "axis_name", "first") if _takes(model, name)]
 
     def apply(params: Any, model_state: dict[str, Any], call: Call) -> tuple[jax.Array, dict[str, Any]]:
         keywords = {name: getattr(call, name) for name in given}
@@ -277,4 +313,8 @@ def _varies(axis_name: str) -> bool:
 
 
 def _sum_over(tree: Any, axis_name: str | None) -> Any:
-    return tree if axis_name is None else jax.lax.psum(tree, axis_name)
+    """The sum over the devices, as one vector: on a CPU every sum of its own makes the cores wait for each other."""
+    if axis_name is None:
+        return tree
+    vector, unravel = jax.flatten_util.ravel_pytree(tree)
+    return unravel(jax.lax.psum(vector, axis_name))

@@ -1,0 +1,90 @@
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from mnistlab.config import TrainConfig
+from mnistlab.data.batches import Batch
+from mnistlab.nets import models
+from mnistlab.training import losses, parts, step
+
+ROOT = Path(__file__).parents[1]
+
+
+def batch_of(size):
+    rng = np.random.default_rng(0)
+    image = jnp.asarray(rng.integers(0, 256, (size, 28, 28, 1), dtype=np.uint8))
+    weight = jnp.ones(size).at[-5:].set(0.0)
+    return Batch(image, jnp.asarray(rng.integers(0, 10, size), jnp.int32), weight)
+
+
+def functions(name):
+    return step.make_step_functions(models.make_model(name), optax.sgd(0.1), losses.cross_entropy, TrainConfig(name))
+
+
+def state_of(steps):
+    return jax.jit(lambda seed: steps.init(seed, (28, 28, 1), {}))(np.uint32(0))
+
+
+@pytest.mark.parametrize("name", ["lenet5", "lenet5_adadelta"])  # the second drops out
+def test_a_step_by_parts_is_the_step_of_the_whole_batch(monkeypatch, name):
+    steps, batch = functions(name), batch_of(192)  # halves of 96, in parts of 48
+    state = state_of(steps)
+    by_parts = jax.jit(lambda *args: steps.train_step(*args))(state, batch)
+    monkeypatch.setattr(parts, "FEWEST_TO_HALVE", 1000)
+    whole = jax.jit(lambda *args: steps.train_step(*args))(state, batch)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-6), by_parts, whole)
+    assert by_parts[1].num_examples == 187
+
+
+def test_the_bits_of_a_seed_do_not_depend_on_cores_and_company():
+    """Dropout, augmentation and padding among them; on two cores each half of a lone seed's batch has one."""
+    environment = {"XLA_FLAGS": "--xla_force_host_platform_device_count=2", "JAX_PLATFORMS": "cpu"}
+    done = subprocess.run(
+        [sys.executable, "tests/halves.py", "lenet5_adadelta"],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == {"devices": [1, 2], "halved": True, "in_company": True}
+
+
+def test_evaluation_by_halves_is_that_of_the_whole(monkeypatch):
+    steps, batch = functions("lenet5"), batch_of(250)
+    state = state_of(steps)
+    by_halves = jax.jit(lambda *args: steps.eval_step(*args))(state, batch, 0)
+    monkeypatch.setattr(parts, "FEWEST_TO_HALVE", 1000)
+    whole = jax.jit(lambda *args: steps.eval_step(*args))(state, batch, 0)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), by_halves, whole)
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "halves"),
+    [
+        ("lenet5", 256, True),
+        ("lenet5", 64, False),  # too few
+        ("lenet5", 255, False),  # odd
+        ("dense", 256, False),  # no convolution
+        ("lenet5_relu_batchnorm", 256, False),  # statistics of the whole batch
+        ("small_8k", 256, False),  # and inside its blocks too
+    ],
+)
+def test_which_batches_are_halved(name, size, halves):
+    assert parts.halves(models.make_model(name), size) is halves
+
+
+@pytest.mark.parametrize("num_examples", [1, 97, 125, 128, 27000, 100])
+def test_parts_divide_their_half(num_examples):
+    size = parts.part_size(num_examples)
+    assert num_examples % size == 0
+    assert size == num_examples or parts.FEWEST_EXAMPLES <= size <= parts.MOST_EXAMPLES
