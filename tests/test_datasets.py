@@ -114,6 +114,14 @@ def test_published_counts_names_and_first_label(data_dir, mnist, fashion):
     assert datasets.load("mnist", data_dir=data_dir, order="file").fingerprint == mnist.fingerprint
 
 
+def test_a_validation_set_of_its_own_is_part_of_the_fingerprint(mnist):
+    with_val = [
+        dataclasses.replace(mnist, val=Split(mnist.test.image[:9], label)).fingerprint
+        for label in (mnist.test.label[:9], mnist.test.label[1:10])
+    ]
+    assert len({mnist.fingerprint, *with_val}) == 3
+
+
 def test_arrays_made_by_hand_have_the_fingerprint_of_what_they_hold(mnist):
     copies = [Split(np.array(split.image), split.label.astype(np.int64)) for split in (mnist.train, mnist.test)]
     assert datasets.Dataset("mine", "1", mnist.class_names, *copies).fingerprint == mnist.fingerprint

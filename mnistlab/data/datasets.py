@@ -238,7 +238,8 @@ def _digest(array: np.ndarray) -> str:
 
 
 def _fingerprint(digests: Mapping[str, str]) -> str:
-    return files.sha256(" ".join(digests[f"{s}_{a}"] for s in idx.PREFIXES for a in ("image", "label")).encode())
+    names = [f"{split}_{kind}" for split in (*idx.PREFIXES, "val") for kind in ("image", "label")]
+    return files.sha256(" ".join(digests[name] for name in names if name in digests).encode())
 
 
 def _write_decoded(builder: Any, shipped: Path | None, expected: Mapping[str, Split] | None) -> None:
