@@ -42,7 +42,7 @@ class Net:
     config: TrainConfig
     weights: Mapping[str, Any]  # params, model_state, rng, step: host arrays, those of a Linen module by their names
     image: jax.ShapeDtypeStruct | None  # as the network takes one; None: uint8 of any shape that it was made for
-    exported: jax.export.Exported | None  # the function of a network that no name says, of EVAL_BATCH_SIZE images
+    exported: jax.export.Exported | None = None  # the function of a network that no name says, of a full batch
 
     def predict(self, images: Images) -> np.ndarray:
         """Class probabilities float32 [N, K].

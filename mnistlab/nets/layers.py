@@ -354,7 +354,7 @@ class Flatten(Layer):
 
     def __call__(self, x: Image, context: Context, cell: Cell) -> Image:
         if isinstance(x, jax.Array):
-            return x.reshape(len(x), -1)
+            return x.reshape(x.shape[0], -1)
         assert isinstance(x, Cells)
         planes = to_cells(x, PIXEL).array  # [C, H, W, N]
         return Columns(planes.transpose(1, 2, 0, 3).reshape(-1, planes.shape[-1]))
