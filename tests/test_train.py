@@ -420,11 +420,11 @@ def test_a_population_that_does_not_fit_is_cut_and_learns_the_same(dataset, thre
     monkeypatch.setattr(executables, "one_by_one", lambda grid: False)
     monkeypatch.setattr(population, "one_by_one", lambda grid: False)  # as on an accelerator
     said = []
-    whole = training.run(CONFIG, dataset, (4, 5, 6), model=SMALL, on_size=said.append)
+    whole = training.run(sgd(), dataset, (4, 5, 6), model=SMALL, on_size=said.append)
     run_bytes = said[0].run_bytes
     assert said[0].size == 3
     monkeypatch.setattr(sizing, "free_memory", lambda: int(2.9 * run_bytes))  # 0.7 * 2.9 = 2.03 runs
-    cut = training.run(CONFIG, dataset, (4, 5, 6), model=SMALL, on_size=said.append)
+    cut = training.run(sgd(), dataset, (4, 5, 6), model=SMALL, on_size=said.append)
     assert said[1] == PopulationSize(3, 2, run_bytes, int(2.9 * run_bytes))
     same(learned(cut), learned(whole), 1e-5)
 
