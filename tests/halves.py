@@ -35,7 +35,7 @@ def main(net):
 
     alone, halved, in_company = bits((3,), None), bits((3,), layout), bits((3, 5), layout)
     devices = [mesh.make_grid(layout, 1, halves).num_devices for halves in (False, True)]
-    print(json.dumps({"devices": devices, "halved": alone == halved, "in_company": alone == in_company}))
+    print(json.dumps({"devices": devices, "one_core": alone == halved, "company": halved == in_company}))
 
 
 if __name__ == "__main__":

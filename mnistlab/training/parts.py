@@ -1,6 +1,6 @@
 """A sum over a batch, over its halves and their parts: what a core's cache holds, and what two cores can share.
 
-A half summed by another core is the same sum, bit by bit: how many cores there are does not show in the results.
+A half summed by another core is the same sum, bit by bit: a seed's results do not show whether it was trained alone.
 """
 
 from collections.abc import Callable
