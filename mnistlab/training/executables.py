@@ -60,11 +60,11 @@ def compiler_options(name: str, grid: Grid = ONE_DEVICE) -> dict[str, Any]:
         return {}
     if name == "init":
         return {"xla_backend_optimization_level": 0}
-    return _knows_vector_width() | ({"xla_cpu_multi_thread_eigen": False} if grid.takes_all_cores else {})
+    return _vector_width() | ({"xla_cpu_multi_thread_eigen": False} if grid.takes_all_cores else {})
 
 
 @functools.cache
-def _knows_vector_width() -> dict[str, Any]:
+def _vector_width() -> dict[str, Any]:
     """The option for 512 bits, or nothing where this jaxlib refuses it."""
     option: dict[str, Any] = {"xla_cpu_prefer_vector_width": 512}
     try:

@@ -45,8 +45,9 @@ class Population:
 
     def __init__(self, setup: Setup, runs: Sequence[Run]):
         self.setup, self.runs = setup, tuple(runs)
-        self.grid = mesh.make_grid(setup.layout, len(runs), setup.steps.halves(setup.config.batch_size))
         self.parts = [batches.split_parts(setup.config, setup.dataset, run.seed) for run in runs]
+        batch_size = min(setup.config.batch_size, len(self.parts[0].train))  # what a step really sees
+        self.grid = mesh.make_grid(setup.layout, len(runs), setup.steps.halves(batch_size))
         self.has_validation = len(self.parts[0].val) > 0
         self.val_order = self._evaluation_order(["val"])
         self.next_order: tuple[int, Order] = 0, self._train_order(0)
