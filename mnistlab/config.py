@@ -132,6 +132,7 @@ class AugmentConfig:
     elastic_sigma_pixels: float = setting(0.0, "how far that noise is smoothed", within=NOT_NEGATIVE)
     cutout_pixels: int = setting(0, "side of a square set to 0", within=Interval(0, math.inf))
     mixup_alpha: float = setting(0.0, "mixed with another example at a share ~ Beta(alpha, alpha)", within=NOT_NEGATIVE)
+    flip_fraction: float = setting(0.0, "share of the images that are mirrored left to right", within=Interval(0, 1))
 
 
 @dataclasses.dataclass(frozen=True)

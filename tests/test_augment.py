@@ -25,8 +25,9 @@ KNOBS = {
     "scale": AugmentConfig(scale_fraction=0.2),
     "elastic": AugmentConfig(elastic_alpha_pixels=34.0, elastic_sigma_pixels=4.0),
     "cutout": AugmentConfig(cutout_pixels=6),
+    "flip": AugmentConfig(flip_fraction=0.5),
 }
-ALL = AugmentConfig(2, 15.0, 0.2, 34.0, 4.0, 6, 0.4)
+ALL = AugmentConfig(2, 15.0, 0.2, 34.0, 4.0, 6, 0.4, 0.5)
 KEY = jax.random.key(3)
 
 
@@ -120,6 +121,15 @@ def test_cutout_leaves_a_square_of_zeros(pixels):
     assert max(count) == pixels**2
     gone = (apply(AugmentConfig(cutout_pixels=pixels), images(200)) == 0).sum(axis=(1, 2, 3))
     assert gone.max() == pixels**2 and gone.min() >= max(1, pixels // 2) ** 2
+
+
+@pytest.mark.parametrize("fraction", [0.25, 1.0])
+def test_a_flip_is_numpys_for_that_share_of_the_images(fraction):
+    image = images(2000, (5, 6, 2))
+    out = apply(AugmentConfig(flip_fraction=fraction), image)
+    flipped = (out == np.flip(image, 2)).all(axis=(1, 2, 3))
+    assert (flipped | (out == image).all(axis=(1, 2, 3))).all()
+    assert scipy.stats.binomtest(int(flipped.sum()), 2000, fraction).pvalue > 1e-3
 
 
 def test_turns_and_factors_stay_within_their_bounds_and_reach_them():

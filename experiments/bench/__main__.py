@@ -26,7 +26,7 @@ FLAGS = flags.FLAGS
 DEFAULT_PEERS = (
     OURS, "mnistlab_8_seeds", "pytorch", "pytorch_compiled", "keras_tensorflow", "flax_step", "flax_scan"
 )  # fmt: skip
-NEEDS = {"pytorch": "torch", "pytorch_compiled": "torch", "keras_tensorflow": "tensorflow"}
+NEEDS = {"pytorch": "torch", "keras": "tensorflow"}  # what a peer's name begins with -> the package
 
 
 def main() -> None:
@@ -38,7 +38,8 @@ def main() -> None:
             f"round_gflop is {FLAGS.round_gflop}, rounds {FLAGS.rounds}; expected more than 0, and at least 1 round"
         )
     reference = _read_reference(Path(FLAGS.against)) if FLAGS.against else None
-    missing = {name: NEEDS[name] for name in peers if name in NEEDS and importlib.util.find_spec(NEEDS[name]) is None}
+    needed = {name: package for name in peers for start, package in NEEDS.items() if name.startswith(start)}
+    missing = {name: package for name, package in needed.items() if importlib.util.find_spec(package) is None}
     for name, package in missing.items():
         print(f"{name} is left out: {package} is not installed (pip install -e .[bench])")
     peers = [name for name in peers if name not in missing]

@@ -55,6 +55,7 @@ def define_training_flags() -> None:
     """Flags of the experiments that train: the settings' own, and those that set something else."""
     from mnistlab.comparison.spec import Options
     from mnistlab.devices import cluster
+    from mnistlab.nets.layers import FORMS
     from mnistlab.training.checks import REGISTRIES
 
     for about in settings_of(Options):
@@ -64,12 +65,7 @@ def define_training_flags() -> None:
         _define(about, None, f"{about.help}{names} Default: each variant's own.")
     moves = "; ".join(f"{name}: {about.help}" for name, about in _moves().items())
     flags.DEFINE_list("augment", None, f"name=number,... such as shift=2,rotate=10. {moves}.")
-    flags.DEFINE_enum(
-        "convolution",
-        None,
-        ["cells", "slices", "lax"],
-        "How convolutions are computed, in place of what suits the backend.",
-    )
+    flags.DEFINE_enum("convolution", None, FORMS, "How convolutions are computed, in place of what suits the backend.")
     flags.DEFINE_multi_string("sweep", [], "setting=value,value,...: train the grid; may be repeated.")
     flags.DEFINE_enum(
         "distributed", "auto", cluster.MODES, "Several processes: as the launcher says, asked for, or never."

@@ -15,8 +15,9 @@ from jax import lax
 from mnistlab.config import AugmentConfig
 from mnistlab.errors import UserError
 
-# An example's words of randomness: two for each move, one for its share, then the noise. One draw compiles fast.
-_TURN, _SHIFT, _CUTOUT, _SHARE, _NOISE = slice(0, 2), slice(2, 4), slice(4, 6), 6, 8
+# An example's words of randomness: two for each move, one for its share, one for the flip; then the noise.
+# One draw compiles fast.
+_TURN, _SHIFT, _CUTOUT, _SHARE, _FLIP, _NOISE = slice(0, 2), slice(2, 4), slice(4, 6), 6, 7, 8
 _NUM_QUANTILES = 4096
 
 
@@ -44,7 +45,7 @@ def check(config: AugmentConfig, image_shape: Sequence[int]) -> None:
 
 
 def augment(key: jax.Array, image: jax.Array, config: AugmentConfig, axis_name: str | None = None) -> jax.Array:
-    """Rotates, scales and bends (one resampling), then shifts and cuts out; mixup is apart: it needs the labels.
+    """Mirrors, rotates, scales and bends (one resampling), shifts and cuts out; mixup is apart: it needs the labels.
 
     Args:
       image: uint8 or float32 [N, H, W, C]; with `axis_name` one device's part of the batch.
@@ -129,6 +130,8 @@ def cutout(image: jax.Array, row: jax.Array, column: jax.Array, pixels: int) -> 
 
 def _augment_one(words: jax.Array, image: jax.Array, config: AugmentConfig) -> jax.Array:
     height, width, _ = image.shape
+    if config.flip_fraction:
+        image = jnp.where(_fraction(words[_FLIP]) < config.flip_fraction, image[:, ::-1], image)
     displacement = None
     if config.elastic_alpha_pixels:
         # 256 levels of [-1, 1], which smoothing blurs anyway.

@@ -50,6 +50,9 @@ class Context(NamedTuple):
     first: jax.Array | None = None  # int32 []: the place of the first example in the whole batch, if this is a part
 
 
+FORMS = ("cells", "slices", "lax")  # how a convolution may be computed
+
+
 def convolution_form(backend: str) -> str:
     """The quickest form of a convolution on a backend.
 

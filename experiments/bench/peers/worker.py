@@ -18,10 +18,17 @@ from . import job as jobs
 LEAST_SECONDS = 0.5  # shorter passes are repeated until they took this long together
 
 PEERS = {
-    "mnistlab": "mnistlab_epoch",
-    **{f"mnistlab_{number}_seeds": "mnistlab_epoch" for number in (2, 4, 8, 16, 32)},
+    **{
+        f"mnistlab{form}{seeds}": "mnistlab_epoch"
+        for form in ("", "_cells", "_slices", "_lax")
+        for seeds in ("", *(f"_{number}_seeds" for number in (2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)))
+    },
     "pytorch": "pytorch",
+    "pytorch_channels_last": "pytorch",
     "pytorch_compiled": "pytorch",
+    "pytorch_compiled_channels_last": "pytorch",
+    "pytorch_compiled_graphs": "pytorch",
+    "pytorch_compiled_tuned": "pytorch",
     "keras_tensorflow": "keras_tensorflow",
     "flax_step": "plain_flax",
     "flax_scan": "plain_flax",
