@@ -1,5 +1,6 @@
 """Whose commit a run names: this checkout's, and never that of a repository around an installed copy."""
 
+import importlib.metadata
 import shutil
 import subprocess
 
@@ -77,3 +78,14 @@ def test_the_environment_of_a_git_hook_does_not_mislead(tmp_path, monkeypatch):
 
 def test_provenance_tells_it():
     assert revision.revision().items() <= workdirs.provenance().items()
+
+
+def test_a_checkout_that_was_not_installed_says_so(monkeypatch):
+    def version(package):
+        if package == "mnistlab":
+            raise importlib.metadata.PackageNotFoundError(package)
+        return "1.2.3"
+
+    monkeypatch.setattr(importlib.metadata, "version", version)
+    versions = workdirs.provenance()["versions"]
+    assert versions["mnistlab"] == "not installed" and versions["numpy"] == "1.2.3"

@@ -294,13 +294,21 @@ def provenance() -> dict[str, Any]:
     return {
         "versions": {
             "python": platform.python_version(),
-            **{name: importlib.metadata.version(name) for name in packages},
+            **{name: _version(name) for name in packages},
         },
         "device": device,
         "matmul_precision": matmul_precision() if device else None,
         "xla_flags": os.environ.get("XLA_FLAGS") or None,
         **revision.revision(),
     }
+
+
+def _version(package: str) -> str:
+    """A checkout on PYTHONPATH is no installed package."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
 
 
 def device_words() -> str:
