@@ -70,6 +70,7 @@ def _scan(function: Callable[[Examples], Any], examples: Examples, num_parts: in
         return leaf.reshape(num_parts, size, *leaf.shape[1:]) if leaf.ndim else leaf + size * jnp.arange(num_parts)
 
     parts = jax.tree.map(split, examples)
+    function = jax.jit(function)  # traced once for its shapes and its loop, and inlined
     shapes = jax.eval_shape(function, jax.tree.map(lambda leaf: leaf[0], parts))
 
     def add(total: Any, part: Examples) -> tuple[Any, None]:
