@@ -150,7 +150,7 @@ def _write(
     blocks += _beside_reported(folder, tables, forest) if tables else []
     blocks += [page.Heading("Changed runs"), *changed] if changed else []
     markdown = _markdown(board, [*tables, *changed])
-    print(f"\n{markdown}")
+    print("\n\n".join(block.as_text() for block in blocks if isinstance(block, page.Table)))
     files.write_atomic(folder / "scoreboard.md", markdown)
     identity = {"experiment": "scoreboard", "runs": sorted("/".join(key) for key in summaries)}
     title = "Scoreboard: five homeworks, reproduced and asked again"
@@ -171,7 +171,9 @@ def board_of(summaries: Mapping[Key, dict[str, Any]], places: Mapping[Key, Path]
         for protocol in spec.PROTOCOLS[name in OURS :]:
             variants = experiment.under(protocol) if experiment else None
             if (name, protocol) in runs:
-                found += verdicts.judged((name, protocol), runs[name, protocol], variants or None)
+                found += verdicts.judged(
+                    (name, protocol), runs[name, protocol], variants if experiment and experiment.claims else None
+                )
                 continue
             absent.append((name, protocol))
             if experiment is not None:

@@ -118,9 +118,14 @@ def test_a_changed_run_judges_nothing(tmp_path):
 
 def test_hours_are_of_the_variants_that_a_claim_is_about(tmp_path):
     run = run_of(tmp_path / "run")
-    found = by_id(verdicts.judged(KEY, run, variants=RESULTS))
+    found = by_id(verdicts.judged(KEY, run))
     assert found["a"].seconds == 2 * 360 + 3600 * (1 + 2)
-    assert found["f"].seconds == 360 + 3600  # one variant, against a number
+    assert found["f"].seconds is None and found["g"].seconds is None  # not measured
+    entry = {**run.summary["claims"][0], "left": "by hand", "right": 0.0, "comparison": {}}
+    exact = run._replace(summary={**run.summary, "claims": [entry]})
+    assert verdicts.judged(KEY, exact)[0].seconds == verdicts.seconds_of(run.summary)  # it is about no variant
+    number = run._replace(summary={**run.summary, "claims": [{**entry, "left": "low"}]})
+    assert verdicts.judged(KEY, number)[0].seconds == 360 + 3600 * 2  # one variant, against a number
     assert verdicts.seconds_of(run.summary) == 5 * 360 + 3600 * 15
     assert verdicts.seconds_of({"seconds": {"total": 7.0}}, ["cpu"]) == 7.0  # it trains nothing
     assert verdicts.seconds_of({"seconds": {"total": 7.0}}, part="train_seconds") is None
@@ -143,6 +148,12 @@ def test_pytorch_takes_our_training_over_the_ratio(tmp_path):
     words, verdict, difference, *took = table.rows[0]
     assert (words, verdict, took) == ("(a) high is better", "holds", ["16", "3.2", "6.0"])
     assert difference.startswith("+0.02")
+    *_, whole, known = verdict_tables.took(
+        {KEY: run, ("other", "reported"): run._replace(training=None)}, {}, exact
+    ).rows
+    train, total = 3600 * 15, 5 * 360 + 3600 * 15
+    assert whole == ("all of them", "", "–", *map(verdict_tables.hours, (2 * total, 2 * train, None)), "")
+    assert known[3:6] == tuple(map(verdict_tables.hours, (total, train, train / 0.5)))
     assert "PyTorch, hours" not in verdict_tables.claims_of([], run, None).header
 
 

@@ -84,7 +84,7 @@ def lessons(board: Board, experiment: str) -> list[Lesson]:
     for asked in by_id.values():
         answered = [one for one in asked if one.state in SAID]
         sentences = [verdict_sentence(one, board) for one in answered]
-        sentences += [said for said in [one_run(one, board) for one in answered[:1]] if said]
+        sentences += [said for one in answered if (said := one_run(one, board))][:1]
         made.append(Lesson(_capital(asked[0].text), sentences))
     return made
 
@@ -173,10 +173,10 @@ def of_one_run(board: Board) -> list[str]:
         )
     within, of = board.inside
     if of:
-        said = f"Of {text.counted(of, 'number')} that the sources print, {within}"
-        made.append(
-            f"{said} lie where 95 of 100 single runs of ours do ([all of them]({board.results}#reported-and-ours))."
+        said = (
+            f"Of {text.counted(of, 'number')} that the sources print, {within} could have come out of one run of ours"
         )
+        made.append(f"{said} ([in its 95 % prediction interval]({board.results}#reported-and-ours)).")
     return made or ["Nothing was run yet that could tell."]
 
 

@@ -107,17 +107,20 @@ def _claim_header(bench: Bench | None) -> tuple[str, ...]:
 def took(runs: Mapping[Key, BoardRun], addresses: Addresses, bench: Bench | None) -> page.Table:
     """What each run took, the whole last, and what PyTorch would have."""
     rows: list[tuple[object, ...]] = []
-    totals = [0.0, 0.0]
+    timed = []
     for key, run in runs.items():
         seconds = verdicts.seconds_of(run.summary)
         training = verdicts.seconds_of(run.summary, part="train_seconds")
-        names = tuple(run.training.variants) if run.training else ()
-        peers = [hours(_all_of(bench, run, names))] if bench else []
+        theirs = _all_of(bench, run, tuple(run.training.variants) if run.training else ())
+        timed.append((seconds, training, theirs))
+        peers = [hours(theirs)] if bench else []
         seeds, device = run.summary["n_seeds"], run.summary["device"]
         rows.append((_linked(key, addresses), key[1], seeds, hours(seconds), hours(training), *peers, device))
-        totals = [totals[0] + (seconds or 0), totals[1] + (training or 0)]
-    whole = (hours(totals[0]), hours(totals[1]), *([text.MISSING] if bench else []))
-    rows.append(("all of them", "", text.MISSING, *whole, ""))
+    known = [each for each in timed if each[2] is not None]
+    for words, some in (("all of them", timed), *([("those with a number for PyTorch", known)] if known else [])):
+        whole = [sum(one[column] or 0 for one in some) for column in range(3)]
+        theirs = whole[2] if len(some) == len(known) else None
+        rows.append((words, "", text.MISSING, *map(hours, whole[:2]), *([hours(theirs)] if bench else []), ""))
     header = ("experiment", "protocol", "seeds", "hours", "of which training")
     caption = "What each run took: compiling, training and evaluating"
     if bench:

@@ -98,7 +98,7 @@ def judged(key: Key, run: BoardRun, variants: Collection[str] | None = None) -> 
                 verdict,
                 _why(entry, run, num_open) if state == "open" else "",
                 entry.get("n") if entry["comparison"] else None,
-                seconds_of(run.summary, variants_of(entry)),
+                _seconds_of_claim(run.summary, entry),
                 entry,
             )
         )
@@ -143,6 +143,14 @@ def seconds_of(summary: Mapping[str, Any], names: Iterable[str] | None = None, p
     if not all(found):  # a variant of which no time is known
         return None
     return sum(_total(each, part) for some in found for each in some)
+
+
+def _seconds_of_claim(summary: Mapping[str, Any], entry: Mapping[str, Any]) -> float | None:
+    """Of the variants that a claim is about, of the whole run where it is about none; None if it was not measured."""
+    if departures.verdict_word(entry["verdict"]) == "not measured":
+        return None
+    names = variants_of(entry)
+    return seconds_of(summary, names if set(names) <= set(summary["variants"]) else None)
 
 
 def _named(seconds: Mapping[str, Any], name: str) -> list[Any]:
