@@ -86,6 +86,16 @@ def test_a_changed_run_says_nothing_of_the_source(tmp_path):
     assert "the run departs from the protocol (epochs 20 -> 3), so there is no verdict ([lenet_vs_dense]" in text
 
 
+def test_the_best_epoch_of_a_run_is_held_against_its_last(tmp_path):
+    board = board_of(tmp_path, controlled=GAPS["it holds"])
+    (key,) = board.runs
+    measured = {"best_minus_last_epoch": {"under_8000": {"mean": 0.0012, "ci95": [0.0010, 0.0014]}}}
+    run = board.runs[key]._replace(summary={**board.runs[key].summary, **measured})
+    text = scoreboard.learned_page(board._replace(runs={key: run}), "results.md")
+    assert "The best epoch of a run instead of its last flatters `under_8000` by +0.12 [+0.10, +0.14] points" in text
+    assert "best epoch" not in scoreboard.learned_page(board, "results.md")
+
+
 def test_without_runs_there_is_no_verdict_and_no_link_to_one():
     board = scoreboard.board_of({}, {}, None)
     text = scoreboard.learned_page(board, "results.md")

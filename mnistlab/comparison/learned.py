@@ -188,7 +188,7 @@ def optimism(board: Board) -> list[str]:
             if entry["mean"] is None or None in entry["ci95"] or run.departures:
                 continue
             gap = _unit("accuracy").interval(entry["mean"], *entry["ci95"])
-            said = f"The best epoch of a run instead of its last flatters {name.replace('_', ' ')} by {gap}"
+            said = f"The best epoch of a run instead of its last flatters `{name}` by {gap}"
             made.append(f"{said} in validation{_run(key, board)}.")
     return made
 
