@@ -1,17 +1,18 @@
 """All comparisons at a glance: reported against ours, inside or outside, and the verdict on every claim.
 
-python -m experiments.scoreboard [--seeds=8] [--quick] [--norun]
+python -m experiments.scoreboard [--seeds=8] [--quick] [--norun] [--results=docs/results.md --learned=docs/learned.md]
 
 Reads what lies in results/<experiment> and results/<experiment>_controlled, runs what is missing there, and writes one
-page and one table.
+page: how many claims hold and which are open, every verdict with what it took, and reported against ours.
 """
 
+import importlib
 import os
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import quote
 
 import numpy as np
@@ -19,7 +20,11 @@ from absl import flags
 
 from mnistlab import files
 from mnistlab.analysis import departures, reported, stats
-from mnistlab.comparison import saved, spec, workdirs
+from mnistlab.comparison import learned, peer_hours, quirks, saved, spec, verdict_tables, verdicts, workdirs
+from mnistlab.comparison.peer_hours import Bench
+from mnistlab.comparison.quirks import Cost
+from mnistlab.comparison.spec import Experiment
+from mnistlab.comparison.verdicts import BoardRun, Judged, Key
 from mnistlab.errors import UserError, file_errors
 from mnistlab.report import figures, page, text
 
@@ -42,6 +47,12 @@ EXPERIMENTS = {
 }
 """name -> flags of its full run."""
 OURS = ("lenet5_at_its_best", "small_budgets", "small_budgets_fashion")  # no source reported anything
+AIMS = (
+    ("lenet5_at_its_best", "f"),
+    *(("small_budgets", id_) for id_ in "abc"),
+    ("small_budgets_fashion", "a"),
+)
+"""(comparison of our own, its claim that states what was aimed at)."""
 QUICK = ("--limit_examples=2000", "--epochs=2", "--seeds=2")
 METRICS = ("test_accuracy", "test_loss")
 START, END = "<!-- tables of the scoreboard -->", "<!-- end -->"
@@ -49,9 +60,23 @@ START, END = "<!-- tables of the scoreboard -->", "<!-- end -->"
 _FLAGS = ("seeds", "seed", "data_dir", "compile_cache", "limit_examples", "epochs")
 
 
+class Board(NamedTuple):
+    """All that is known of the claims."""
+
+    runs: Mapping[Key, BoardRun]
+    absent: Sequence[Key]  # runs that there are not
+    found: Sequence[Judged]  # of every experiment under every protocol
+    costs: Sequence[Cost]  # of the sources' quirks
+    bench: Bench | None
+
+
 def main() -> None:
     """Runs what is missing, then writes the board."""
     quick = flags.FLAGS.quick
+    bench = peer_hours.read(usable("bench", flags.FLAGS.bench)) if flags.FLAGS.bench else None
+    lessons = usable("learned", flags.FLAGS.learned) if flags.FLAGS.learned else None
+    if lessons is not None and not flags.FLAGS.results:
+        raise UserError("learned is given without results, to which its links lead; give both")
     folder = common.workdir("quick/scoreboard" if quick else "scoreboard")
     results = usable("results", flags.FLAGS.results) if flags.FLAGS.results else None
     runs_folder = usable("runs", flags.FLAGS.runs) if flags.FLAGS.runs else folder.parent
@@ -71,9 +96,13 @@ def main() -> None:
             raise UserError(
                 f"nothing was run yet in {runs_folder}; leave --norun out, or point --runs at the folder of runs"
             )
-        _write(folder, summaries, failures, places)
+        board = _write(folder, summaries, failures, places, bench)
         if results is not None:
             write_into(results, (folder / "scoreboard.md").read_text())
+        if lessons is not None and results is not None:
+            files.write_atomic(lessons, learned_page(board, os.path.relpath(results, lessons.parent)))
+        if failures:
+            raise UserError("; ".join(failures))
 
 
 def _run(name: str, protocol: str, workdir: Path, extra: tuple[str, ...]) -> list[str]:
@@ -96,38 +125,129 @@ def _read(path: Path) -> dict[str, Any] | None:
 
 def _write(
     folder: Path,
-    summaries: Mapping[tuple[str, str], dict[str, Any]],
-    failures: list[str],
-    places: Mapping[tuple[str, str], Path],
-) -> None:
-    departed = {key: found for key, summary in summaries.items() if (found := departures.of_summary(summary))}
+    summaries: Mapping[Key, dict[str, Any]],
+    failures: Sequence[str],
+    places: Mapping[Key, Path],
+    bench: Bench | None = None,
+) -> Board:
+    """Writes page, summary and the tables in Markdown."""
+    board = board_of(summaries, places, bench)
+    departed = {key: run.departures for key, run in board.runs.items() if run.departures}
     tables, forest = _values({key: summary for key, summary in summaries.items() if key not in departed})
     changed = _changed_table({key: summaries[key] for key in departed}, departed)
-    verdicts = _verdicts(summaries, departed)
-    seconds = [
-        (name, protocol, summary["n_seeds"], f"{_seconds(summary):.0f}", summary["device"])
-        for (name, protocol), summary in summaries.items()
-    ]
+    pages = {key: quote(os.path.relpath(place / "report.html", folder)) for key, place in places.items()}
     blocks: list[page.Block] = [
-        page.Answer(_answer(summaries, departed)),
+        page.Answer(_answer(board.found)),
         *_notices(len(summaries), len(departed), failures),
+        *_standing(board, pages),
+        page.Heading("Claims"),
+        verdict_tables.claims(board.found, board.runs, pages, bench),
         page.Heading("Runs"),
-        _index(folder, summaries, places),
+        _index(summaries, pages),
+        verdict_tables.took(board.runs, pages, bench),
+        *([verdict_tables.ratios(board.runs, bench)] if bench else []),
     ]
     blocks += _beside_reported(folder, tables, forest) if tables else []
     blocks += [page.Heading("Changed runs"), *changed] if changed else []
-    blocks += [
-        page.Heading("Claims"),
-        verdicts,
-        page.Heading("Time"),
-        page.Table(("experiment", "protocol", "seeds", "wall time, s", "device"), seconds, "What each run took"),
+    markdown = _markdown(board, [*tables, *changed])
+    print("\n\n".join(block.as_text() for block in blocks if isinstance(block, page.Table)))
+    files.write_atomic(folder / "scoreboard.md", markdown)
+    identity = {"experiment": "scoreboard", "runs": sorted("/".join(key) for key in summaries)}
+    title = "Scoreboard: five homeworks, reproduced and asked again"
+    title += f" – {len(departed)} of {len(summaries)} are changed runs" if departed else ""
+    summary = _summary(summaries, departed, failures)
+    workdirs.leave(folder, identity=identity, command=common.command(), title=title, blocks=blocks, summary=summary)
+    print(f"\nreport: {folder / 'report.html'}")
+    return board
+
+
+def board_of(summaries: Mapping[Key, dict[str, Any]], places: Mapping[Key, Path], bench: Bench | None) -> Board:
+    """How every claim stands, those of runs that there are not among them."""
+    runs = {key: verdicts.read(places[key], summary) for key, summary in summaries.items()}
+    found: list[Judged] = []
+    absent: list[Key] = []
+    for name in EXPERIMENTS:
+        experiment = _experiment(name)
+        for protocol in spec.PROTOCOLS[name in OURS :]:
+            variants = experiment.under(protocol) if experiment else None
+            if (name, protocol) in runs:
+                found += verdicts.judged(
+                    (name, protocol), runs[name, protocol], variants if experiment and experiment.claims else None
+                )
+                continue
+            absent.append((name, protocol))
+            if experiment is not None:
+                found += verdicts.not_run((name, protocol), experiment.claims, variants or ())
+    return Board(runs, absent, found, quirks.costs(runs), bench)
+
+
+def _experiment(name: str) -> Experiment | None:
+    """The comparison as a value; None of those that train nothing."""
+    found = getattr(importlib.import_module(f"{__package__}.{name}"), "EXPERIMENT", None)
+    return found if isinstance(found, Experiment) else None
+
+
+def learned_page(board: Board, results: str) -> str:
+    """docs/learned.md; its links lead to sections of the Markdown file `results`."""
+    complete = {key: run.summary for key, run in board.runs.items() if not run.departures}
+    where = [row[-1] for table in _values(complete)[0] for row in table.rows]
+    inside = where.count("inside"), where.count("inside") + where.count("outside")
+    return learned.page(learned.Board(board.found, board.runs, board.costs, inside, results))
+
+
+def _standing(board: Board, addresses: verdict_tables.Addresses) -> list[page.Block]:
+    """How many claims stand how, which are open, what our own aims came to, and what the quirks cost."""
+    still_open = verdict_tables.open_claims(board.found, board.absent, addresses)
+    claims = [(name, id_, experiment.claims) for name, id_ in AIMS if (experiment := _experiment(name))]
+    aims = [((name, "controlled"), one) for name, id_, own in claims for one in own if one.id == id_]
+    return [
+        page.Heading("How the claims stand"),
+        verdict_tables.counts(board.found),
+        *([still_open] if still_open else []),
+        page.Heading("Our own aims"),
+        verdict_tables.aims(aims, board.runs, addresses),
+        page.Heading("What the quirks cost"),
+        verdict_tables.costs(board.costs, addresses),
     ]
-    markdown = []
-    for table in (*tables, *changed, verdicts):
-        print(f"\n{table.as_text()}")
-        markdown.append(f"{table.caption}\n\n{text.markdown_table(table.header, table.rows)}\n")
-    files.write_atomic(folder / "scoreboard.md", "\n".join(markdown))
-    summary = {
+
+
+def _markdown(board: Board, values: Sequence[page.Table]) -> str:
+    """All tables, with a section for every run to which the others link."""
+    sections = {key: f"#{verdicts.section(key)}" for key in board.runs}
+    took: list[page.Block] = [
+        page.Heading("What the runs took"),
+        verdict_tables.took(board.runs, sections, board.bench),
+    ]
+    took += [verdict_tables.ratios(board.runs, board.bench)] if board.bench else []
+    blocks: list[page.Block] = [*_standing(board, sections), *took]
+    parts = []
+    for block in blocks:
+        parts.append(f"## {block.text}" if isinstance(block, page.Heading) else _in_markdown(block))
+    meaning = verdict_tables.meaning(board.bench)
+    parts += ["## Every verdict, run by run", f"{meaning[0].upper()}{meaning[1:]}."]
+    for key, run in board.runs.items():
+        own = verdict_tables.claims_of([one for one in board.found if one.key == key], run, board.bench)
+        device, seeds = run.summary["device"], text.counted(run.summary["n_seeds"], "seed")
+        parts += [
+            f"### {verdicts.section(key)}",
+            run.summary.get("answer", ""),
+            f"Protocol {key[1]}, {seeds}, on {device}:",
+        ]
+        parts += [f"    {run.command}" if run.command else "", _in_markdown(own)]
+    parts += ["## Reported and ours", *map(_in_markdown, values)] if values else []
+    return "\n\n".join(filter(None, parts)) + "\n"
+
+
+def _in_markdown(block: page.Block) -> str:
+    assert isinstance(block, page.Table)
+    caption = f"**{block.caption}**\n\n" if block.caption else ""
+    return caption + text.markdown_table(block.header, block.rows)
+
+
+def _summary(
+    summaries: Mapping[Key, dict[str, Any]], departed: Mapping[Key, tuple[str, ...]], failures: Sequence[str]
+) -> dict[str, Any]:
+    return {
         "experiment": "scoreboard",
         "protocol": "both",
         "departures": [f"{'/'.join(key)}: {change}" for key, changes in departed.items() for change in changes],
@@ -138,16 +258,9 @@ def _write(
         "claims": [
             {"experiment": n, "protocol": p, **claim} for (n, p), s in summaries.items() for claim in s["claims"]
         ],
-        "seconds": {f"{n}/{p}": _seconds(s) for (n, p), s in summaries.items()},
-        "failures": failures,
+        "seconds": {f"{n}/{p}": verdicts.seconds_of(s) or 0.0 for (n, p), s in summaries.items()},
+        "failures": list(failures),
     }
-    identity = {"experiment": "scoreboard", "runs": sorted("/".join(key) for key in summaries)}
-    title = "Scoreboard: five homeworks, reproduced and asked again"
-    title += f" – {len(departed)} of {len(summaries)} are changed runs" if departed else ""
-    workdirs.leave(folder, identity=identity, command=common.command(), title=title, blocks=blocks, summary=summary)
-    print(f"\nreport: {folder / 'report.html'}")
-    if failures:
-        raise UserError("; ".join(failures))
 
 
 def write_into(path: Path, tables: str) -> None:
@@ -164,33 +277,27 @@ def write_into(path: Path, tables: str) -> None:
     files.write_atomic(path, "\n\n".join(filter(None, parts)) + "\n")
 
 
-def _answer(summaries: Mapping[tuple[str, str], dict[str, Any]], departed: Mapping[tuple[str, str], Any]) -> str:
-    """How the claims stand, under each protocol."""
+def _answer(found: Sequence[Judged]) -> str:
+    """How the sources' claims stand, under each protocol."""
     said = []
     for protocol in spec.PROTOCOLS:
-        verdicts = [
-            claim["verdict"]
-            for key, summary in summaries.items()
-            if key[1] == protocol and key not in departed
-            for claim in summary["claims"]
-        ]
-        if verdicts:
-            said.append(f"under the {protocol} protocol, {departures.tally(verdicts)}")
-    return f"How the claims stand: {'; '.join(said)}." if said else "No run is of its protocol: no claim is judged."
+        some = [one for one in found if one.protocol == protocol and not one.ours and one.state != "changed run"]
+        words = departures.tally(one.verdict for one in some if one.state != "not run")
+        if words:
+            said.append(f"under the {protocol} protocol, {words}")
+    if not said:
+        return "No run is of its protocol: no claim of a source is judged."
+    return f"How the sources' claims stand: {'; '.join(said)}."
 
 
-def _index(
-    folder: Path, summaries: Mapping[tuple[str, str], dict[str, Any]], places: Mapping[tuple[str, str], Path]
-) -> page.Cards:
+def _index(summaries: Mapping[Key, dict[str, Any]], pages: Mapping[Key, str]) -> page.Cards:
     """The runs with what they answer, and links to their pages."""
     cards = []
     for (name, protocol), summary in summaries.items():
         label = f"protocol {protocol}, {text.counted(summary['n_seeds'], 'seed')}"
-        place = places.get((name, protocol))
-        link = quote(os.path.relpath(place / "report.html", folder)) if place else ""
-        verdicts = departures.tally(claim["verdict"] for claim in summary["claims"])
-        facts = [("claims", verdicts)] if verdicts else []
-        cards.append(page.Card(name, label, summary.get("answer", ""), facts, link))
+        said = departures.tally(claim["verdict"] for claim in summary["claims"])
+        facts = [("claims", said)] if said else []
+        cards.append(page.Card(name, label, summary.get("answer", ""), facts, pages.get((name, protocol), "")))
     return page.Cards(cards)
 
 
@@ -222,7 +329,7 @@ def _notices(num_runs: int, num_departed: int, failures: Sequence[str]) -> list[
 
 
 def _values(
-    summaries: Mapping[tuple[str, str], dict[str, Any]],
+    summaries: Mapping[Key, Mapping[str, Any]],
 ) -> tuple[list[page.Table], dict[str, list[figures.ForestRow]]]:
     """A table for each protocol, and the rows of the figures."""
     rows: dict[str, list[tuple[object, ...]]] = {protocol: [] for protocol in spec.PROTOCOLS}
@@ -279,43 +386,6 @@ def _cells(ours: Mapping[str, Any]) -> tuple[str, str]:
     return text.format_summary(ours), f"{ours['n']}{lost}"
 
 
-def _verdicts(
-    summaries: Mapping[tuple[str, str], dict[str, Any]], departed: Mapping[tuple[str, str], tuple[str, ...]]
-) -> page.Table:
-    rows: dict[tuple[str, str], dict[str, Any]] = {}
-    for (name, protocol), summary in summaries.items():
-        for claim in summary["claims"]:
-            row = rows.setdefault(
-                (name, claim["id"]), {"text": claim["text"] + (" (our question)" if claim.get("ours") else "")}
-            )
-            verdict, difference = _verdict_cells(claim)
-            if departed.get((name, protocol)) == (departures.UNKNOWN,):  # its verdict may judge the source
-                verdict = f"{departures.UNKNOWN}: no verdict"
-            row[protocol] = verdict, difference
-    missing = (text.MISSING, text.MISSING)
-    lines = [
-        (name, id_, row["text"], *row.get("reported", missing), *row.get("controlled", missing))
-        for (name, id_), row in rows.items()
-    ]
-    header = ("experiment", "", "claim", "reported", "difference [95 %]", "controlled", "difference [95 %]")
-    return page.Table(header, lines, "Claims and their verdicts under both protocols")
-
-
-def _verdict_cells(claim: Mapping[str, Any]) -> tuple[str, str]:
-    if claim.get("delta") is None or not claim.get("ci95") or None in claim["ci95"]:
-        return claim["verdict"], text.MISSING
-    return claim["verdict"], text.format_interval(claim["delta"], *claim["ci95"], signed=True)
-
-
-def _seconds(summary: Mapping[str, Any]) -> float:
-    """Wall seconds of a run: the sum of what its summary lists."""
-
-    def total(value: Any) -> float:
-        return sum(map(total, value.values())) if isinstance(value, dict) else float(value)
-
-    return total(summary["seconds"])
-
-
 def define_flags() -> None:
     """Flags of this entry point beside the common ones."""
     common.define_run_flags()
@@ -323,6 +393,10 @@ def define_flags() -> None:
     flags.DEFINE_bool("quick", False, "Everything on a subset, in a few minutes, labelled as such.")
     flags.DEFINE_bool("run", True, "--norun only reads what is there.")
     flags.DEFINE_string("results", None, "A Markdown file to put the tables into, such as docs/results.md.")
+    flags.DEFINE_string(
+        "learned", None, "A Markdown file for what we learned, such as docs/learned.md; with --results."
+    )
+    flags.DEFINE_string("bench", None, "summary.json of experiments.bench: adds what PyTorch would have taken.")
     flags.DEFINE_string("runs", None, "Folder of the runs; default the folder around --workdir.")
 
 

@@ -1,11 +1,13 @@
 #!/usr/bin/env bash
 # Every comparison under both protocols until every claim is answered, then the tables: hours. Started again, it goes on.
 #   launch/results.sh [--flag=value ...]        launch/results.sh --max_minutes=120
-# The flags go to each training. RESULTS is the folder of the runs (default results), TABLES the Markdown file
-# (default docs/results.md). What fails is said at the end, with status 1; the others are run all the same.
+# The flags go to each training. RESULTS is the folder of the runs (default results), TABLES and LEARNED the Markdown
+# files (default docs/results.md, docs/learned.md), BENCH a summary.json of `python -m experiments.bench` on the same
+# device, for what PyTorch would have taken (default: that is left out).
+# What fails is said at the end, with status 1; the others are run all the same.
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit 1
-case ${1:-} in -h | --help) sed -n '2,5s/^# *//p' launch/results.sh; exit ;; esac
+case ${1:-} in -h | --help) sed -n '2,7s/^# *//p' launch/results.sh; exit ;; esac
 # shellcheck source=launch/setup.sh
 . launch/setup.sh
 # shellcheck disable=SC2086  # EXTRAS is a list of words
@@ -40,6 +42,7 @@ done
 for name in lenet5_at_its_best small_budgets small_budgets_fashion; do
   run "${name}_controlled" "$name" --protocol=controlled --seeds=16 --until=resolved "$@"
 done
-"$python" -m experiments.scoreboard --norun "--workdir=$results/scoreboard" "--results=${TABLES:-docs/results.md}" ||
+"$python" -m experiments.scoreboard --norun "--workdir=$results/scoreboard" "--results=${TABLES:-docs/results.md}" \
+  "--learned=${LEARNED:-docs/learned.md}" ${BENCH:+"--bench=$BENCH"} ||
   failed+=("scoreboard (status $?)")
 [ ${#failed[@]} -eq 0 ] || { printf 'failed: %s\n' "${failed[@]}" >&2; exit 1; }

@@ -77,6 +77,8 @@ BAD_OF_OTHERS = [
     ("judge", ["no_such.csv"], "cannot read no_such.csv"),
     ("compare", ["run", TOO_LONG], "RUN... is 'xxx"),
     ("scoreboard", ["--norun", f"--runs={TOO_LONG}"], "runs is 'xxx"),
+    ("scoreboard", ["--norun", "--learned=learned.md"], "give both"),
+    ("scoreboard", ["--norun", "--bench=no_such.json"], "cannot read no_such.json"),
 ]
 BAD_LINES = [("lenet_vs_dense", *bad) for bad in BAD] + BAD_OF_OTHERS
 
@@ -106,7 +108,7 @@ OWN_FLAGS = {
     "power": ("difference",),
     "export": ("format", "output"),
     "predict": ("which",),
-    "scoreboard": ("runs",),
+    "scoreboard": ("runs", "results", "learned", "bench"),
     "matmul_devices": ("sizes",),
 }
 

@@ -70,6 +70,7 @@ def run_results(tmp_path, *flags, failing="none", status=1):
     python.write_text(f'#!/bin/sh\necho "$*" >> {tmp_path}/asked\ncase "$2" in *.{failing}) exit {status} ;; esac\n')
     python.chmod(0o755)
     environ = {"PATH": TOOLS, "PYTHON_OF_RUNS": str(python), "RESULTS": "runs", "TABLES": "tables.md"}
+    environ |= {"LEARNED": "learned.md", "BENCH": "bench/summary.json"}
     script = [ROOT / "launch" / "results.sh", *flags]
     done = subprocess.run(script, env=environ, capture_output=True, text=True, timeout=60)
     return done, [line.split() for line in (tmp_path / "asked").read_text().splitlines()]
@@ -83,7 +84,8 @@ def test_results_runs_every_comparison_where_the_scoreboard_reads_it_and_goes_on
         "failed: fashion_mlp_controlled (status 3)",
     ]
     *runs, last = asked
-    assert last == ["-m", "experiments.scoreboard", "--norun", "--workdir=runs/scoreboard", "--results=tables.md"]
+    board = ["-m", "experiments.scoreboard", "--norun", "--workdir=runs/scoreboard", "--results=tables.md"]
+    assert last == [*board, "--learned=learned.md", "--bench=bench/summary.json"]
     expected = {
         (
             f"experiments.{name}",

@@ -37,7 +37,8 @@ def defined():
     flags.DEFINE_bool("quick", False, "")
     flags.DEFINE_bool("run", False, "")
     flags.DEFINE_string("runs", None, "")
-    flags.DEFINE_string("results", None, "")
+    for name in ("results", "learned", "bench"):
+        flags.DEFINE_string(name, None, "")
     flags.FLAGS(["prog"])
     yield
     for name in set(flags.FLAGS) - before:

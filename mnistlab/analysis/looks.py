@@ -43,17 +43,26 @@ def questions(checked: Sequence[Checked], sides: Sequence[Sides | None]) -> list
         claim, comparison = item.claim, item.comparison
         if comparison is None or both is None:
             continue
-        num_pairs, differences, num_more = comparison.n + comparison.num_failed, _differences(both), 0
-        if _is_open(comparison) and len(differences) > 1:
-            alpha = ALPHA / num_open
-            needed = expected_num_pairs(differences, claim.margin, alpha, FURTHEST, comparison.direction)
-            num_more = max(needed.median - len(differences), 1)
-        elif _is_open(comparison):
-            num_more = num_pairs
+        num_pairs, num_more = comparison.n + comparison.num_failed, 0
+        if _is_open(comparison):
+            num_more = pairs_to_go(both, claim.margin, comparison.direction, num_open) or num_pairs
         low, high = comparison.interval
         evidence = f"{item.verdict}, p = {comparison.p_holm:.2g}, difference {low:+.2g} to {high:+.2g}"
         found.append(Question(claim.id, claim.variants, num_pairs, num_more, evidence))
     return found
+
+
+def pairs_to_go(sides: Sides, margin: float, direction: str, num_open: int) -> int:
+    """How many more pairs an open claim will probably take beside `num_open` in all; 0 where so few show no spread.
+
+    Args:
+      direction: as a Comparison has it.
+    """
+    differences = _differences(sides)
+    if len(differences) < 2:
+        return 0
+    needed = expected_num_pairs(differences, margin, ALPHA / num_open, FURTHEST, direction)
+    return max(needed.median - len(differences), 1)
 
 
 def looks(sides: Sides, num_claims: int) -> Looks:

@@ -16,7 +16,7 @@ from markupsafe import Markup, escape
 from mnistlab.errors import UserError
 from mnistlab.files import sha256
 from mnistlab.report.canvas import BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILLION, save_figure, svg_of
-from mnistlab.report.text import table_cells, text_table
+from mnistlab.report.text import Link, table_cells, text_table
 
 if TYPE_CHECKING:
     from mnistlab.report.canvas import Figure
@@ -299,7 +299,13 @@ class _Page:
         kinds = ["number" if right else "words" if words else "" for right, words in zip(numeric, long, strict=True)]
         number = next(self.numbers["table"]) if block.caption else 0
         caption = f"Table {number}. {block.caption}" if block.caption else ""
-        rows = [[self._cell(cell) for cell in row] for row in cells]
+        rows = [
+            [
+                self.macros.named(cell, value.address) if isinstance(value, Link) else self._cell(cell)
+                for cell, value in zip(row, values, strict=True)
+            ]
+            for row, values in zip(cells, block.rows, strict=True)
+        ]
         header = [(name, self._word_of(name)) for name in block.header]
         return self.macros.table(caption, f"t{number}", header, rows, kinds)
 

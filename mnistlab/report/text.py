@@ -4,11 +4,21 @@ import html
 import math
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 MISSING = "–"
+
+
+class Link(NamedTuple):
+    """A cell of a table that leads somewhere: in Markdown and on a page; on a terminal it is its text."""
+
+    text: str
+    address: str
+
+    def __str__(self) -> str:
+        return self.text
 
 
 def _decimals(uncertainty: float) -> int:
@@ -192,10 +202,19 @@ def markdown_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> s
     | variant | n |
     | :-- | --: |
     | dense | 8 |
+    >>> print(markdown_table(("run",), [(Link("a", "a/report.html"),)]).splitlines()[-1])
+    | [a](a/report.html) |
     """
     cells, numeric = table_cells(header, rows)
     rule = ["--:" if right else ":--" for right in numeric]
-    lines = [[cell.replace("|", "\\|") for cell in line] for line in (list(header), rule, *cells)]
+    linked = [
+        [
+            f"[{cell}]({value.address})" if isinstance(value, Link) else cell
+            for cell, value in zip(line, row, strict=True)
+        ]
+        for line, row in zip(cells, rows, strict=True)
+    ]
+    lines = [[cell.replace("|", "\\|") for cell in line] for line in (list(header), rule, *linked)]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
