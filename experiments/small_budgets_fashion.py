@@ -18,7 +18,7 @@ CONTROLLED = {
         small_budgets.SMALL,
         model="small_110k",
         dataset="fashion_mnist",
-        augment=AugmentConfig(shift_pixels=2),
+        augment=AugmentConfig(shift_pixels=2, flip_fraction=0.5),
         description="separable convolutions with shortcuts, 64 and 128 channels",
     ),
 }
