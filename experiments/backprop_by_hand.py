@@ -27,6 +27,7 @@ from mnistlab.errors import UserError
 from mnistlab.report import answer, figures, page, sections, text
 
 from . import common
+from .jacobian_eigen import central_differences
 
 FLAGS = flags.FLAGS
 NAME = "backprop_by_hand"
@@ -126,19 +127,17 @@ def by_jax(weights: Weights, points: np.ndarray, targets: np.ndarray, dtype: Any
         return jax.device_get(jax.jit(jax.value_and_grad(loss))(*arrays))
 
 
-def by_central_differences(
-    function: Callable[[Weights], Any], weights: Weights, step: float = np.finfo(np.float64).eps ** (1 / 3)
-) -> Weights:
+def by_central_differences(function: Callable[[Weights], Any], weights: Weights) -> Weights:
     """(L(w + h) - L(w - h)) / 2h for every weight; h balances truncation h^2 against rounding eps/h."""
     with jax.enable_x64(True):
         flat, unravel = ravel_pytree(weights)
-        moves = np.eye(len(flat)) * step
 
-        def at(point: Any) -> Any:
-            return function(jax.tree.map(np.asarray, unravel(point)))
+        def at(point: np.ndarray) -> Any:
+            return function(jax.tree.map(np.asarray, unravel(jnp.asarray(point))))
 
-        values = [(at(flat + move) - at(flat - move)) / (2 * step) for move in moves]
-        return jax.tree.map(np.asarray, unravel(jnp.asarray(values)))
+        step = np.finfo(np.float64).eps ** (1 / 3)
+        found = central_differences(at, np.asarray(flat), range(len(flat)), step)
+        return jax.tree.map(np.asarray, unravel(jnp.asarray(found)))
 
 
 def train_by_jax(

@@ -34,6 +34,7 @@ DENSE = Variant(
     "dense", optimizer=OptimConfig("adam", 1e-3), batch_size=256, num_epochs=5, description="dense 128 relu, dense 10"
 )
 NUM_SINGULAR_IMAGES = 5
+NUM_DIFFERENCED = 5  # pixels
 TOLERANCE = 1e-12  # float64, automatic differentiation and eigenpairs
 DIFFERENCE_TOLERANCE = 1e-8  # float64, finite differences
 
@@ -108,10 +109,10 @@ def network_jacobians(params: Any, pixels: np.ndarray) -> np.ndarray:
     return np.asarray(jax.jit(jacobian)(params, jnp.asarray(pixels, jnp.float32)))
 
 
-def network_errors(params: Any, pixels: np.ndarray, num_pixels: int = 5) -> dict[str, float]:
+def network_errors(params: Any, pixels: np.ndarray) -> dict[str, float]:
     """Largest difference of other ways to reverse mode in float64, over the largest element: one image, pixels [784].
 
-    Forward mode over all elements; central differences over the columns of the `num_pixels` steepest pixels.
+    Forward mode over all elements; central differences over the columns of the steepest pixels.
     """
     with jax.enable_x64(True):
         weights = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float64), params)
@@ -119,13 +120,13 @@ def network_errors(params: Any, pixels: np.ndarray, num_pixels: int = 5) -> dict
         reverse, forward = (
             np.asarray(jax.jit(mode(logits, argnums=1))(weights, jnp.asarray(x))) for mode in (jax.jacrev, jax.jacfwd)
         )
-        steepest = np.argsort(-np.abs(reverse).max(axis=0))[:num_pixels]
+        steepest = np.argsort(-np.abs(reverse).max(axis=0))[:NUM_DIFFERENCED]
         differences = central_differences(jax.jit(lambda x: logits(weights, x)), x, steepest.tolist())
     scale = np.abs(reverse).max()
     single = network_jacobians(params, x[None])[0]
     return {
         "forward mode, float64": float(np.abs(forward - reverse).max() / scale),
-        f"central differences, float64, {num_pixels} pixels": float(
+        f"central differences, float64, {NUM_DIFFERENCED} pixels": float(
             np.abs(differences - reverse[:, steepest]).max() / scale
         ),
         "reverse mode, float32": float(np.abs(single - reverse).max() / scale),

@@ -191,9 +191,6 @@ class TrainConfig:
 WORDS = {about.name: about.word for cls in (OptimConfig, TrainConfig) for about in settings_of(cls)}
 """What messages call a field: the flag that sets it, where it has one."""
 
-LATER = ("label_smoothing", "average_epochs")
-"""Fields that earlier releases did not have; they are off by default."""
-
 T = TypeVar("T")
 C = TypeVar("C", bound=TrainConfig)
 
@@ -268,10 +265,7 @@ def check_seeds(first: int, count: int) -> tuple[int, ...]:
 
 
 def to_dict(config: TrainConfig) -> dict[str, Any]:
-    """A config as JSON can hold it; of what is no named choice the name of its type or function.
-
-    Fields that came later are left out where they are off, so that a run of before is still the same run.
-    """
+    """A config as JSON can hold it; of what is no named choice the name of its type or function."""
     values = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
     values["augment"] = dataclasses.asdict(config.augment)
     if isinstance(config.optimizer, OptimConfig):
@@ -282,9 +276,6 @@ def to_dict(config: TrainConfig) -> dict[str, Any]:
         if not isinstance(values[name], str):
             values[name] = getattr(values[name], "__name__", type(values[name]).__name__)
     del values["program"], values["metrics"]
-    for name in LATER:
-        if not values[name]:
-            del values[name]
     return values
 
 
@@ -321,7 +312,7 @@ def from_dict(cls: type[T], values: Mapping[str, Any]) -> T:
     if not isinstance(values, Mapping):
         raise UserError(f"config is {values!r:.80}; expected a JSON object with fields of {cls.__name__}")
     fields = {field.name: field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
-    values = {("optimizer" if name == "optim" and name not in fields else name): v for name, v in values.items()}
+    values = {("optimizer" if name == "optim" else name): value for name, value in values.items()}  # as format 1 says
     unknown = sorted(set(values) - set(fields))
     if unknown:
         near = meant(unknown[0], fields)

@@ -1,4 +1,3 @@
-import json
 import os
 import shutil
 import warnings
@@ -206,25 +205,6 @@ def test_another_runs_checkpoint_is_refused_and_not_called_damaged(copied):
 )
 def test_another_models_checkpoint_is_refused_and_not_called_damaged(copied, change):
     assert "another model" in refused(copied, {**make_tree(), **change})
-
-
-def without_digest(folder):
-    """`folder` as a release left it whose checkpoints did not say of which run they are."""
-    for path in folder.glob("*/meta/metadata"):
-        meta = json.loads(path.read_text())
-        path.write_text(json.dumps({name: meta[name] for name in ("epoch", "digest")}))
-    return folder
-
-
-def test_a_checkpoint_of_before_there_were_digests_is_read(copied):
-    keeper = checkpoint.Keeper(without_digest(copied), RUN)
-    equal(keeper.restore(make_tree())[1], make_tree(2))
-    keeper.close()
-    flip(max(data_files(copied / "2"), key=lambda path: path.stat().st_size))
-    keeper = checkpoint.Keeper(copied, RUN)
-    with pytest.warns(UserWarning, match="damaged"):
-        assert keeper.restore(make_tree())[0] == 1
-    keeper.close()
 
 
 def test_whatever_byte_of_what_a_checkpoint_belongs_to_is_flipped_it_is_damage(copied):

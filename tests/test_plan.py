@@ -1,5 +1,6 @@
 """run --dry_run and run --config: what would be trained is what is trained, from the config that was printed too."""
 
+import dataclasses
 import json
 import textwrap
 
@@ -7,7 +8,9 @@ import pytest
 from command_lines import run_all_with_data
 
 from experiments.cli import settings
-from mnistlab.comparison import listing
+from mnistlab.comparison import listing, spec
+from mnistlab.comparison.spec import Variant
+from mnistlab.config import to_dict
 
 MAIN = "experiments.cli.main"
 SMALL = ["--variants=dense,lenet5", "--epochs=1", "--limit_examples=200", "--batch_size=100", "--seeds=3", "--seed=2"]
@@ -108,6 +111,14 @@ def test_flags_change_what_a_config_says(planned, folder):
     assert config["variants"]["dense"]["config"]["num_epochs"] == 3
     assert config["variants"]["dense"]["config"]["limit_examples"] == 200
     assert "epochs 20 -> 3" in ended.err  # told by the experiment, not by the file
+
+
+@pytest.mark.parametrize("own, said", [(0.0, 0.1), (0.1, 0.0)])
+def test_a_config_turns_on_what_is_off_and_off_what_is_on(own, said):
+    variant = Variant("dense", label_smoothing=own, average_epochs=own)
+    wanted = dataclasses.replace(variant, label_smoothing=said, average_epochs=said)
+    entry = json.loads(json.dumps({"config": to_dict(wanted.config)}))
+    assert spec.configured("dense", variant, entry) == wanted
 
 
 def test_a_network_of_ones_own_keeps_what_no_json_holds(folder):

@@ -57,6 +57,25 @@ def test_a_sweep_is_read_with_its_settings(tmp_path):
     ]
 
 
+def test_a_folder_of_format_1_is_read(tmp_path):
+    """As it was written before digests, departures, augmentation and the like, when `optimizer` was called `optim`."""
+    result = result_of(HIGH, SEEDS)
+    folder = write_run(tmp_path / "run", {"dense": result}, digests=False)
+
+    def written_by_format_1(content):
+        config = content["run"]["variants"]["dense"]["config"]
+        config["optim"] = config.pop("optimizer")
+        for later in ("augment", "label_smoothing", "average_epochs", "program", "metrics"):
+            del config[later]
+
+    edit(folder / "config.json", written_by_format_1)
+    edit(folder / "summary.json", lambda content: content.pop("departures"))
+    read = saved.read_run(folder)
+    assert "format" not in read.summary and "digests" not in read.config
+    assert read.seeds == SEEDS and read.variants["dense"].config == result.config
+    np.testing.assert_array_equal(read.variants["dense"].metrics["test_accuracy"], HIGH)
+
+
 def accuracies(summary):
     return summary["variants"]["dense"]["metrics"]["test_accuracy"]
 

@@ -34,6 +34,15 @@ def call(name, *arguments):
     return forks.run(f"experiments.{name}", list(map(str, arguments)), environ=environ)
 
 
+def refused(name, folders, arguments, word, workdir):
+    """Bad input is one line with `word` and status 2, and nothing is written."""
+    paths = [each if each.startswith("--") else folders / each for each in arguments]
+    done = call(name, *paths, f"--workdir={workdir}")
+    assert done.returncode == 2
+    assert len(done.stderr.strip().splitlines()) == 1 and word in done.stderr
+    assert not workdir.exists()
+
+
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs")
@@ -113,11 +122,7 @@ class TestCompare:
         ],
     )
     def test_bad_input_is_one_line_and_status_2(self, folders, tmp_path, arguments, word):
-        paths = [name if name.startswith("--") else folders / name for name in arguments]
-        done = call("compare", *paths, f"--workdir={tmp_path / 'out'}")
-        assert done.returncode == 2
-        assert len(done.stderr.strip().splitlines()) == 1 and word in done.stderr
-        assert not (tmp_path / "out").exists()
+        refused("compare", folders, arguments, word, tmp_path / "out")
 
     def test_the_folder_of_a_run_is_never_overwritten(self, folders):
         before = (folders / "later" / "summary.json").read_text()
@@ -202,11 +207,7 @@ class TestPower:
         ],
     )
     def test_bad_input_is_one_line_and_status_2(self, folders, tmp_path, arguments, word):
-        paths = [name if name.startswith("--") else folders / name for name in arguments]
-        done = call("power", *paths, f"--workdir={tmp_path / 'out'}")
-        assert done.returncode == 2
-        assert len(done.stderr.strip().splitlines()) == 1 and word in done.stderr
-        assert not (tmp_path / "out").exists()
+        refused("power", folders, arguments, word, tmp_path / "out")
 
 
 @pytest.mark.parametrize("tool, runs", [("compare", ("both", "one")), ("power", ("both",))])

@@ -1,20 +1,27 @@
 """Rounds of seeds until every claim is answered. The oracle is a plain run with as many seeds."""
 
 import dataclasses
+import functools
+import itertools
 import json
 import os
-import subprocess
-import sys
+import signal
 from pathlib import Path
 
+import forks
+import numpy as np
 import pytest
 import until_run
+from test_distributed import two
 
 import mnistlab
+from mnistlab.analysis import history
 from mnistlab.analysis.looks import Question
 from mnistlab.comparison import until
 from mnistlab.comparison.spec import Options
 from mnistlab.errors import UserError
+from mnistlab.training import loop
+from mnistlab.training.loop import Resources
 
 ROOT = Path(__file__).parents[1]
 SEEDS = {"narrow": 7, "wide": 10, "close": 10}  # 7 pairs are the fewest that can answer two claims
@@ -36,12 +43,38 @@ def ending(folder):
     return rows(folder), digests, [claim["verdict"] for claim in summary["claims"]], summary["until"]
 
 
+def epochs(said):
+    return [line for line in said if " epoch " in line]
+
+
 def options(**changes):
     return Options(Path(), until="resolved", **changes)
 
 
 def num_seeds(folder):
     return {name: len(result.runs) for name, result in mnistlab.read_run(folder).variants.items()}
+
+
+def start(folder, *flags):
+    """Starts the command; a run has one device, as those in this process have."""
+    asked = ("--until=resolved", "--max_seeds=10", "--devices=1", "--progress=lines", f"--workdir={folder}")
+    return forks.start("experiments.cli.main", ["run", str(ROOT / "tests" / "until_run.py"), *asked, *flags])
+
+
+def whole(process):
+    """The lines of a process that comes to its end."""
+    said, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors
+    return said.splitlines()
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    """The folder of a run of the command, and how many epochs it said."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    said = whole(start(folder))
+    assert num_seeds(folder) == SEEDS
+    return folder, len(epochs(said))
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +96,7 @@ def test_seeds_are_added_to_what_an_open_claim_needs_and_to_nothing_else(resolve
     folder, said, times = resolved
     assert num_seeds(folder) == SEEDS
     assert next(line for line in said if line.startswith("seeds: ")) == "seeds: narrow 7, wide 7, close 7"
-    assert sum("epoch" in line for line in said) == 2 * sum(SEEDS.values())  # every seed was trained once
+    assert len(epochs(said)) == 2 * sum(SEEDS.values())  # every seed was trained once
     assert all(round_["narrow"] == times[0]["narrow"] for round_ in times) and times[-1]["wide"] > times[0]["wide"]
     summary = json.loads((folder / "summary.json").read_text())
     assert summary["claims"][0]["verdict"].startswith("holds") and summary["claims"][0]["n"] == 7
@@ -85,26 +118,81 @@ def test_every_seed_is_that_of_a_plain_run_and_a_folder_goes_on_either_way(resol
     until_run.resolve(plain, until=None, num_seeds=10)
     assert num_seeds(plain) == dict.fromkeys(SEEDS, 10) and rows(plain, "narrow")[:14] == rows(folder, "narrow")
     assert "until" not in json.loads((plain / "summary.json").read_text())
-    fresh = tmp_path / "fresh"
-    until_run.resolve(fresh, until=None, num_seeds=10)
-    assert rows(plain) == rows(fresh)
+    own, one = until_run.EXPERIMENT, Resources(population_size=1)
+    fresh = {name: loop.train(net.config, own.data, range(10), resources=one) for name, net in own.controlled.items()}
+    (tmp_path / "history.csv").write_text(history.to_csv({name: whole.result for name, whole in fresh.items()}))
+    assert rows(plain) == rows(tmp_path)
 
 
 def test_a_run_out_of_minutes_or_killed_in_a_round_ends_as_if_it_had_gone_on(resolved, tmp_path):
     ended = until_run.resolve(tmp_path, max_minutes=1e-9)["until"]
     assert ended.startswith("Open, since max_minutes is 1e-09; the same command goes on: (b) after 7 pairs, ")
     assert num_seeds(tmp_path) == dict.fromkeys(SEEDS, 7)
-    script = [sys.executable, ROOT / "tests" / "until_run.py", tmp_path]
-    env = {**os.environ, "PYTHONPATH": str(ROOT)}
-    with subprocess.Popen(script, env=env, stdout=subprocess.PIPE, text=True) as process:
-        first_epochs = (line for line in process.stdout if line == "wide epoch 1\n")
-        next(first_epochs), next(first_epochs)  # the eighth seed is whole, the ninth is not
-        process.kill()
+    process = start(tmp_path, "--population_size=1")
+    first_epochs = (line for line in process.stdout if line.startswith("wide epoch 1/"))
+    next(first_epochs), next(first_epochs)  # the eighth seed is whole, the ninth is not
+    process.kill()
+    process.communicate()
     assert not (tmp_path / "summary.json").exists()
     said = []
     until_run.resolve(tmp_path, said.append)
-    assert sum("epoch" in line for line in said) < 2 * 6  # what was kept was not trained again
+    assert len(epochs(said)) < 2 * 6  # what was kept was not trained again
     assert ending(tmp_path) == ending(resolved[0])
+
+
+def first_epoch_of_a_round(process, number):
+    """Reads what `process` says up to the first epoch after the end of so many rounds; yields the epochs."""
+    for _ in range(number):
+        ended = itertools.takewhile(lambda line: not line.startswith("seeds: "), process.stdout)
+        yield from epochs(ended)
+    yield next(line for line in process.stdout if " epoch " in line)
+
+
+def planned(folder):
+    """How many seeds the round has at which the run in `folder` is, by variant."""
+    run = json.loads((folder / "config.json").read_text())["run"]
+    return {name: len(run.get("seeds_of", {}).get(name, run["seeds"])) for name in run["variants"]}
+
+
+@pytest.mark.parametrize(
+    "numbers", [(signal.SIGTERM, signal.SIGINT), (signal.SIGINT, signal.SIGTERM)], ids=["TERM_INT", "INT_TERM"]
+)
+def test_a_signal_in_the_first_or_in_a_later_round_changes_nothing_of_how_it_ends(undisturbed, tmp_path, numbers):
+    status, said, begun = {signal.SIGTERM: os.EX_TEMPFAIL, signal.SIGINT: 130}, [], []
+    for round_, number in enumerate(numbers):
+        process = start(tmp_path)
+        said += first_epoch_of_a_round(process, round_)
+        process.send_signal(number)
+        more, errors = process.communicate(timeout=60)
+        assert process.returncode == status[number], errors
+        assert f"stopped by {number.name} after a whole epoch" in errors.splitlines()[-1]
+        assert not (tmp_path / "summary.json").exists()
+        said += epochs(more.splitlines())
+        begun.append(planned(tmp_path))
+    assert begun[0] == dict.fromkeys(SEEDS, 7) and begun[1]["narrow"] == 7 < begun[1]["wide"]
+    said += epochs(whole(start(tmp_path)))
+    folder, num_epochs = undisturbed
+    assert ending(tmp_path) == ending(folder)
+    assert len(said) == num_epochs  # none is repeated
+
+
+def test_two_processes_resolve_as_one_though_stopped_in_a_later_round(undisturbed, tmp_path):
+    begin = functools.partial(two, functools.partial(start, tmp_path))
+    both = begin()
+    list(first_epoch_of_a_round(both[0], 1))
+    both[1].terminate()
+    assert [process.wait(60) for process in both] == [os.EX_TEMPFAIL] * 2
+    assert planned(tmp_path)["narrow"] == 7 < planned(tmp_path)["wide"]
+    both = begin()
+    said = [whole(process) for process in both]
+    assert epochs(said[0]) and not any(line.startswith(("seeds: ", "  (")) for line in said[1])  # one of them decides
+    folder, _ = undisturbed
+    alone, together = (mnistlab.read_run(path) for path in (folder, tmp_path))
+    assert num_seeds(tmp_path) == SEEDS and together.summary["until"] == alone.summary["until"]
+    for mine, theirs in zip(together.summary["claims"], alone.summary["claims"], strict=True):
+        assert (mine["verdict"], mine["n"]) == (theirs["verdict"], theirs["n"])
+    for name, result in together.variants.items():
+        np.testing.assert_allclose(result.history["val_loss"], alone.variants[name].history["val_loss"], rtol=1e-5)
 
 
 def test_an_obvious_claim_stops_at_the_fewest_seeds(tmp_path):

@@ -275,14 +275,3 @@ def test_a_checkpoint_belongs_to_a_run_of_these_settings(change):
     assert identity.digest(run, "dense", "best") != own
     grown = {"seeds": [0, 1, 2], "variants": {**run["variants"], "more": settings()}}
     assert identity.digest({**run, **grown}, "dense", "last") == own
-
-
-def test_what_a_release_before_wrote_beside_the_run_counts(tmp_path):
-    """Data and precision stood in config.json, but not in its run."""
-    now = {**RUN, "data": "fingerprint", "matmul_precision": "backend's default"}
-    content = {"run": RUN, "data": {"fingerprint": "fingerprint"}, "matmul_precision": "backend's default"}
-    (tmp_path / "config.json").write_text(json.dumps(content))
-    assert not workdirs.check(tmp_path, now)
-    for change in ({"data": "other"}, {"matmul_precision": "bfloat16"}):
-        with pytest.raises(UserError, match=f"{next(iter(change))} .* -> "):
-            workdirs.check(tmp_path, {**now, **change})

@@ -1,13 +1,14 @@
-"""A comparison that takes several rounds: `python tests/until_run.py FOLDER` runs it and says each epoch."""
+"""A comparison that takes several rounds, as a file for `mnistlab run` too."""
 
 import dataclasses
 import sys
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).parent))  # where this file is run rather than imported
 import test_open
 
 import mnistlab
-from mnistlab import Claim
+from mnistlab import Claim, OptimConfig
 from mnistlab.comparison import run
 from mnistlab.comparison.spec import Experiment, Options
 from mnistlab.training.callbacks import OnEpoch
@@ -19,10 +20,11 @@ CLAIMS = (
 
 
 def experiment(claims=CLAIMS):
-    close = dataclasses.replace(test_open.NARROW, model=test_open.Net(15))
-    variants = {"narrow": test_open.NARROW, "wide": test_open.WIDE, "close": close}
+    nets = {"narrow": test_open.Net(1), "wide": test_open.Net(16), "close": test_open.Net(15)}
     data = mnistlab.from_arrays(*(test_open.blobs(n, s) for n, s in ((300, 1), (200, 2), (100, 3))), name="blobs")
-    variants = {name: dataclasses.replace(variant, dataset="blobs") for name, variant in variants.items()}
+    sgd = OptimConfig("sgd", learning_rate=0.03)  # Lion would make other signs of other rounding
+    base = dataclasses.replace(test_open.NARROW, dataset="blobs", optimizer=sgd)
+    variants = {name: dataclasses.replace(base, model=net) for name, net in nets.items()}
     return Experiment("own", controlled=variants, claims=claims, data=data)
 
 
@@ -33,5 +35,4 @@ def resolve(folder, log=lambda line: None, claims=CLAIMS, **options):
     return run.run(experiment(claims), Options(Path(folder), protocol="controlled", **asked), hooks)
 
 
-if __name__ == "__main__":
-    resolve(sys.argv[1], lambda line: print(line, flush=True))
+EXPERIMENT = experiment()

@@ -147,7 +147,7 @@ def load_net(
         raise UserError(f"which is {which!r}; expected one of {', '.join(nets.KINDS)}")
     folder = run.path / "checkpoints" / history.variant_of(label, run.config["run"]["variants"])
     kept = checkpoint.restore_once(folder / which, None, nets.run_of(folder / which))
-    number = _number(run, label, seed, kept.pop("runs", None))
+    number = _number(run, label, seed, kept.pop("runs"))
     weights = jax.tree.map(lambda leaf: leaf[number], {"model_state": {}, **kept})
     weights = {name: weights[name] for name in ("params", "model_state", "rng", "step")}
     exported, image = _exported(folder / nets.EXPORTED), None
@@ -182,15 +182,13 @@ def _exported(path: Path) -> jax.export.Exported | None:
     return jax.export.deserialize(bytearray(data))
 
 
-def _number(run: RunFolder, label: str, seed: int, runs: Mapping[str, np.ndarray] | None) -> int:
+def _number(run: RunFolder, label: str, seed: int, runs: Mapping[str, np.ndarray]) -> int:
     """Which of the kept runs is that of a seed, at the settings of `label`."""
     wanted = {"seed": seed, **run.variants[label].runs[0].settings}
-    if runs is None:  # of a release before this: one population, nothing swept
-        return run.seeds_of(label).index(seed)
-    fits = np.logical_and.reduce([np.isclose(runs[name], value) for name, value in wanted.items() if name in runs])
+    fits = np.logical_and.reduce([np.isclose(runs[name], value) for name, value in wanted.items()])
     found = np.flatnonzero(fits)
     chosen = run.summary["variants"][label].get("learning_rate")
-    if chosen is not None and "learning_rate" in runs:
+    if chosen is not None:
         found = found[np.isclose(runs["learning_rate"][found], chosen)]
     if len(found) != 1:
         raise UserError(f"{run.path} keeps no one network of {label}, seed {seed}; repeat its command")

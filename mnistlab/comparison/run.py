@@ -419,8 +419,7 @@ def _kept_ranges(path: Path, num_seeds: int) -> list[SeedRange]:
         return []
     content = sealed.read(path, workdirs.ADVICE)
     try:
-        kept = content["parts"] if isinstance(content, dict) else content  # a list before there were digests
-        numbers = [(int(seeds), int(size)) for seeds, size in kept]
+        numbers = [(int(seeds), int(size)) for seeds, size in content["parts"]]
         if min(min(pair) for pair in numbers) < 1 or sum(seeds for seeds, _ in numbers) > num_seeds:
             raise ValueError(f"{numbers} cannot be, of {num_seeds} seeds")
     except (ValueError, TypeError, KeyError, OverflowError) as error:

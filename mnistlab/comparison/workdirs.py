@@ -1,7 +1,6 @@
 """Workdirs: one run holds one, what lies there is never replaced unasked, and what is left says where it comes from."""
 
 import contextlib
-import dataclasses
 import fcntl
 import importlib.metadata
 import json
@@ -14,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 from mnistlab import files, sealed
 from mnistlab.comparison import identity, revision
-from mnistlab.config import AugmentConfig
 from mnistlab.errors import UserError, file_errors
 from mnistlab.files import sha256, write_atomic
 from mnistlab.report import page
@@ -147,7 +145,7 @@ def made_anew(workdir: Path, tool: str) -> Iterator[None]:
 
 
 def _earlier(workdir: Path, advice: str) -> dict[str, Any] | None:
-    """What run config.json says that `workdir` holds, with what releases before this wrote elsewhere or not at all.
+    """What run config.json says that `workdir` holds.
 
     Raises:
       UserError: it cannot be read, or is missing where something of a run is left.
@@ -164,15 +162,6 @@ def _earlier(workdir: Path, advice: str) -> dict[str, Any] | None:
     run, fewer = content["run"], content["run"].get("seeds_of", {})
     if not isinstance(fewer, dict) or not all(isinstance(own, list) for own in fewer.values()):
         raise UserError(f"{path} is damaged (its seeds_of is {fewer!r:.40}); {advice}")
-    data = content.get("data")
-    run.setdefault("data", data.get("fingerprint") if isinstance(data, dict) else None)
-    run.setdefault("matmul_precision", content.get("matmul_precision"))
-    variants = run["variants"].values() if isinstance(run.get("variants"), dict) else ()
-    for variant in variants:  # before there was augmentation, a run had none
-        if isinstance(variant, dict) and isinstance(variant.get("config"), dict):
-            if "optim" in variant["config"]:  # its name before
-                variant["config"]["optimizer"] = variant["config"].pop("optim")
-            variant["config"].setdefault("augment", _jsonable(dataclasses.asdict(AugmentConfig())))
     return run
 
 

@@ -29,6 +29,7 @@ class Cluster(NamedTuple):
 
 MODES = ("auto", "on", "off")
 LOOPBACK = "127.0.0.1"
+CONNECT_SECONDS = 60
 
 
 def find_cluster(environ: Mapping[str, str]) -> Cluster | None:
@@ -120,7 +121,7 @@ def resolve_cluster(
     return cluster
 
 
-def join(cluster: Cluster, *, heartbeat_seconds: int, connect_seconds: int = 60) -> None:
+def join(cluster: Cluster, *, heartbeat_seconds: int) -> None:
     """Makes this process one of the cluster's; before any device is touched.
 
     The first process listens on the loopback device where all are on one machine, else on every address. A process
@@ -132,7 +133,7 @@ def join(cluster: Cluster, *, heartbeat_seconds: int, connect_seconds: int = 60)
     if cluster.coordinator is None:  # what no variable tells, such as the metadata of a TPU VM
         try:
             jax.distributed.initialize(
-                initialization_timeout=connect_seconds, heartbeat_timeout_seconds=heartbeat_seconds
+                initialization_timeout=CONNECT_SECONDS, heartbeat_timeout_seconds=heartbeat_seconds
             )
         except (ValueError, RuntimeError) as error:
             raise UserError(
@@ -149,13 +150,13 @@ def join(cluster: Cluster, *, heartbeat_seconds: int, connect_seconds: int = 60)
             # One device each where several processes share a machine; without accelerators it changes nothing.
             local_device_ids=[cluster.local_id] if cluster.num_local > 1 else None,
             cluster_detection_method="deactivate",
-            initialization_timeout=connect_seconds,
+            initialization_timeout=CONNECT_SECONDS,
             heartbeat_timeout_seconds=heartbeat_seconds,
             coordinator_bind_address=cluster.coordinator if host in (LOOPBACK, "localhost") else None,
         )
     except RuntimeError as error:
         raise UserError(
-            f"the {cluster.num_processes} processes did not meet at {cluster.coordinator} within {connect_seconds} s "
+            f"the {cluster.num_processes} processes did not meet at {cluster.coordinator} within {CONNECT_SECONDS} s "
             f"({str(error).splitlines()[0]}); start all of them, with the same --coordinator"
         ) from error
 

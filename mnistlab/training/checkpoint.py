@@ -28,8 +28,6 @@ class Keeper:
     def __init__(self, folder: Path, run: str):
         """Of the run `run`, a digest: it is written into every checkpoint, and one that holds another is refused.
 
-        A checkpoint without one, from an earlier release, is taken as this run's: the caller has checked config.json.
-
         Raises:
           UserError: `folder` cannot be made or read.
         """
@@ -60,8 +58,7 @@ class Keeper:
           UserError: the write failed, or a later epoch is there already.
         """
         tree = jax.device_get(tree)
-        flat = digest(ocp.tree.to_flat_dict(tree))
-        meta = {"epoch": epoch, "digest": digest(tree), "flat": flat, "run": self.run}
+        meta = {"epoch": epoch, "digest": digest(ocp.tree.to_flat_dict(tree)), "run": self.run}
         meta["of_this"] = _digest_of_meta(meta)
         arguments = ocp.args.Composite(state=ocp.args.StandardSave(tree), meta=ocp.args.JsonSave(meta))
         with self._writing():
@@ -134,7 +131,7 @@ class Keeper:
             meta = _read_meta(step)
         if meta is None:
             return None
-        if meta.get("run", self.run) != self.run:
+        if meta["run"] != self.run:
             raise UserError(
                 f"the checkpoint {step} is another run's; choose another --workdir, or --noresume to delete it"
             )
@@ -147,20 +144,17 @@ class Keeper:
             if isinstance(error, OSError | ValueError):
                 raise UserError(f"{unreadable}: {_reason(error)}; {advice}") from error
             raise
+        if meta["digest"] != digest(kept) or meta["epoch"] != epoch:
+            return None
         if template is None:
-            tree = ocp.tree.from_flat_dict(dict(kept))
-            whole = meta.get("flat") == digest(kept) or meta["digest"] == digest(tree)  # "flat" came later
-            return tree if whole and meta["epoch"] == epoch else None
+            return ocp.tree.from_flat_dict(dict(kept))
         target = jax.tree.map(np.asarray, jax.device_get(template))
         if _layout(kept) != _layout(ocp.tree.to_flat_dict(target)):
             raise UserError(
                 f"the checkpoint {step} is of another model, number of seeds or release; choose another --workdir, or "
                 "--noresume to delete it"
             )
-        tree = ocp.tree.from_flat_dict(kept, target)
-        if meta["digest"] != digest(tree) or meta["epoch"] != epoch:
-            return None
-        return tree
+        return ocp.tree.from_flat_dict(kept, target)
 
 
 def save_once(folder: Path, tree: Any, run: str) -> None:
@@ -198,7 +192,7 @@ def _read_meta(step: Path) -> dict[str, Any] | None:
         return None
     try:
         meta = json.loads(files.read_text(step / "meta" / "metadata"))
-        whole = set(meta) == {"epoch", "digest"} or meta.pop("of_this") == _digest_of_meta(meta)
+        whole = meta.pop("of_this") == _digest_of_meta(meta)
     except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
         return None
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):

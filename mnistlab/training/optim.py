@@ -151,11 +151,12 @@ class ScaleByAdamState(NamedTuple):
     nu: optax.Updates
 
 
-def scale_by_adam(b1: float = 0.9, b2: float = 0.999, epsilon: float = EPSILON) -> optax.GradientTransformation:
+def scale_by_adam() -> optax.GradientTransformation:
     """Adam with epsilon outside the bias correction, as Keras and the end of section 2 of arXiv:1412.6980 have it.
 
     u_t = sqrt(1 - b2^t) / (1 - b1^t) * m_t / (sqrt(v_t) + epsilon). optax.adam adds epsilon after the correction.
     """
+    b1, b2 = 0.9, 0.999
 
     def init(params: optax.Params) -> ScaleByAdamState:
         zeros = jax.tree.map(jnp.zeros_like, params)
@@ -170,7 +171,7 @@ def scale_by_adam(b1: float = 0.9, b2: float = 0.999, epsilon: float = EPSILON) 
         correction = jnp.sqrt(-jnp.expm1(time * math.log(b2))) / -jnp.expm1(time * math.log(b1))
         mu = jax.tree.map(lambda m, g: m + (1 - b1) * (g - m), state.mu, updates)
         nu = jax.tree.map(lambda v, g: v + (1 - b2) * (g * g - v), state.nu, updates)
-        scaled = jax.tree.map(lambda m, v: correction * m / (jnp.sqrt(v) + epsilon), mu, nu)
+        scaled = jax.tree.map(lambda m, v: correction * m / (jnp.sqrt(v) + EPSILON), mu, nu)
         return scaled, ScaleByAdamState(step, mu, nu)
 
     return optax.GradientTransformation(init, update)
