@@ -28,9 +28,10 @@ class Workload(NamedTuple):
         return NUM_EXAMPLES // self.batch_size
 
 
+BATCH_SIZES = (32, 64, 128, 256, 512)  # of the two networks whose speed is shown along them
+
 WORKLOADS = {
-    "lenet5_256": Workload("lenet5", 256),
-    "lenet5_32": Workload("lenet5", 32),
+    **{f"lenet5_{size}": Workload("lenet5", size) for size in BATCH_SIZES},
     "lenet5_relu_128": Workload("lenet5_relu", 128),
     "lenet5_relu_dropout_128": Workload("lenet5_relu_dropout", 128),
     "lenet5_relu_batchnorm_128": Workload("lenet5_relu_batchnorm", 128),
@@ -40,7 +41,7 @@ WORKLOADS = {
     "cnn_c_32": Workload("cnn_c", 32, "rmsprop"),
     "cnn_d_32": Workload("cnn_d", 32, "rmsprop"),
     "cnn_e_32": Workload("cnn_e", 32, "rmsprop"),
-    "dense_256": Workload("dense", 256),
+    **{f"dense_{size}": Workload("dense", size) for size in BATCH_SIZES},
     "mlp512_32": Workload("mlp512", 32),
     "mlp_128_64_128": Workload("mlp_128_64", 128),
 }
