@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from flax import traverse_util
 
-from experiments.bench import measure, workloads
+from experiments.bench import limits, measure, noise, ratios, results, workloads
 from experiments.bench.peers import job as jobs
 from mnistlab.errors import UserError
 from mnistlab.nets import models
@@ -86,8 +86,11 @@ def test_jobs_come_back_as_they_were_written(network, tmp_path):
 def test_peers_take_turns_and_learn_the_same(dataset, tmp_path):
     workload = workloads.WORKLOADS["dense_256"]._replace(batch_size=50)
     job = workloads.write_job(workload, dataset, workloads.steps_of_round(workload, 0.05), tmp_path)
-    measured, product_seconds = measure.by_turns(workload, job, ["mnistlab", "flax_scan"], 2)
-    assert list(measured) == ["mnistlab", "flax_scan"] and product_seconds > 0
+    measured, machine = measure.by_turns(workload, job, ["mnistlab", "flax_scan"], 2)
+    assert list(measured) == ["mnistlab", "flax_scan"] and list(machine) == list(limits.cores())
+    for one in machine.values():  # a machine that is worth a benchmark, and none that was ever built
+        assert one.gflops.shape == (2,) and (one.gflops > 1).all() and (one.gflops < 1e6).all()
+        assert (one.gigabytes_per_second > 0.1).all() and (one.gigabytes_per_second < 1e5).all()
     for one in measured.values():
         assert one.seconds.shape == (2,) and (one.seconds > 0).all() and one.peak_bytes > 50e6
     assert measured["mnistlab"].first_loss == pytest.approx(measured["flax_scan"].first_loss, rel=1e-5)
@@ -128,9 +131,8 @@ def test_a_peer_that_learns_something_else_is_refused():
 
 def test_a_peer_that_fails_is_named(dataset, tmp_path):
     job = workloads.write_job(workloads.WORKLOADS["dense_256"], dataset, 1, tmp_path)
-    jobs.write(job._replace(optimizer="nobody's"), tmp_path / "job.json")
     with pytest.raises(UserError, match=r"flax_scan failed: KeyError.*nobody"):
-        measure.Peer("flax_scan", tmp_path / "job.json", tmp_path / "log", measure._environment("flax_scan"))
+        measure.start("flax_scan", job._replace(optimizer="nobody's"))
 
 
 def test_operations_are_counted_as_by_hand():
@@ -142,14 +144,45 @@ def test_operations_are_counted_as_by_hand():
     assert block == 49 * 416 + 49 * 1728 + 49 * 200
 
 
-def test_ratios_are_to_peers_and_to_the_product():
-    def measured(seconds):
-        return measure.Measured(np.array(seconds), 1.0, 0.0, 0.0, 0)
+def measured(*seconds):
+    return measure.Measured(np.array(seconds), 1.0, 0.0, 0.0, 0)
 
+
+def machine(*product_seconds, gigabytes=10.0):
+    rates = limits.PRODUCT_OPERATIONS / np.array(product_seconds) / 1e9
+    return {"all": limits.Limits(rates, np.full(len(rates), gigabytes))}
+
+
+def test_ratios_are_to_peers_and_to_the_product():
     found = {
-        "a": {"mnistlab": measured([1.0, 3.0, 2.0]), "pytorch": measured([4.0]), "mnistlab_8_seeds": measured([1.0])}
+        "a": {
+            "mnistlab": measured(1.9, 2.1, 2.0),
+            "pytorch": measured(4.0, 4.0, 4.0),
+            "mnistlab_8_seeds": measured(1.0, 1.0, 1.0),
+        }
     }
-    assert measure.ratios(found, {"a": 0.5}) == {
-        "a: mnistlab": {"pytorch": 0.5, "matrix product": 4.0},
-        "a: mnistlab_8_seeds": {"pytorch": 0.25, "matrix product": 2.0},
-    }
+    got = ratios.ratios(found, {"a": machine(0.5, 0.5, 0.5)}, 0.15)
+    assert got["a: mnistlab"] == pytest.approx({"pytorch": 0.5, "matrix product": 4.0})
+    assert got["a: mnistlab_8_seeds"] == pytest.approx({"pytorch": 0.25, "matrix product": 2.0})
+
+
+def test_where_rounds_disagree_no_ratio_is_said():
+    # Quartiles of 1, 2, 3 are 1.5 and 2.5: they disagree by a half; of 9, 10, 11 by a tenth.
+    assert noise.spread(np.array([3.0, 1.0, 2.0])) == 0.5
+    assert noise.spread(np.array([9.0, 10.0, 11.0])) == pytest.approx(0.1)
+    calm, wild = (9.0, 10.0, 11.0), (1.0, 2.0, 3.0)
+    for ours, theirs, product in ((wild, calm, calm), (calm, wild, calm), (calm, calm, wild), ((10.0,), calm, calm)):
+        found = {"a": {"mnistlab": measured(*ours), "pytorch": measured(*theirs)}}
+        assert "pytorch" not in ratios.ratios(found, {"a": machine(*product)}, 0.15)["a: mnistlab"]
+    found = {"dense_256": {"mnistlab": measured(*wild), "pytorch": measured(*calm)}}
+    shown = results.table("dense_256", found["dense_256"], machine(*calm), 100.0, 0.15)
+    assert [row[3] for row in shown.rows] == ["noisy", "1.00"]
+    assert results.table("dense_256", found["dense_256"], machine(*calm), 100.0, 0.6).rows[0][3] == "0.20"
+
+
+def test_a_row_says_its_share_of_the_bound():
+    # dense at batch 256: 59,904 examples of 2 * (3 * 101,632 - 100,352) operations, 24.5 GFLOP an epoch.
+    gflop = 59_904 * 2 * (3 * 101_632 - 100_352) / 1e9
+    assert results.share_of_bound("dense_256", measured(0.5, 0.5), peak=100.0) == pytest.approx(gflop / 100 / 0.5)
+    row = results.table("dense_256", {"mnistlab": measured(0.5, 0.5)}, machine(1.0, 1.0), 100.0, 0.15).rows[0]
+    assert row[4] == "49.0 %"

@@ -15,9 +15,11 @@ from mnistlab.data import datasets
 from mnistlab.errors import UserError
 
 from .. import bench, common
-from . import results
-from .measure import OURS, Measured, by_turns, ratios, regressions, start_up
+from . import noise, results
+from .limits import Limits
+from .measure import OURS, Measured, by_turns, start_up
 from .peers.worker import PEERS
+from .ratios import ratios, regressions, uncompared
 from .results import NAME, Findings
 from .workloads import WORKLOADS, steps_of_round, write_job
 
@@ -47,23 +49,31 @@ def main() -> None:
     dataset = datasets.load("mnist", data_dir=common.data_dir())
     with workdirs.made_anew(folder, NAME):
         found: dict[str, dict[str, Measured]] = {}
-        calibrating: dict[str, float] = {}
+        limits: dict[str, dict[str, Limits]] = {}
         for name in workloads:
             workload = WORKLOADS[name]
             with tempfile.TemporaryDirectory() as scratch:
                 job = write_job(workload, dataset, steps_of_round(workload, FLAGS.round_gflop), Path(scratch))
-                found[name], calibrating[name] = by_turns(workload, job, peers, FLAGS.rounds, _say)
-            results.show(name, found[name])
+                found[name], limits[name] = by_turns(workload, job, peers, FLAGS.rounds, _say)
+            results.show(name, found[name], limits[name], FLAGS.most_noise)
         start = start_up(FLAGS.data_dir) if FLAGS.start_up else {}
-        results.write(folder, Findings(found, calibrating, start, missing, FLAGS.rounds, FLAGS.round_gflop))
+        settings = FLAGS.rounds, FLAGS.round_gflop, FLAGS.most_noise
+        results.write(folder, Findings(found, limits, start, missing, *settings))
     print(f"\nreport: {folder / 'report.html'}")
     if reference is not None:
-        slower = regressions(ratios(found, calibrating), reference, FLAGS.tolerance)
-        for line in slower:
-            print(f"slower: {line}")
-        if slower:
-            sys.exit(1)
-        print(f"no workload is over {FLAGS.tolerance:g} times as slow as in {FLAGS.against}")
+        _compare(ratios(found, limits, FLAGS.most_noise), reference)
+
+
+def _compare(now: Mapping[str, Mapping[str, float]], reference: Mapping[str, Mapping[str, float]]) -> None:
+    """Says what has become slower; exit status 1 where anything has."""
+    slower = regressions(now, reference, FLAGS.tolerance)
+    for line in slower:
+        print(f"slower: {line}")
+    for name in uncompared(now, reference):
+        print(f"not compared, too noisy: {name}")
+    if slower:
+        sys.exit(1)
+    print(f"no workload that was compared is over {FLAGS.tolerance:g} times as slow as in {FLAGS.against}")
 
 
 def _read_reference(path: Path) -> dict[str, dict[str, float]]:
@@ -95,6 +105,9 @@ def define_flags() -> None:
     flags.DEFINE_list("peers", [], f"Which of {', '.join(PEERS)}; default {', '.join(DEFAULT_PEERS)}.")
     flags.DEFINE_integer("rounds", 5, "Timed rounds of each peer.")
     flags.DEFINE_float("round_gflop", 30.0, "Operations of a round, in GFLOP; a round is at most an epoch.")
+    flags.DEFINE_float(
+        "most_noise", noise.MOST_NOISE, "Rounds that disagree by more give no ratio: quartiles over median."
+    )
     flags.DEFINE_bool("start_up", True, "Also time experiment 1 from the start of its process.")
     flags.DEFINE_string("against", None, "summary.json of an earlier run; exit status 1 where we have become slower.")
     flags.DEFINE_float("tolerance", 1.3, "How many times slower than --against, by every measure, is too slow.")

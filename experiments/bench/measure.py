@@ -16,13 +16,14 @@ import numpy as np
 from mnistlab.errors import UserError
 
 from .. import common
+from . import limits as machine
+from .limits import Limits
 from .peers import job as jobs
 from .workloads import Workload
 
 OURS = "mnistlab"
 LOSS_TOLERANCE = 0.02  # of the first round's mean loss, where nothing is dropped out
 RMSPROP_TOLERANCE = 0.15  # its first steps are signs of the gradient, and where that is small rounding decides them
-CALIBRATING_SIZE = 2048  # of the matrix product that is timed beside the rounds
 PAUSE_SECONDS = 0.5  # before a round: until the threads of the peer before have stopped spinning
 
 
@@ -46,13 +47,14 @@ class Measured(NamedTuple):
 
 
 class Peer:
-    """A process that trains one round each time it is asked to."""
+    """A process that trains, or measures the machine, one round each time it is asked to."""
 
-    def __init__(self, name: str, job_file: Path, errors: Path, environ: Mapping[str, str]):
+    def __init__(self, name: str, arguments: Sequence[str], errors: Path, environ: Mapping[str, str]):
+        """`arguments`: the module of this package that runs, and what it is given."""
         self.name, self.errors, self.start = name, errors, time.perf_counter()
         with errors.open("w") as stream:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", f"{__package__}.peers.worker", name, str(job_file)],
+                [sys.executable, "-m", f"{__package__}.{arguments[0]}", *arguments[1:]],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=stream,
@@ -84,6 +86,12 @@ class Peer:
         self.process.kill()
         self.process.wait()
 
+    def __enter__(self) -> "Peer":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.end()
+
 
 def by_turns(
     workload: Workload,
@@ -91,36 +99,44 @@ def by_turns(
     peers: Sequence[str],
     num_rounds: int,
     say: Callable[[str], None] = lambda line: None,
-) -> tuple[dict[str, Measured], float]:
-    """What each peer takes, and seconds of the calibrating product, measured between the rounds.
+) -> tuple[dict[str, Measured], dict[str, Limits]]:
+    """What each peer takes, and the machine's limits on one core and on all, measured between the rounds.
 
     Raises:
       UserError: a peer fails, or learns something else than mnistlab in the first round.
     """
-    running: list[Peer] = []
-    rounds: dict[str, list[dict[str, Any]]] = {name: [] for name in peers}
-    product = _calibrating_product()
-    calibrating = [product()]
-    try:
+    rounds: dict[str, list[dict[str, Any]]] = {}
+    with contextlib.ExitStack() as stack:
+        gauges = {which: stack.enter_context(_gauge(which, job.folder)) for which in machine.cores()}
+        running: list[Peer] = []
         for name in peers:
             say(f"{workload.model} {workload.batch_size}: {name}")
-            path = job.folder / f"{len(running)}.json"
-            jobs.write(job._replace(num_seeds=num_seeds(name)), path)
-            running.append(Peer(name, path, job.folder / f"{len(running)}.log", _environment(name)))
-            rounds[name].append(running[-1].round())
+            running.append(stack.enter_context(start(name, job)))
+            rounds[name] = [running[-1].round()]
+        seen: dict[str, list[dict[str, Any]]] = {which: [] for which in gauges}
         for _ in range(num_rounds):
+            for which, gauge in gauges.items():
+                seen[which].append(gauge.round())
             for peer in running:
                 rounds[peer.name].append(peer.round())
-            calibrating.append(product())
-    finally:
-        for peer in running:
-            peer.end()
     rounds_per_epoch = workload.steps_per_epoch / len(job.order())
     measured = {peer.name: _measured(peer, rounds[peer.name], rounds_per_epoch) for peer in running}
     if not any(kind == "Dropout" for kind, _, _ in job.layers):
         tolerance = RMSPROP_TOLERANCE if workload.optimizer == "rmsprop" else LOSS_TOLERANCE
         check_losses({name: one.first_loss for name, one in measured.items()}, tolerance)
-    return measured, float(np.median(calibrating))
+    return measured, {which: machine.joined(answers) for which, answers in seen.items()}
+
+
+def start(name: str, job: jobs.Job) -> Peer:
+    """The process of a peer, ready to train its first round."""
+    path = job.folder / f"{name}.json"
+    jobs.write(job._replace(num_seeds=num_seeds(name)), path)
+    return Peer(name, ("peers.worker", name, str(path)), job.folder / f"{name}.log", _environment(name))
+
+
+def _gauge(which: str, folder: Path) -> Peer:
+    """The process that measures the machine."""
+    return Peer(f"limits of {which}", ("limits", which), folder / f"limits_{which}.log", os.environ)
 
 
 def _measured(peer: Peer, rounds: Sequence[Mapping[str, Any]], rounds_per_epoch: float) -> Measured:
@@ -164,53 +180,6 @@ def _environment(peer: str) -> dict[str, str]:
     if peer.startswith(OURS):
         environ["XLA_FLAGS"] = common.with_devices_of_cores(environ.get("XLA_FLAGS", ""))
     return environ
-
-
-def _calibrating_product() -> Callable[[], float]:
-    """A call that gives seconds of one matrix product, the best of five."""
-    import jax
-
-    from mnistlab.timing import time_calls
-
-    matrix = jax.random.normal(jax.random.key(0), (CALIBRATING_SIZE, CALIBRATING_SIZE))
-    product = jax.jit(lambda left: left @ left)
-    return lambda: float(time_calls(product, matrix, num_repeats=5).finished_seconds.min())
-
-
-def ratios(
-    found: Mapping[str, Mapping[str, Measured]], calibrating: Mapping[str, float]
-) -> dict[str, dict[str, float]]:
-    """Our seconds as multiples of each peer's, and of the calibrating product's: what can be compared between machines."""
-    result: dict[str, dict[str, float]] = {}
-    for workload, measured in found.items():
-        for ours in measured:
-            if ours.startswith(OURS):
-                mine = measured[ours].median
-                others = {name: mine / one.median for name, one in measured.items() if not name.startswith(OURS)}
-                result[f"{workload}: {ours}"] = {**others, "matrix product": mine / calibrating[workload]}
-    return result
-
-
-def regressions(
-    now: Mapping[str, Mapping[str, float]], reference: Mapping[str, Mapping[str, float]], tolerance: float
-) -> list[str]:
-    """A line for each workload that is over `tolerance` times as slow as in the reference by every measure it has.
-
-    Measured by several peers, one of them may have become quicker or slower; all of them seldom did.
-
-    >>> regressions({"a": {"PyTorch": 0.5}}, {"a": {"PyTorch": 0.3}}, 1.3)
-    ['a: 0.5 of PyTorch, was 0.3']
-    >>> regressions({"a": {"PyTorch": 0.5, "Flax": 0.1}}, {"a": {"PyTorch": 0.3, "Flax": 0.1}}, 1.3)
-    []
-    """
-    lines = []
-    for workload in sorted(now.keys() & reference.keys()):
-        shared = sorted(now[workload].keys() & reference[workload].keys())
-        slower = [name for name in shared if now[workload][name] > tolerance * reference[workload][name]]
-        if shared and slower == shared:
-            texts = [f"{now[workload][name]:.3g} of {name}, was {reference[workload][name]:.3g}" for name in shared]
-            lines.append(f"{workload}: {'; '.join(texts)}")
-    return lines
 
 
 def start_up(data_dir: str | None) -> dict[str, dict[str, float]]:

@@ -1,6 +1,7 @@
 """What the benchmark trains: the networks with their sources' optimisers and batches, and the job that peers get."""
 
 import dataclasses
+import functools
 import os
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -98,6 +99,11 @@ def write_job(workload: Workload, dataset: Dataset, num_steps: int, scratch: Pat
     )
 
 
+def operations(workload: Workload) -> float:
+    """Operations of an epoch."""
+    return flops_per_example(workload.model) * workload.batch_size * workload.steps_per_epoch
+
+
 def flops_per_example(model_name: str) -> float:
     """Operations of one example in one training step: 2 for each multiply-add of the products, nothing else counted.
 
@@ -107,6 +113,13 @@ def flops_per_example(model_name: str) -> float:
     >>> flops_per_example("dense") == 2 * (3 * (784 * 128 + 128 * 10) - 784 * 128)
     True
     """
+    products = multiply_adds(model_name)
+    return 2 * (3 * sum(products) - products[0])
+
+
+@functools.cache
+def multiply_adds(model_name: str) -> tuple[float, ...]:
+    """Of each product of the network, for one example."""
     import flax.linen as nn
     import jax
     import jax.numpy as jnp
@@ -126,4 +139,4 @@ def flops_per_example(model_name: str) -> float:
     model = models.make_model(model_name)
     with nn.intercept_methods(count):
         jax.eval_shape(lambda: model.init(jax.random.key(0), jnp.zeros((1, 28, 28, 1))))
-    return 2 * (3 * sum(counts) - counts[0])
+    return tuple(counts)
