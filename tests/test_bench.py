@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from flax import traverse_util
 
-from experiments.bench import limits, measure, noise, ratios, results, workloads
+from experiments.bench import limits, measure, noise, processes, ratios, results, tuning, workloads
 from experiments.bench.peers import job as jobs
+from experiments.bench.peers import worker
 from mnistlab.errors import UserError
 from mnistlab.nets import models
 
@@ -86,14 +87,17 @@ def test_jobs_come_back_as_they_were_written(network, tmp_path):
 def test_peers_take_turns_and_learn_the_same(dataset, tmp_path):
     workload = workloads.WORKLOADS["dense_256"]._replace(batch_size=50)
     job = workloads.write_job(workload, dataset, workloads.steps_of_round(workload, 0.05), tmp_path)
-    measured, machine = measure.by_turns(workload, job, ["mnistlab", "flax_scan"], 2)
-    assert list(measured) == ["mnistlab", "flax_scan"] and list(machine) == list(limits.cores())
+    peers = {"mnistlab": ("mnistlab",), "flax": ("flax_step", "flax_scan")}
+    measured, machine = measure.by_turns(workload, job, peers, 2)
+    assert list(measured) == ["mnistlab", "flax"] and list(machine) == list(limits.cores())
     for one in machine.values():  # a machine that is worth a benchmark, and none that was ever built
         assert one.gflops.shape == (2,) and (one.gflops > 1).all() and (one.gflops < 1e6).all()
         assert (one.gigabytes_per_second > 0.1).all() and (one.gigabytes_per_second < 1e5).all()
     for one in measured.values():
         assert one.seconds.shape == (2,) and (one.seconds > 0).all() and one.peak_bytes > 50e6
-    assert measured["mnistlab"].first_loss == pytest.approx(measured["flax_scan"].first_loss, rel=1e-5)
+    assert measured["mnistlab"].first_loss == pytest.approx(measured["flax"].first_loss, rel=1e-5)
+    flax = measured["flax"]
+    assert list(flax.tried) == ["flax_step", "flax_scan"] and flax.tried[flax.setting] == min(flax.tried.values())
 
 
 @pytest.mark.peers
@@ -115,7 +119,7 @@ def test_peers_of_other_frameworks_learn_the_same(workload, tolerance, dataset, 
         if shutil.which("g++") is None:
             pytest.skip("PyTorch compiles with g++, which is not installed")
     job = workloads.write_job(workload, dataset, workloads.steps_of_round(workload, 1.0), tmp_path)
-    measured, _ = measure.by_turns(workload, job, peers, 1)
+    measured, _ = measure.by_turns(workload, job, {name: (name,) for name in peers}, 1)
     losses = {name: one.first_loss for name, one in measured.items()}
     for loss in losses.values():
         assert loss == pytest.approx(losses["mnistlab"], rel=tolerance), losses
@@ -132,7 +136,7 @@ def test_a_peer_that_learns_something_else_is_refused():
 def test_a_peer_that_fails_is_named(dataset, tmp_path):
     job = workloads.write_job(workloads.WORKLOADS["dense_256"], dataset, 1, tmp_path)
     with pytest.raises(UserError, match=r"flax_scan failed: KeyError.*nobody"):
-        measure.start("flax_scan", job._replace(optimizer="nobody's"))
+        processes.start("flax_scan", job._replace(optimizer="nobody's"))
 
 
 def test_operations_are_counted_as_by_hand():
@@ -145,7 +149,7 @@ def test_operations_are_counted_as_by_hand():
 
 
 def measured(*seconds):
-    return measure.Measured(np.array(seconds), 1.0, 0.0, 0.0, 0)
+    return measure.Measured("one", np.array(seconds), 1.0, 0.0, 0.0, 0)
 
 
 def machine(*product_seconds, gigabytes=10.0):
@@ -186,3 +190,49 @@ def test_a_row_says_its_share_of_the_bound():
     assert results.share_of_bound("dense_256", measured(0.5, 0.5), peak=100.0) == pytest.approx(gflop / 100 / 0.5)
     row = results.table("dense_256", {"mnistlab": measured(0.5, 0.5)}, machine(1.0, 1.0), 100.0, 0.15).rows[0]
     assert row[4] == "49.0 %"
+
+
+class FakePeer:
+    """A peer that takes the seconds that it is told, and says what happens to it."""
+
+    def __init__(self, name, seconds):
+        self.name, self.seconds, self.ended = name, seconds, False
+
+    def round(self):
+        if self.seconds is None:
+            raise UserError(f"{self.name} failed: no such option")
+        return {"first_seconds": 9.0, "seconds": self.seconds}
+
+    def end(self):
+        self.ended = True
+
+
+def test_the_best_setting_stays():
+    clock = {"eager": 3.0, "ordered": None, "one_thread": 1.0, "channels_last": 2.0}
+    started, said = [], []
+
+    def start(name):
+        assert sum(not peer.ended and peer.seconds is not None for peer in started) <= 1, "two would disturb each other"
+        started.append(FakePeer(name, clock[name]))
+        return started[-1]
+
+    best = tuning.best_of(list(clock), start, said.append)
+    assert best.peer.name == "one_thread" and best.first_round["seconds"] == 1.0
+    assert [peer.name for peer in started if not peer.ended and peer.seconds] == ["one_thread"]
+    assert {name: None if np.isnan(value) else value for name, value in best.tried.items()} == clock
+    assert said == ["left out: ordered failed: no such option"]
+    with pytest.raises(UserError, match="ordered failed"):
+        tuning.best_of(["ordered", "ordered"], lambda name: FakePeer(name, None), said.append)
+
+
+def test_settings_are_tried_where_they_differ():
+    cpu, core, gpu = tuning.Machine(False, 2), tuning.Machine(False, 1), tuning.Machine(True, 16)
+    assert "pytorch_ordered_channels_last_one_thread" in tuning.settings("pytorch", True, cpu)
+    assert not [name for name in tuning.settings("pytorch", False, cpu) if "channels_last" in name]
+    assert not [name for name in tuning.settings("pytorch_compiled", True, core) if "one_thread" in name]
+    assert "pytorch_compiled_graphs_ordered" in tuning.settings("pytorch_compiled", True, gpu)
+    assert "pytorch_compiled_graphs_ordered" not in tuning.settings("pytorch_compiled", True, cpu)
+    assert tuning.settings("keras_tensorflow", True, gpu) == ("keras_tensorflow", "keras_tensorflow_nojit")
+    assert tuning.settings("pytorch_one_thread", True, core) == ("pytorch_one_thread",)  # as it was asked for
+    known = {*worker.PEERS}
+    assert known.issuperset(name for family in tuning.FAMILIES.values() for name in family)

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import shutil
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -15,36 +16,36 @@ from mnistlab.data import datasets
 from mnistlab.errors import UserError
 
 from .. import bench, common
-from . import noise, results
+from . import noise, results, tuning
 from .limits import Limits
-from .measure import OURS, Measured, by_turns, start_up
+from .measure import Measured, by_turns, start_up
+from .peers.job import Job
 from .peers.worker import PEERS
+from .processes import OURS
 from .ratios import ratios, regressions, uncompared
 from .results import NAME, Findings
+from .tuning import FAMILIES
 from .workloads import WORKLOADS, steps_of_round, write_job
 
 __doc__ = bench.__doc__  # of --help
 FLAGS = flags.FLAGS
-DEFAULT_PEERS = (
-    OURS, "mnistlab_8_seeds", "pytorch", "pytorch_compiled", "keras_tensorflow", "flax_step", "flax_scan"
-)  # fmt: skip
+DEFAULT_PEERS = (OURS, "mnistlab_8_seeds", *FAMILIES)
 NEEDS = {"pytorch": "torch", "keras": "tensorflow"}  # what a peer's name begins with -> the package
 
 
 def main() -> None:
     """Measures, checks that the losses agree, writes the page; exit status 1 where --against finds us slower."""
     workloads = _chosen("workloads", FLAGS.workloads, WORKLOADS)
-    peers = _chosen("peers", FLAGS.peers or DEFAULT_PEERS, PEERS)
+    asked = _chosen("peers", FLAGS.peers or DEFAULT_PEERS, dict.fromkeys((*PEERS, *FAMILIES)))
     if not FLAGS.round_gflop > 0 or FLAGS.rounds < 1:
         raise UserError(
             f"round_gflop is {FLAGS.round_gflop}, rounds {FLAGS.rounds}; expected more than 0, and at least 1 round"
         )
     reference = _read_reference(Path(FLAGS.against)) if FLAGS.against else None
-    needed = {name: package for name in peers for start, package in NEEDS.items() if name.startswith(start)}
-    missing = {name: package for name, package in needed.items() if importlib.util.find_spec(package) is None}
-    for name, package in missing.items():
-        print(f"{name} is left out: {package} is not installed (pip install -e .[bench])")
-    peers = [name for name in peers if name not in missing]
+    missing = _missing(asked)
+    for name, need in missing.items():
+        print(f"{name} is left out: {need} is not installed (pip install -e .[bench])")
+    asked = [name for name in asked if name not in missing]
     folder = common.workdir(NAME)
     dataset = datasets.load("mnist", data_dir=common.data_dir())
     with workdirs.made_anew(folder, NAME):
@@ -54,7 +55,7 @@ def main() -> None:
             workload = WORKLOADS[name]
             with tempfile.TemporaryDirectory() as scratch:
                 job = write_job(workload, dataset, steps_of_round(workload, FLAGS.round_gflop), Path(scratch))
-                found[name], limits[name] = by_turns(workload, job, peers, FLAGS.rounds, _say)
+                found[name], limits[name] = by_turns(workload, job, _settings(asked, job), FLAGS.rounds, _say)
             results.show(name, found[name], limits[name], FLAGS.most_noise)
         start = start_up(FLAGS.data_dir) if FLAGS.start_up else {}
         settings = FLAGS.rounds, FLAGS.round_gflop, FLAGS.most_noise
@@ -62,6 +63,29 @@ def main() -> None:
     print(f"\nreport: {folder / 'report.html'}")
     if reference is not None:
         _compare(ratios(found, limits, FLAGS.most_noise), reference)
+
+
+def _missing(asked: Sequence[str]) -> dict[str, str]:
+    """Peers that cannot run here -> what is not installed: a package, or the compiler that PyTorch calls on a CPU."""
+    packages = {name: package for name in asked for start, package in NEEDS.items() if name.startswith(start)}
+    missing = {name: package for name, package in packages.items() if importlib.util.find_spec(package) is None}
+    if not _on_gpu() and shutil.which("g++") is None:
+        missing = {**{name: "g++" for name in asked if name.startswith("pytorch_compiled")}, **missing}
+    return missing
+
+
+def _on_gpu() -> bool:
+    import jax
+
+    return jax.default_backend() != "cpu"
+
+
+def _settings(asked: Sequence[str], job: Job) -> dict[str, tuple[str, ...]]:
+    """What is tried for each peer: the settings of its family, or with --notune the first of them."""
+    has_convolutions = any(kind in ("Conv", "Inception") for kind, _, _ in job.layers)
+    machine = tuning.Machine(_on_gpu(), job.num_threads)
+    tried = {name: tuning.settings(name, has_convolutions, machine) for name in asked}
+    return tried if FLAGS.tune else {name: settings[:1] for name, settings in tried.items()}
 
 
 def _compare(now: Mapping[str, Mapping[str, float]], reference: Mapping[str, Mapping[str, float]]) -> None:
@@ -102,9 +126,15 @@ def define_flags() -> None:
     """Flags of this entry point beside the common ones."""
     common.define_run_flags()
     flags.DEFINE_list("workloads", [], f"Which; default all: {', '.join(WORKLOADS)}.")
-    flags.DEFINE_list("peers", [], f"Which of {', '.join(PEERS)}; default {', '.join(DEFAULT_PEERS)}.")
+    flags.DEFINE_list(
+        "peers",
+        [],
+        f"Which; default {', '.join(DEFAULT_PEERS)}. One of {', '.join(FAMILIES)} is the best of its settings; one "
+        "setting alone is named in full, such as pytorch_ordered_one_thread; populations end in _2_seeds to _1024_seeds.",
+    )
+    flags.DEFINE_bool("tune", True, "Finds each framework's best setting by a short round of every one.")
     flags.DEFINE_integer("rounds", 5, "Timed rounds of each peer.")
-    flags.DEFINE_float("round_gflop", 30.0, "Operations of a round, in GFLOP; a round is at most an epoch.")
+    flags.DEFINE_float("round_gflop", 10.0, "Operations of a round, in GFLOP; a round is at most an epoch.")
     flags.DEFINE_float(
         "most_noise", noise.MOST_NOISE, "Rounds that disagree by more give no ratio: quartiles over median."
     )

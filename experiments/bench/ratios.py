@@ -4,7 +4,8 @@ from collections.abc import Mapping
 
 from . import noise
 from .limits import ALL, Limits
-from .measure import OURS, Measured
+from .measure import Measured
+from .processes import OURS
 
 PRODUCT = "matrix product"
 

@@ -15,7 +15,8 @@ from .. import common
 from . import limits as machine
 from . import noise
 from .limits import ALL, ONE, Limits
-from .measure import OURS, Measured, num_seeds
+from .measure import Measured
+from .processes import OURS, num_seeds
 from .ratios import ratios
 from .workloads import WORKLOADS, operations
 
@@ -57,7 +58,7 @@ def table(
         ratio = None if best is None else noise.ratio(one.seconds, best.seconds, product, most_noise)
         rows.append(
             (
-                peer,
+                one.setting,
                 f"{one.median:.3g} [{one.seconds.min():.3g}, {one.seconds.max():.3g}]",
                 _percent(noise.spread(one.seconds)),
                 text.MISSING if best is None else noise.NOISY if ratio is None else f"{ratio:.2f}",
@@ -106,6 +107,28 @@ def show(name: str, measured: Mapping[str, Measured], limits: Mapping[str, Limit
     keep = (0, 1, 2, 3, 4, 7, 8, 9)
     rows = [tuple(row[column] for column in keep) for row in shown.rows]
     print(f"\n{shown.caption}\n{text.text_table([shown.header[column] for column in keep], rows)}", flush=True)
+
+
+def tried_table(found: Findings) -> page.Table:
+    """The settings that were tried for each workload, the quickest first."""
+    rows = []
+    for workload, peers in found.measured.items():
+        for peer, one in peers.items():
+            if len(one.tried) > 1:
+                order = sorted(one.tried.items(), key=lambda item: (np.isnan(item[1]), item[1]))
+                texts = [f"{name} {'failed' if np.isnan(value) else f'{value:.3g}'}" for name, value in order]
+                rows.append((workload, peer, "; ".join(texts)))
+    caption = "Seconds an epoch of each setting in its one short round; the first of a row stayed for the timed rounds"
+    return page.Table(("workload", "peer", "settings"), rows, caption)
+
+
+def _tried(one: Measured) -> dict[str, float | None]:
+    return {name: _number(value) for name, value in one.tried.items()}
+
+
+def _number(value: float) -> float | None:
+    """As JSON has it."""
+    return None if np.isnan(value) else value
 
 
 def _percent(share: float) -> str:
@@ -161,6 +184,9 @@ def _blocks(found: Findings, draw: page.Draw) -> list[page.Block]:
             for name, peers in found.measured.items()
         ],
     ]
+    tried = tried_table(found)
+    if tried.rows:
+        blocks += [page.Heading("The settings that were tried"), tried]
     if found.start:
         rows = [
             (f"{name} compile cache", f"{one['first_epoch_seconds']:.1f}", f"{one['peak_bytes'] / 1e6:,.0f}")
@@ -181,14 +207,15 @@ def _summary(found: Findings) -> dict[str, Any]:
         "variants": {
             f"{name}: {peer}": {"metrics": {"epoch_seconds": history.summarize(one.seconds)}}
             | {key: getattr(one, key) for key in ("first_loss", "ready_seconds", "compile_seconds", "peak_bytes")}
-            | {"spread": noise.spread(one.seconds), "share_of_bound": share_of_bound(name, one, found.peak)}
+            | {"setting": one.setting, "tried_seconds": _tried(one)}
+            | {"spread": _number(noise.spread(one.seconds)), "share_of_bound": share_of_bound(name, one, found.peak)}
             for name, peers in found.measured.items()
             for peer, one in peers.items()
         },
         "ratios": ratios(found.measured, found.limits, found.most_noise),
         "peak_gflops": found.peak,
         "limits": machine.best(found.limits),
-        "product_spread": {name: noise.spread(one[ALL].product_seconds) for name, one in found.limits.items()},
+        "product_spread": {name: _number(noise.spread(one[ALL].product_seconds)) for name, one in found.limits.items()},
         "start": found.start,
         "claims": [],
         "seconds": {},

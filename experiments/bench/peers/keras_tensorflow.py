@@ -22,14 +22,17 @@ OPTIMIZERS = {
 
 
 def prepare(job: Job, peer: str) -> Round:
-    """A round of `fit`, with all of Keras' defaults; the images are put in order before, not by Keras."""
-    del peer
+    """A round of `fit`, with Keras' defaults; the images are put in order before, not by Keras.
+
+    The peer's name may say whether XLA compiles the step; left to Keras it does on a GPU, not on a CPU.
+    """
+    jit = False if "_nojit" in peer else True if "_jit" in peer else "auto"
     tf.config.threading.set_intra_op_parallelism_threads(job.num_threads)
     tf.config.threading.set_inter_op_parallelism_threads(job.num_threads)
     keras.utils.set_random_seed(0)
     model = build(job)
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    model.compile(OPTIMIZERS[job.optimizer](job.learning_rate), loss=loss, metrics=["accuracy"])
+    model.compile(OPTIMIZERS[job.optimizer](job.learning_rate), loss=loss, metrics=["accuracy"], jit_compile=jit)
     example = job.order().reshape(-1)
     image = job.image()[example].astype(np.float32) / 255
     label = job.label()[example]

@@ -1,6 +1,7 @@
 """PyTorch, eager and compiled: images as floats on the device, one loop over the batches, a fused optimiser."""
 
-from typing import Any
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -12,37 +13,78 @@ from .job import Job, Round, same_padding
 ACTIVATIONS = {"relu": nn.ReLU, "tanh": nn.Tanh}
 
 
+class Training(NamedTuple):
+    """A network and what a step of it needs."""
+
+    network: Any  # as it is called: compiled, or the model itself
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    image: torch.Tensor  # float32 [N, C, H, W], 0..1
+    label: torch.Tensor  # int64 [N]
+
+
 def prepare(job: Job, peer: str) -> Round:
     """A round of plain PyTorch on a GPU where there is one, else on the CPU.
 
     The peer's name says how: "compiled" puts torch.compile around the network, with "graphs" as CUDA graphs, with
-    "tuned" by trying kernels; "channels_last" is the order of the images' axes in memory.
+    "tuned" by trying kernels; "channels_last" is the order of the images' axes in memory; with "ordered" the images lie
+    in the order of the batches before the clock starts, and a batch is a slice of them, not gathered.
     """
+    training = _training(job, peer)
+    order = torch.from_numpy(job.order().astype(np.int64)).to(training.image.device)
+    ordered = arranged(training, order) if "ordered" in peer else training
+
+    def train(order: np.ndarray) -> float:
+        if "ordered" in peer:
+            return _train(training, _slices(ordered, job.batch_size))
+        index = torch.from_numpy(order.astype(np.int64)).to(training.image.device)
+        return _train(training, _gathered(training, index))
+
+    return train
+
+
+def _training(job: Job, peer: str) -> Training:
     torch.set_num_threads(job.num_threads)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.backends.cuda.matmul.allow_tf32 = True  # as XLA does unless it is told otherwise
     axes = torch.channels_last if "channels_last" in peer else torch.contiguous_format
     model = build(job).to(device=device, memory_format=axes)
-    optimizer = _optimizer(job, model)
     image = torch.from_numpy(job.image().astype(np.float32) / 255).permute(0, 3, 1, 2)
     image = image.contiguous(memory_format=axes).to(device)
     label = torch.from_numpy(job.label().astype(np.int64)).to(device)
-    network: Any = torch.compile(model, mode=_compile_mode(peer)) if "compiled" in peer else model
+    network: Any = torch.compile(model, mode=_compile_mode(peer), dynamic=False) if "compiled" in peer else model
+    return Training(network, model, _optimizer(job, model), image, label)
 
-    def train(order: np.ndarray) -> float:
-        total, correct = torch.zeros((), device=device), torch.zeros((), dtype=torch.int64, device=device)
-        for index in torch.from_numpy(order.astype(np.int64)).to(device):
-            y = label[index]
-            optimizer.zero_grad(set_to_none=True)
-            logits = network(image[index])
-            loss = functional.cross_entropy(logits, y)
-            loss.backward()
-            optimizer.step()
-            total += loss.detach()
-            correct += (logits.argmax(1) == y).sum()
-        return float(total) / len(order)
 
-    return train
+def _train(training: Training, batches: Iterable[tuple[torch.Tensor, torch.Tensor]]) -> float:
+    """The mean loss over the batches, each of which is trained on."""
+    device = training.image.device
+    total, correct = torch.zeros((), device=device), torch.zeros((), dtype=torch.int64, device=device)
+    count = 0
+    for x, y in batches:
+        training.optimizer.zero_grad(set_to_none=True)
+        logits = training.network(x)
+        loss = functional.cross_entropy(logits, y)
+        loss.backward()
+        training.optimizer.step()
+        total += loss.detach()
+        correct += (logits.argmax(1) == y).sum()
+        count += 1
+    return float(total) / count
+
+
+def arranged(training: Training, order: torch.Tensor) -> Training:
+    """The same training with its images in the order int64 [steps, B]."""
+    index = order.reshape(-1)
+    return training._replace(image=training.image[index], label=training.label[index])
+
+
+def _slices(ordered: Training, size: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    return zip(ordered.image.split(size), ordered.label.split(size), strict=True)
+
+
+def _gathered(training: Training, order: torch.Tensor) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    return ((training.image[index], training.label[index]) for index in order)
 
 
 def _compile_mode(peer: str) -> str:
