@@ -9,10 +9,12 @@ import pytest
 from flax import traverse_util
 
 from experiments.bench import limits, measure, noise, processes, ratios, results, tuning, workloads
+from experiments.bench.peers import handover, worker
 from experiments.bench.peers import job as jobs
-from experiments.bench.peers import worker
+from mnistlab.config import TrainConfig
 from mnistlab.errors import UserError
 from mnistlab.nets import models
+from mnistlab.training import loop
 
 NETWORKS = {  # between them every kind of layer
     "adadelta": workloads.WORKLOADS["lenet5_adadelta_128"],
@@ -100,6 +102,53 @@ def test_peers_take_turns_and_learn_the_same(dataset, tmp_path):
     assert list(flax.tried) == ["flax_step", "flax_scan"] and flax.tried[flax.setting] == min(flax.tried.values())
 
 
+def whole_epochs(peers, dataset, folder):
+    """Two epochs of each peer as a user has them; all learn nearly the same, in orders of their own."""
+    workload = workloads.Workload("dense", 20, whole_epochs=True)
+    job = workloads.write_job(workload, dataset, 1, folder)
+    for name in peers:
+        with processes.start(name, job) as peer:
+            first, second = peer.round(), peer.round()
+        assert second["seconds"] > 0 and np.isfinite(first["loss"])
+        yield name, first["loss"]
+
+
+def test_whole_epochs_are_those_of_train(dataset, tmp_path):
+    losses = dict(whole_epochs(["mnistlab", "flax_scan", "flax_step"], dataset, tmp_path))
+    config = TrainConfig("dense", batch_size=20, num_epochs=1, split="test_is_validation")
+    trained = loop.train(config, dataset, [0])
+    assert losses["mnistlab"] == pytest.approx(trained.result.history["train_loss"][0, 0], rel=1e-5)
+    assert losses["flax_scan"] == losses["flax_step"] == pytest.approx(losses["mnistlab"], rel=0.15)
+
+
+@pytest.mark.peers
+def test_whole_epochs_of_other_frameworks(dataset, tmp_path):
+    pytest.importorskip("torch")
+    pytest.importorskip("keras")
+    names = ["mnistlab", "pytorch", "pytorch_ordered", "keras_tensorflow"]
+    losses = dict(whole_epochs(names, dataset, tmp_path))
+    for loss in losses.values():
+        assert loss == pytest.approx(losses["mnistlab"], rel=0.15), losses
+    assert len(list(tmp_path.glob("keras_*.weights.h5"))) == 1  # what Keras kept
+
+
+def test_a_loop_of_others_is_run_an_epoch_at_a_time():
+    seen = []
+
+    def train(after_epoch):
+        for number in range(2):
+            seen.append(number)
+            after_epoch(0.5**number)
+        raise ValueError("out of memory")
+
+    epochs = handover.Epochs(train)
+    assert not seen  # before it is asked nothing is trained
+    assert epochs(None) == 1.0 and seen == [0]
+    assert epochs(None) == 0.5 and seen == [0, 1]
+    with pytest.raises(ValueError, match="out of memory"):
+        epochs(None)
+
+
 @pytest.mark.peers
 @pytest.mark.parametrize(
     ("workload", "tolerance"),
@@ -143,6 +192,9 @@ def test_operations_are_counted_as_by_hand():
     # LeNet-5: convolutions 28*28*25*6 and 10*10*150*16, dense 400*120, 120*84, 84*10 multiply-adds.
     forward = 117_600 + 240_000 + 48_000 + 10_080 + 840
     assert workloads.flops_per_example("lenet5") == 2 * (3 * forward - 117_600) == 2_263_920
+    # A whole epoch of dense at batch 256: 234 steps, and the forward pass of 10,000 images.
+    whole = workloads.workload_of("dense_256_whole_epochs")
+    assert workloads.operations(whole) == 234 * 256 * 2 * (3 * 101_632 - 100_352) + 10_000 * 2 * 101_632
     # A 1x1 convolution and the block's parts count too: the first of E's blocks on 7x7 pixels of 16 channels.
     block = 49 * 16 * (8 + 12 + 2 + 4) + 49 * 9 * 12 * 16 + 49 * 25 * 2 * 4
     assert block == 49 * 416 + 49 * 1728 + 49 * 200

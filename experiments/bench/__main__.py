@@ -25,7 +25,7 @@ from .processes import OURS
 from .ratios import ratios, regressions, uncompared
 from .results import NAME, Findings
 from .tuning import FAMILIES
-from .workloads import WORKLOADS, steps_of_round, write_job
+from .workloads import WHOLE_EPOCHS, WORKLOADS, steps_of_round, workload_of, write_job
 
 __doc__ = bench.__doc__  # of --help
 FLAGS = flags.FLAGS
@@ -36,6 +36,7 @@ NEEDS = {"pytorch": "torch", "keras": "tensorflow"}  # what a peer's name begins
 def main() -> None:
     """Measures, checks that the losses agree, writes the page; exit status 1 where --against finds us slower."""
     workloads = _chosen("workloads", FLAGS.workloads, WORKLOADS)
+    whole = _chosen("whole_epochs", FLAGS.whole_epochs, WORKLOADS) if FLAGS.whole_epochs else []
     asked = _chosen("peers", FLAGS.peers or DEFAULT_PEERS, dict.fromkeys((*PEERS, *FAMILIES)))
     if not FLAGS.round_gflop > 0 or FLAGS.rounds < 1:
         raise UserError(
@@ -51,8 +52,8 @@ def main() -> None:
     with workdirs.made_anew(folder, NAME):
         found: dict[str, dict[str, Measured]] = {}
         limits: dict[str, dict[str, Limits]] = {}
-        for name in workloads:
-            workload = WORKLOADS[name]
+        for name in [*workloads, *[f"{name}{WHOLE_EPOCHS}" for name in whole]]:
+            workload = workload_of(name)
             with tempfile.TemporaryDirectory() as scratch:
                 job = write_job(workload, dataset, steps_of_round(workload, FLAGS.round_gflop), Path(scratch))
                 found[name], limits[name] = by_turns(workload, job, _settings(asked, job), FLAGS.rounds, _say)
@@ -126,6 +127,12 @@ def define_flags() -> None:
     """Flags of this entry point beside the common ones."""
     common.define_run_flags()
     flags.DEFINE_list("workloads", [], f"Which; default all: {', '.join(WORKLOADS)}.")
+    flags.DEFINE_list(
+        "whole_epochs",
+        ["lenet5_256", "dense_256"],
+        "Workloads that are timed as their users pay for them, too: a new order, 10,000 images validated, the best weights "
+        "kept; --whole_epochs= for none.",
+    )
     flags.DEFINE_list(
         "peers",
         [],

@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..cli.process import num_cores
+
 ONE, ALL = "one", "all"
 PRODUCT_SIZE = 2048  # on a CPU, and that of the calibrating product of which results speak on any machine
 PRODUCT_OPERATIONS = 2.0 * PRODUCT_SIZE**3
@@ -41,7 +43,7 @@ def cores() -> tuple[str, ...]:
 
     if jax.default_backend() != "cpu" or not hasattr(os, "sched_setaffinity"):
         return (ALL,)
-    return (ONE, ALL) if len(os.sched_getaffinity(0)) > 1 else (ALL,)
+    return (ONE, ALL) if num_cores() > 1 else (ALL,)
 
 
 def joined(answers: Sequence[Mapping[str, Any]]) -> Limits:

@@ -23,7 +23,9 @@ from .tuning import Tuned
 from .workloads import Workload
 
 LOSS_TOLERANCE = 0.02  # of the first round's mean loss, where nothing is dropped out
-RMSPROP_TOLERANCE = 0.15  # its first steps are signs of the gradient, and where that is small rounding decides them
+LOOSE_TOLERANCE = (
+    0.15  # RMSprop's first steps are signs of gradients, which rounding decides; whole epochs draw an order
+)
 
 
 class Measured(NamedTuple):
@@ -80,7 +82,8 @@ def by_turns(
     rounds_per_epoch = workload.steps_per_epoch / len(job.order())
     measured = {name: _measured(one, rounds[name], rounds_per_epoch) for name, one in chosen.items()}
     if not any(kind == "Dropout" for kind, _, _ in job.layers):
-        tolerance = RMSPROP_TOLERANCE if workload.optimizer == "rmsprop" else LOSS_TOLERANCE
+        loose = workload.optimizer == "rmsprop" or workload.whole_epochs
+        tolerance = LOOSE_TOLERANCE if loose else LOSS_TOLERANCE
         check_losses({name: one.first_loss for name, one in measured.items()}, tolerance)
     return measured, {which: machine.joined(answers) for which, answers in seen.items()}
 

@@ -18,7 +18,7 @@ from .limits import ALL, ONE, Limits
 from .measure import Measured
 from .processes import OURS, num_seeds
 from .ratios import ratios
-from .workloads import WORKLOADS, operations
+from .workloads import operations, workload_of
 
 NAME = "bench"
 CORES = {ONE: "one pinned core", ALL: "all cores"}
@@ -43,14 +43,14 @@ class Findings(NamedTuple):
 
 def share_of_bound(name: str, one: Measured, peak: float) -> float:
     """Of the seconds that a row takes, the part that its network's products would take at the peak, in GFLOP/s."""
-    return operations(WORKLOADS[name]) / 1e9 / peak / one.median
+    return operations(workload_of(name)) / 1e9 / peak / one.median
 
 
 def table(
     name: str, measured: Mapping[str, Measured], limits: Mapping[str, Limits], peak: float, most_noise: float
 ) -> page.Table:
     """One workload: one row per peer."""
-    workload, product = WORKLOADS[name], limits[ALL].product_seconds
+    workload, product = workload_of(name), limits[ALL].product_seconds
     others = [one for peer, one in measured.items() if not peer.startswith(OURS)]
     best = min(others, key=lambda one: one.median) if others else None
     rows = []

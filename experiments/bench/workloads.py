@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,9 +10,11 @@ import numpy as np
 from mnistlab.config import TrainConfig
 from mnistlab.data.datasets import Dataset
 
+from ..cli.process import num_cores
 from .peers import job as jobs
 
-NUM_EXAMPLES = 60_000
+NUM_EXAMPLES, NUM_VALIDATED = 60_000, 10_000
+WHOLE_EPOCHS = "_whole_epochs"  # what the name of such a workload ends in
 
 
 class Workload(NamedTuple):
@@ -22,6 +23,7 @@ class Workload(NamedTuple):
     model: str
     batch_size: int
     optimizer: str = "adam"
+    whole_epochs: bool = False  # not bare steps: a new order, validation and the best weights kept are timed too
 
     @property
     def steps_per_epoch(self) -> int:
@@ -48,8 +50,20 @@ WORKLOADS = {
 }
 
 
+def workload_of(name: str) -> Workload:
+    """One of WORKLOADS, whose name may end as one of whole epochs.
+
+    >>> workload_of("dense_64_whole_epochs")
+    Workload(model='dense', batch_size=64, optimizer='adam', whole_epochs=True)
+    """
+    bare = name.removesuffix(WHOLE_EPOCHS)
+    return WORKLOADS[bare]._replace(whole_epochs=bare != name)
+
+
 def steps_of_round(workload: Workload, round_gflop: float) -> int:
-    """As many steps as take `round_gflop` operations, an epoch's at most."""
+    """As many steps as take `round_gflop` operations, an epoch's at most; a whole epoch's where these are timed."""
+    if workload.whole_epochs:
+        return workload.steps_per_epoch
     step_gflop = flops_per_example(workload.model) * workload.batch_size / 1e9
     return min(max(1, round(round_gflop / step_gflop)), workload.steps_per_epoch)
 
@@ -77,6 +91,8 @@ def write_job(workload: Workload, dataset: Dataset, num_steps: int, scratch: Pat
     np.savez(scratch / f"{workload.model}.npz", **traverse_util.flatten_dict(params, sep="/"))
     np.save(scratch / "image.npy", np.asarray(dataset.train.image))
     np.save(scratch / "label.npy", np.asarray(dataset.train.label, np.int32))
+    np.save(scratch / "val_image.npy", np.asarray(dataset.test.image))
+    np.save(scratch / "val_label.npy", np.asarray(dataset.test.label, np.int32))
     order = batches.epoch_order(np.arange(len(dataset.train.label), dtype=np.int32), workload.batch_size, 0, 0)
     np.save(scratch / f"order_{workload.batch_size}.npy", order.example[:num_steps])
     layers = models.MODELS[workload.model]
@@ -94,14 +110,16 @@ def write_job(workload: Workload, dataset: Dataset, num_steps: int, scratch: Pat
         optim_config.learning_rate,
         workload.batch_size,
         1,
-        len(os.sched_getaffinity(0)),
+        num_cores(),
         scratch,
+        workload.whole_epochs,
     )
 
 
 def operations(workload: Workload) -> float:
-    """Operations of an epoch."""
-    return flops_per_example(workload.model) * workload.batch_size * workload.steps_per_epoch
+    """Operations of an epoch, with the forward pass of its validation where that is timed too."""
+    training = flops_per_example(workload.model) * workload.batch_size * workload.steps_per_epoch
+    return training + 2 * sum(multiply_adds(workload.model)) * NUM_VALIDATED * workload.whole_epochs
 
 
 def flops_per_example(model_name: str) -> float:

@@ -1,5 +1,6 @@
 """PyTorch, eager and compiled: images as floats on the device, one loop over the batches, a fused optimiser."""
 
+import copy
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
@@ -8,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from .job import Job, Round, same_padding
+from .job import VALIDATION_BATCH, Job, Round, same_padding
 
 ACTIVATIONS = {"relu": nn.ReLU, "tanh": nn.Tanh}
 
@@ -31,6 +32,8 @@ def prepare(job: Job, peer: str) -> Round:
     in the order of the batches before the clock starts, and a batch is a slice of them, not gathered.
     """
     training = _training(job, peer)
+    if job.whole_epochs:
+        return _whole_epoch(training, job, peer)
     order = torch.from_numpy(job.order().astype(np.int64)).to(training.image.device)
     ordered = arranged(training, order) if "ordered" in peer else training
 
@@ -41,6 +44,46 @@ def prepare(job: Job, peer: str) -> Round:
         return _train(training, _gathered(training, index))
 
     return train
+
+
+def _whole_epoch(training: Training, job: Job, peer: str) -> Round:
+    """A new order without its last, partial batch (torch.compile has one shape), validation, the best weights copied."""
+    image, label = job.validation()
+    validation = training._replace(image=_pixels(image, training), label=torch.from_numpy(label.astype(np.int64)))
+    validation = validation._replace(label=validation.label.to(training.image.device))
+    num_batches = len(training.label) // job.batch_size
+    best_accuracy, best_weights = -1.0, None
+
+    def train(order: np.ndarray) -> float:
+        nonlocal best_accuracy, best_weights
+        del order
+        drawn = torch.randperm(len(training.label), device=training.image.device)
+        drawn = drawn[: num_batches * job.batch_size].reshape(num_batches, job.batch_size)
+        if "ordered" in peer:
+            loss = _train(training, _slices(arranged(training, drawn), job.batch_size))
+        else:
+            loss = _train(training, _gathered(training, drawn))
+        accuracy = _accuracy(validation)
+        if accuracy > best_accuracy:
+            best_accuracy, best_weights = accuracy, copy.deepcopy(training.model.state_dict())
+        return loss
+
+    return train
+
+
+@torch.no_grad()
+def _accuracy(validation: Training) -> float:
+    validation.model.eval()
+    correct = torch.zeros((), dtype=torch.int64, device=validation.image.device)
+    for x, y in _slices(validation, VALIDATION_BATCH):
+        correct += (validation.network(x).argmax(1) == y).sum()
+    validation.model.train()
+    return float(correct) / len(validation.label)
+
+
+def _pixels(image: np.ndarray, like: Training) -> torch.Tensor:
+    """uint8 [N, H, W, C] as the training's images lie."""
+    return torch.from_numpy(image.astype(np.float32) / 255).permute(0, 3, 1, 2).contiguous().to(like.image.device)
 
 
 def _training(job: Job, peer: str) -> Training:

@@ -7,6 +7,7 @@ Answers with a line of JSON: {"ready": true} once it is set up, and for each rou
 import importlib
 import itertools
 import json
+import math
 import resource
 import sys
 import time
@@ -51,8 +52,10 @@ def main(peer: str, path: str) -> None:
     train = importlib.import_module(f"{__package__}.{PEERS[peer]}").prepare(job, peer)
     order = job.order()
     print(json.dumps({"ready": True}), file=answers, flush=True)
-    for _ in sys.stdin:
-        first_seconds, loss = _timed(train, order)  # what the machine took from an idle process comes back here
+    first_seconds = loss = math.nan
+    for number, _ in enumerate(sys.stdin):
+        if not (number and job.whole_epochs):  # long enough: what an idle process lost comes back in a part of them
+            first_seconds, loss = _timed(train, order)  # what the machine took from an idle process comes back here
         passes: list[float] = []
         while sum(passes) < LEAST_SECONDS:
             passes.append(_timed(train, order)[0])
