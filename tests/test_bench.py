@@ -1,5 +1,6 @@
 """The benchmark compares like with like: every peer's network is ours, from the same weights."""
 
+import gzip
 import json
 import shutil
 
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 from flax import traverse_util
 
-from experiments.bench import limits, measure, noise, processes, ratios, results, tuning, workloads
+from experiments.bench import limits, measure, noise, processes, profile, ratios, results, tuning, workloads
 from experiments.bench.peers import handover, worker
 from experiments.bench.peers import job as jobs
 from mnistlab.config import TrainConfig
@@ -288,3 +289,60 @@ def test_settings_are_tried_where_they_differ():
     assert tuning.settings("pytorch_one_thread", True, core) == ("pytorch_one_thread",)  # as it was asked for
     known = {*worker.PEERS}
     assert known.issuperset(name for family in tuning.FAMILIES.values() for name in family)
+
+
+PROGRAM = """HloModule jit_fit
+
+%inside.1 (a: f32[8,8], b: f32[8,8]) -> f32[8,8] {
+  %a = f32[8,8]{1,0} parameter(0)
+  ROOT %dot.1 = f32[8,8]{1,0} dot(%a, %b), metadata={op_name="jit(fit)/while/body/jvp(Network)/conv_1/dot_general"}
+}
+
+%window (a: f32[8]) -> f32[8] {
+  ROOT %reduce-window.1 = f32[8]{0} reduce-window(%a), window={size=2}
+}
+
+ENTRY %main (p: f32[8,8]) -> (f32[8,8], s32[]) {
+  %tanh.2 = f32[8,8]{1,0} fusion(%p), calls=%other, metadata={op_name="jit(fit)/while/body/jvp(Network)/conv_1/tanh"}
+  %fusion.3 = f32[8,8]{1,0} fusion(%tanh.2), kind=kLoop, calls=%inside.1
+  %fusion.4 = (f32[8,8]{1,0}, s32[]) fusion(%p), calls=%inside.1, metadata={op_name="transpose(jvp(Network))/conv_1/x"}
+  %windows = f32[8]{0} fusion(%p), calls=%window
+  ROOT %while.5 = (f32[8,8], s32[]) while(%fusion.4), metadata={op_name="jit(fit)/while"}
+}
+"""
+
+
+def test_a_profile_says_what_two_steps_spent(tmp_path):
+    def event(name, start, duration):
+        args = {"hlo_op": name, "hlo_module": "jit_fit"}
+        return {"name": name, "ts": start, "dur": duration, "args": args}
+
+    # Two steps from 0 to 10,000 microseconds: the loop is around all, and what is no operation does not count.
+    events = [event("while.5", 0.0, 10_000.0), {"name": "python", "ts": 0, "dur": 99_999.0, "args": {}}]
+    for start in (0.0, 5000.0):
+        events += [event("tanh.2", start, 1000.0), event("fusion.3", start + 1000, 2000.0)]
+        events += [event("fusion.4", start + 3000, 1500.0), event("windows", start + 4500, 100.0)]
+    (tmp_path / "programs").mkdir()
+    (tmp_path / "programs" / "module_0001.jit_fit.cpu_after_optimizations.txt").write_text(PROGRAM)
+    with gzip.open(tmp_path / "vm.trace.json.gz", "wt") as file:
+        json.dump({"traceEvents": events}, file)
+    got = profile.read(tmp_path, ["conv_1"], num_steps=2)
+    assert got.spent == [
+        ("conv_1", "forward", "product", pytest.approx(2.0)),
+        ("conv_1", "backward", "product", pytest.approx(1.5)),
+        ("conv_1", "forward", "tanh", pytest.approx(1.0)),
+        ("", "update and the rest", "reduce-window", pytest.approx(0.1)),
+    ]
+    assert got.step_milliseconds == pytest.approx(5.0) and got.total == pytest.approx(4.6)
+    assert got.by_layer()["conv_1", "forward"] == pytest.approx(3.0)
+    layers, operations = results.profile_tables("lenet5_256", got)
+    assert layers.rows[0] == ("conv_1", "forward", "3.00", "65.2 %") and operations.rows[0][0] == "product"
+
+
+def test_a_profile_of_a_real_step_names_its_layers(dataset, tmp_path):
+    job = workloads.write_job(workloads.Workload("dense", 20), dataset, 3, tmp_path)
+    got = profile.measure(job)
+    products = {one.layer for one in got.spent if one.operation == "product" and one.milliseconds > 0}
+    assert products == {"dense_1", "dense_2"}
+    assert {one.direction for one in got.spent} == {profile.FORWARD, profile.BACKWARD, profile.REST}
+    assert 0 < got.total < 1000

@@ -16,12 +16,13 @@ from mnistlab.data import datasets
 from mnistlab.errors import UserError
 
 from .. import bench, common
-from . import noise, results, tuning
+from . import noise, profile, results, tuning
 from .limits import Limits
 from .measure import Measured, by_turns, start_up
 from .peers.job import Job
 from .peers.worker import PEERS
 from .processes import OURS
+from .profile import Profile
 from .ratios import ratios, regressions, uncompared
 from .results import NAME, Findings
 from .tuning import FAMILIES
@@ -52,15 +53,20 @@ def main() -> None:
     with workdirs.made_anew(folder, NAME):
         found: dict[str, dict[str, Measured]] = {}
         limits: dict[str, dict[str, Limits]] = {}
+        profiles: dict[str, Profile] = {}
         for name in [*workloads, *[f"{name}{WHOLE_EPOCHS}" for name in whole]]:
             workload = workload_of(name)
             with tempfile.TemporaryDirectory() as scratch:
                 job = write_job(workload, dataset, steps_of_round(workload, FLAGS.round_gflop), Path(scratch))
                 found[name], limits[name] = by_turns(workload, job, _settings(asked, job), FLAGS.rounds, _say)
+                if FLAGS.profile and not workload.whole_epochs:
+                    profiles[name] = profile.measure(job)
             results.show(name, found[name], limits[name], FLAGS.most_noise)
+            for table in results.profile_tables(name, profiles[name]) if name in profiles else ():
+                print(f"\n{table.as_text()}", flush=True)
         start = start_up(FLAGS.data_dir) if FLAGS.start_up else {}
         settings = FLAGS.rounds, FLAGS.round_gflop, FLAGS.most_noise
-        results.write(folder, Findings(found, limits, start, missing, *settings))
+        results.write(folder, Findings(found, limits, start, missing, *settings, profiles))
     print(f"\nreport: {folder / 'report.html'}")
     if reference is not None:
         _compare(ratios(found, limits, FLAGS.most_noise), reference)
@@ -145,6 +151,7 @@ def define_flags() -> None:
     flags.DEFINE_float(
         "most_noise", noise.MOST_NOISE, "Rounds that disagree by more give no ratio: quartiles over median."
     )
+    flags.DEFINE_bool("profile", False, "Also names what one step of ours spends, by operation and by layer.")
     flags.DEFINE_bool("start_up", True, "Also time experiment 1 from the start of its process.")
     flags.DEFINE_string("against", None, "summary.json of an earlier run; exit status 1 where we have become slower.")
     flags.DEFINE_float("tolerance", 1.3, "How many times slower than --against, by every measure, is too slow.")

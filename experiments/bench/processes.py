@@ -72,7 +72,7 @@ def start(name: str, job: jobs.Job) -> Peer:
     path = job.folder / f"{name}.json"
     threads = 1 if "one_thread" in name else job.num_threads
     jobs.write(job._replace(num_seeds=num_seeds(name), num_threads=threads), path)
-    return Peer(name, ("peers.worker", name, str(path)), job.folder / f"{name}.log", _environment(name))
+    return Peer(name, ("peers.worker", name, str(path)), job.folder / f"{name}.log", environment(name))
 
 
 def start_gauge(which: str, folder: Path) -> Peer:
@@ -89,7 +89,7 @@ def num_seeds(peer: str) -> int:
     return int(peer.split("_")[-2]) if peer.endswith("_seeds") else 1
 
 
-def _environment(peer: str) -> dict[str, str]:
+def environment(peer: str) -> dict[str, str]:
     """What the peer's process finds; mnistlab makes a device of each core, as its entry points do."""
     environ = dict(os.environ)
     if peer.startswith(OURS):

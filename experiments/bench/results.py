@@ -17,10 +17,12 @@ from . import noise
 from .limits import ALL, ONE, Limits
 from .measure import Measured
 from .processes import OURS, num_seeds
+from .profile import Profile
 from .ratios import ratios
 from .workloads import operations, workload_of
 
 NAME = "bench"
+MOST_OPERATIONS = 12  # of a profile, in its table
 CORES = {ONE: "one pinned core", ALL: "all cores"}
 
 
@@ -34,6 +36,7 @@ class Findings(NamedTuple):
     num_rounds: int
     round_gflop: float
     most_noise: float
+    profiles: Mapping[str, Profile]  # workload -> what a step spends, or nothing
 
     @property
     def peak(self) -> float:
@@ -76,7 +79,7 @@ def table(
     )  # fmt: skip
     gflop = operations(workload) / 1e9
     caption = (
-        f"{name}: seconds an epoch for each seed, median [least, most] of {len(product)} rounds. Bound: {gflop:.3g} GFLOP "
+        f"{name}: seconds an epoch for each seed, median [least, most] of {text.counted(len(product), 'round')}. Bound: {gflop:.3g} GFLOP "
         f"at {peak:.0f} GFLOP/s, {gflop / peak:.3g} s. Rounds of the matrix product disagree by {_percent(noise.spread(product))}"
     )
     return page.Table(header, rows, caption)
@@ -120,6 +123,30 @@ def tried_table(found: Findings) -> page.Table:
                 rows.append((workload, peer, "; ".join(texts)))
     caption = "Seconds an epoch of each setting in its one short round; the first of a row stayed for the timed rounds"
     return page.Table(("workload", "peer", "settings"), rows, caption)
+
+
+def profile_tables(name: str, profile: Profile) -> tuple[page.Table, page.Table]:
+    """What a step of one seed spends: by layer, and its largest operations."""
+
+    def numbers(milliseconds: float) -> tuple[str, str]:
+        return text.format_significant(milliseconds), _percent(milliseconds / profile.total)
+
+    layers = [
+        (layer or text.MISSING, direction, *numbers(milliseconds))
+        for (layer, direction), milliseconds in profile.by_layer().items()
+    ]
+    operations = [
+        (one.operation, one.layer or text.MISSING, one.direction, *numbers(one.milliseconds))
+        for one in profile.spent[:MOST_OPERATIONS]
+    ]
+    caption = (
+        f"{name}: milliseconds of a step of one seed, summed over the cores: {text.format_significant(profile.total)} in "
+        f"operations, while {text.format_significant(profile.step_milliseconds)} pass on the clock"
+    )
+    return (
+        page.Table(("layer", "direction", "ms", "share"), layers, caption),
+        page.Table(("operation", "layer", "direction", "ms", "share"), operations, f"{name}: its largest operations"),
+    )
 
 
 def _tried(one: Measured) -> dict[str, float | None]:
@@ -187,6 +214,9 @@ def _blocks(found: Findings, draw: page.Draw) -> list[page.Block]:
     tried = tried_table(found)
     if tried.rows:
         blocks += [page.Heading("The settings that were tried"), tried]
+    if found.profiles:
+        blocks.append(page.Heading("What a step spends"))
+        blocks += [table for name, one in found.profiles.items() for table in profile_tables(name, one)]
     if found.start:
         rows = [
             (f"{name} compile cache", f"{one['first_epoch_seconds']:.1f}", f"{one['peak_bytes'] / 1e6:,.0f}")
@@ -217,6 +247,13 @@ def _summary(found: Findings) -> dict[str, Any]:
         "limits": machine.best(found.limits),
         "product_spread": {name: _number(noise.spread(one[ALL].product_seconds)) for name, one in found.limits.items()},
         "start": found.start,
+        "profiles": {
+            name: {
+                "step_milliseconds": one.step_milliseconds,
+                "spent": [spent._asdict() for spent in one.spent],
+            }
+            for name, one in found.profiles.items()
+        },
         "claims": [],
         "seconds": {},
     }
