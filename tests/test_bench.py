@@ -12,6 +12,7 @@ from flax import traverse_util
 from experiments.bench import limits, measure, noise, processes, profile, ratios, results, tuning, workloads
 from experiments.bench.peers import handover, worker
 from experiments.bench.peers import job as jobs
+from mnistlab.comparison import workdirs
 from mnistlab.config import TrainConfig
 from mnistlab.errors import UserError
 from mnistlab.nets import models
@@ -346,3 +347,38 @@ def test_a_profile_of_a_real_step_names_its_layers(dataset, tmp_path):
     assert products == {"dense_1", "dense_2"}
     assert {one.direction for one in got.spent} == {profile.FORWARD, profile.BACKWARD, profile.REST}
     assert 0 < got.total < 1000
+
+
+def test_what_is_left_says_all_that_was_found(tmp_path, monkeypatch):
+    monkeypatch.setattr(results.common, "command", lambda: "python -m experiments.bench")
+    tried = {"pytorch": 3.0, "pytorch_ordered": 2.0, "pytorch_ordered_one_thread": float("nan")}
+    theirs = measured(2.0, 2.0, 2.0)._replace(setting="pytorch_ordered", tried=tried)
+    product = limits.PRODUCT_OPERATIONS / 1e9 / 200.0  # seconds at 200 GFLOP/s
+    found = results.Findings(
+        measured={
+            "dense_256": {"mnistlab": measured(1.0, 1.0, 1.0), "pytorch": theirs},
+            "dense_64": {"mnistlab": measured(1.0, 2.0, 3.0), "pytorch": measured(2.0, 2.0, 2.0)},
+        },
+        limits={"dense_256": machine(*[product] * 3), "dense_64": machine(*[2 * product] * 3, gigabytes=12.0)},
+        profiles={"dense_256": profile.Profile([profile.Spent("dense_1", "forward", "product", 2.0)], 3.0)},
+        start={},
+        missing={"keras_tensorflow": "tensorflow is not installed (pip install -e .[bench])"},
+        num_rounds=3,
+        round_gflop=1.0,
+        most_noise=0.15,
+    )
+    with workdirs.made_anew(tmp_path, "bench"):
+        results.write(tmp_path, found)
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert summary["ratios"]["dense_256: mnistlab"]["pytorch"] == 0.5
+    assert summary["ratios"]["dense_64: mnistlab"] == {}  # noisy, but the seconds are kept
+    assert summary["variants"]["dense_64: mnistlab"]["metrics"]["epoch_seconds"]["values"] == [1.0, 2.0, 3.0]
+    assert summary["limits"] == {"all": {"gflops": pytest.approx(200.0), "gigabytes_per_second": 12.0}}
+    row = summary["variants"]["dense_256: pytorch"]
+    assert row["setting"] == "pytorch_ordered" and row["tried_seconds"]["pytorch_ordered_one_thread"] is None
+    assert row["share_of_bound"] == pytest.approx(workloads.operations(workloads.workload_of("dense_256")) / 400e9)
+    assert summary["profiles"]["dense_256"]["spent"][0]["milliseconds"] == 2.0
+    report = (tmp_path / "report.html").read_text()
+    tried_in_order = "pytorch_ordered 2; pytorch 3; pytorch_ordered_one_thread failed"
+    for words in ("noisy", tried_in_order, "tensorflow is not installed", "one pinned core: not pinned here"):
+        assert words in report

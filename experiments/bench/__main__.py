@@ -5,6 +5,7 @@ import json
 import shutil
 import sys
 import tempfile
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,16 +14,15 @@ from absl import flags
 
 from mnistlab.comparison import workdirs
 from mnistlab.data import datasets
+from mnistlab.data.datasets import Dataset
 from mnistlab.errors import UserError
 
 from .. import bench, common
 from . import noise, profile, results, tuning
-from .limits import Limits
-from .measure import Measured, by_turns, start_up
+from .measure import by_turns, start_up
 from .peers.job import Job
 from .peers.worker import PEERS
 from .processes import OURS
-from .profile import Profile
 from .ratios import ratios, regressions, uncompared
 from .results import NAME, Findings
 from .tuning import FAMILIES
@@ -31,13 +31,14 @@ from .workloads import WHOLE_EPOCHS, WORKLOADS, steps_of_round, workload_of, wri
 __doc__ = bench.__doc__  # of --help
 FLAGS = flags.FLAGS
 DEFAULT_PEERS = (OURS, "mnistlab_8_seeds", *FAMILIES)
+DEFAULT_WHOLE_EPOCHS = ("lenet5_256", "dense_256")
 NEEDS = {"pytorch": "torch", "keras": "tensorflow"}  # what a peer's name begins with -> the package
 
 
 def main() -> None:
     """Measures, checks that the losses agree, writes the page; exit status 1 where --against finds us slower."""
-    workloads = _chosen("workloads", FLAGS.workloads, WORKLOADS)
-    whole = _chosen("whole_epochs", FLAGS.whole_epochs, WORKLOADS) if FLAGS.whole_epochs else []
+    began = time.perf_counter()
+    names = _names()
     asked = _chosen("peers", FLAGS.peers or DEFAULT_PEERS, dict.fromkeys((*PEERS, *FAMILIES)))
     if not FLAGS.round_gflop > 0 or FLAGS.rounds < 1:
         raise UserError(
@@ -45,39 +46,55 @@ def main() -> None:
         )
     reference = _read_reference(Path(FLAGS.against)) if FLAGS.against else None
     missing = _missing(asked)
-    for name, need in missing.items():
-        print(f"{name} is left out: {need} is not installed (pip install -e .[bench])")
+    for name, why in missing.items():
+        print(f"{name} is left out: {why}")
     asked = [name for name in asked if name not in missing]
     folder = common.workdir(NAME)
     dataset = datasets.load("mnist", data_dir=common.data_dir())
+    found = Findings({}, {}, {}, {}, missing, FLAGS.rounds, FLAGS.round_gflop, FLAGS.most_noise)
     with workdirs.made_anew(folder, NAME):
-        found: dict[str, dict[str, Measured]] = {}
-        limits: dict[str, dict[str, Limits]] = {}
-        profiles: dict[str, Profile] = {}
-        for name in [*workloads, *[f"{name}{WHOLE_EPOCHS}" for name in whole]]:
-            workload = workload_of(name)
-            with tempfile.TemporaryDirectory() as scratch:
-                job = write_job(workload, dataset, steps_of_round(workload, FLAGS.round_gflop), Path(scratch))
-                found[name], limits[name] = by_turns(workload, job, _settings(asked, job), FLAGS.rounds, _say)
-                if FLAGS.profile and not workload.whole_epochs:
-                    profiles[name] = profile.measure(job)
-            results.show(name, found[name], limits[name], FLAGS.most_noise)
-            for table in results.profile_tables(name, profiles[name]) if name in profiles else ():
-                print(f"\n{table.as_text()}", flush=True)
-        start = start_up(FLAGS.data_dir) if FLAGS.start_up else {}
-        settings = FLAGS.rounds, FLAGS.round_gflop, FLAGS.most_noise
-        results.write(folder, Findings(found, limits, start, missing, *settings, profiles))
-    print(f"\nreport: {folder / 'report.html'}")
+        for name in names:
+            _measure(name, asked, dataset, found)
+        results.write(folder, found._replace(start=start_up(FLAGS.data_dir) if FLAGS.start_up else {}))
+    print(f"\n{(time.perf_counter() - began) / 60:.0f} minutes; report: {folder / 'report.html'}")
     if reference is not None:
-        _compare(ratios(found, limits, FLAGS.most_noise), reference)
+        _compare(ratios(found.measured, found.limits, found.most_noise), reference)
+
+
+def _names() -> list[str]:
+    """The workloads, those of whole epochs last."""
+    workloads = _chosen("workloads", FLAGS.workloads, WORKLOADS)
+    if FLAGS.whole_epochs is None:
+        whole = [name for name in DEFAULT_WHOLE_EPOCHS if name in workloads]
+    else:
+        whole = _chosen("whole_epochs", FLAGS.whole_epochs, WORKLOADS) if FLAGS.whole_epochs else []
+    return [*workloads, *[f"{name}{WHOLE_EPOCHS}" for name in whole]]
+
+
+def _measure(name: str, asked: Sequence[str], dataset: Dataset, found: Findings) -> None:
+    """Adds one workload to what was found, and prints it."""
+    workload = workload_of(name)
+    known = found.measured.get(name.removesuffix(WHOLE_EPOCHS), {})  # on bare steps of the same network
+    with tempfile.TemporaryDirectory() as scratch:
+        job = write_job(workload, dataset, steps_of_round(workload, FLAGS.round_gflop), Path(scratch))
+        settings = _settings(asked, job) | {peer: (one.setting,) for peer, one in known.items()}
+        found.measured[name], found.limits[name] = by_turns(workload, job, settings, FLAGS.rounds, _say)
+        if FLAGS.profile and not workload.whole_epochs:
+            found.profiles[name] = profile.measure(job)
+    results.show(name, found)
 
 
 def _missing(asked: Sequence[str]) -> dict[str, str]:
-    """Peers that cannot run here -> what is not installed: a package, or the compiler that PyTorch calls on a CPU."""
+    """Peers that cannot run here -> why: a package that is not installed, or the compiler that PyTorch calls on a CPU."""
     packages = {name: package for name in asked for start, package in NEEDS.items() if name.startswith(start)}
-    missing = {name: package for name, package in packages.items() if importlib.util.find_spec(package) is None}
+    missing = {
+        name: f"{package} is not installed (pip install -e .[bench])"
+        for name, package in packages.items()
+        if importlib.util.find_spec(package) is None
+    }
     if not _on_gpu() and shutil.which("g++") is None:
-        missing = {**{name: "g++" for name in asked if name.startswith("pytorch_compiled")}, **missing}
+        without = "g++ is not installed, with which PyTorch compiles"
+        missing = dict.fromkeys([name for name in asked if name.startswith("pytorch_compiled")], without) | missing
     return missing
 
 
@@ -135,9 +152,9 @@ def define_flags() -> None:
     flags.DEFINE_list("workloads", [], f"Which; default all: {', '.join(WORKLOADS)}.")
     flags.DEFINE_list(
         "whole_epochs",
-        ["lenet5_256", "dense_256"],
+        None,
         "Workloads that are timed as their users pay for them, too: a new order, 10,000 images validated, the best weights "
-        "kept; --whole_epochs= for none.",
+        f"kept; default those of {', '.join(DEFAULT_WHOLE_EPOCHS)} that --workloads has; --whole_epochs= for none.",
     )
     flags.DEFINE_list(
         "peers",

@@ -11,13 +11,14 @@ import subprocess
 import sys
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from mnistlab.errors import UserError
 
 from .peers import job as jobs
 from .processes import OURS, environment
 
+Key = TypeVar("Key")
 NUM_STEPS = 20  # traced, of those of a round
 CONTAINERS = ("while", "call", "conditional")  # their time is that of the operations in them
 FORWARD, BACKWARD, REST = "forward", "backward", "update and the rest"
@@ -101,7 +102,7 @@ def read(folder: Path, layers: Collection[str], num_steps: int) -> Profile:
     return Profile([Spent(*key, value) for key, value in _largest_first(sums)], (end - start) / 1e3 / num_steps)
 
 
-def _largest_first(sums: dict[Any, float]) -> list[tuple[Any, float]]:
+def _largest_first(sums: Mapping[Key, float]) -> list[tuple[Key, float]]:
     return sorted(sums.items(), key=lambda item: -item[1])
 
 

@@ -27,16 +27,16 @@ CORES = {ONE: "one pinned core", ALL: "all cores"}
 
 
 class Findings(NamedTuple):
-    """All that was measured."""
+    """All that was measured; workloads are added one by one."""
 
-    measured: Mapping[str, Mapping[str, Measured]]  # workload -> peer
-    limits: Mapping[str, Mapping[str, Limits]]  # workload -> cores
+    measured: dict[str, Mapping[str, Measured]]  # workload -> peer
+    limits: dict[str, Mapping[str, Limits]]  # workload -> cores
+    profiles: dict[str, Profile]  # workload -> what a step spends, or nothing
     start: Mapping[str, Mapping[str, float]]  # as `start_up` gives it, or nothing
-    missing: Mapping[str, str]  # peer that was left out -> its package
+    missing: Mapping[str, str]  # peer that was left out -> why
     num_rounds: int
     round_gflop: float
     most_noise: float
-    profiles: Mapping[str, Profile]  # workload -> what a step spends, or nothing
 
     @property
     def peak(self) -> float:
@@ -104,12 +104,17 @@ def limits_table(found: Findings) -> page.Table:
     )
 
 
-def show(name: str, measured: Mapping[str, Measured], limits: Mapping[str, Limits], most_noise: float) -> None:
+def show(name: str, found: Findings) -> None:
     """Prints one workload, beside the limits that were measured with it."""
-    shown = table(name, measured, limits, float(limits[ALL].gflops.max()), most_noise)
+    limits = found.limits[name]
+    shown = table(name, found.measured[name], limits, float(limits[ALL].gflops.max()), found.most_noise)
     keep = (0, 1, 2, 3, 4, 7, 8, 9)
     rows = [tuple(row[column] for column in keep) for row in shown.rows]
-    print(f"\n{shown.caption}\n{text.text_table([shown.header[column] for column in keep], rows)}", flush=True)
+    tables = [page.Table([shown.header[column] for column in keep], rows, shown.caption)]
+    if name in found.profiles:
+        tables += profile_tables(name, found.profiles[name])
+    for one in tables:
+        print(f"\n{one.as_text()}", flush=True)
 
 
 def tried_table(found: Findings) -> page.Table:
@@ -193,10 +198,12 @@ def _blocks(found: Findings, draw: page.Draw) -> list[page.Block]:
             f"matrix product beside them, do by more than {_percent(found.most_noise)}, no ratio is given: {noise.NOISY}. The "
             "bound of a row is what its network's products alone would take at the measured peak on all cores."
         ),
-        *[
-            page.Text(f"{name} was left out: {package} is not installed (`pip install -e .[bench]`).")
-            for name, package in found.missing.items()
-        ],
+        page.Text(
+            "Where a workload's name says whole epochs, these are not bare steps: a new order, validation on 10,000 images "
+            "and the keeping of the best weights are timed with them, as each framework's users write it. PyTorch and plain "
+            "Flax leave out the last batch, which is not full."
+        ),
+        *[page.Text(f"{name} was left out: {why}.") for name, why in found.missing.items()],
         page.Heading("At a glance"),
         draw(
             figures.durations(seconds, "seconds an epoch, for each seed"),
