@@ -53,9 +53,13 @@ def main() -> None:
     dataset = datasets.load("mnist", data_dir=common.data_dir())
     found = Findings({}, {}, {}, {}, missing, FLAGS.rounds, FLAGS.round_gflop, FLAGS.most_noise)
     with workdirs.made_anew(folder, NAME):
-        for name in names:
-            _measure(name, asked, dataset, found)
-        results.write(folder, found._replace(start=start_up(FLAGS.data_dir) if FLAGS.start_up else {}))
+        try:
+            for name in names:
+                _measure(name, asked, dataset, found)
+            found = found._replace(start=start_up(FLAGS.data_dir) if FLAGS.start_up else {})
+        finally:  # an hour's results are not lost to the last of the workloads
+            if found.measured:
+                results.write(folder, found)
     print(f"\n{(time.perf_counter() - began) / 60:.0f} minutes; report: {folder / 'report.html'}")
     if reference is not None:
         _compare(ratios(found.measured, found.limits, found.most_noise), reference)
@@ -159,11 +163,11 @@ def define_flags() -> None:
     flags.DEFINE_list(
         "peers",
         [],
-        f"Which; default {', '.join(DEFAULT_PEERS)}. One of {', '.join(FAMILIES)} is the best of its settings; one "
+        f"Which; default {', '.join(DEFAULT_PEERS)}. One of {', '.join(FAMILIES)} is the best of its settings, unless --notune; one "
         "setting alone is named in full, such as pytorch_ordered_one_thread; populations end in _2_seeds to _1024_seeds.",
     )
     flags.DEFINE_bool("tune", True, "Finds each framework's best setting by a short round of every one.")
-    flags.DEFINE_integer("rounds", 5, "Timed rounds of each peer.")
+    flags.DEFINE_integer("rounds", 5, "Timed rounds of each peer; a ratio needs two.")
     flags.DEFINE_float("round_gflop", 10.0, "Operations of a round, in GFLOP; a round is at most an epoch.")
     flags.DEFINE_float(
         "most_noise", noise.MOST_NOISE, "Rounds that disagree by more give no ratio: quartiles over median."

@@ -15,11 +15,10 @@ import numpy as np
 from ..cli.process import num_cores
 
 ONE, ALL = "one", "all"
-PRODUCT_SIZE = 2048  # on a CPU, and that of the calibrating product of which results speak on any machine
-PRODUCT_OPERATIONS = 2.0 * PRODUCT_SIZE**3
-GPU_PRODUCT_SIZE = 8192  # large enough to keep a GPU busy
+PRODUCT_SIZE, GPU_PRODUCT_SIZE = 1024, 8192  # large enough for the peak
+PRODUCT_OPERATIONS = 2.0 * 2048**3  # of the calibrating product, in which --against counts our seconds
 ARRAY_ELEMENTS, GPU_ARRAY_ELEMENTS = 2**24, 2**28  # float32: beyond any cache
-NUM_REPEATS = 3
+NUM_REPEATS = 5
 
 
 class Limits(NamedTuple):

@@ -23,9 +23,7 @@ from .tuning import Tuned
 from .workloads import Workload
 
 LOSS_TOLERANCE = 0.02  # of the first round's mean loss, where nothing is dropped out
-LOOSE_TOLERANCE = (
-    0.15  # RMSprop's first steps are signs of gradients, which rounding decides; whole epochs draw an order
-)
+LOOSE_TOLERANCE = 0.15  # RMSprop: its first steps are signs, which rounding decides; whole epochs: orders differ
 
 
 class Measured(NamedTuple):

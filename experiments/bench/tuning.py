@@ -83,18 +83,17 @@ def best_of(tried: Sequence[str], start: Callable[[str], Peer], say: Callable[[s
             peer = start(name)
             first = peer.round()
         except UserError as error:
-            if len(tried) == 1:
+            if best is None and name == tried[-1]:
                 raise
             say(f"left out: {error}")
             seconds[name] = math.nan
-            failure = error
             continue
         seconds[name] = first["seconds"]
-        loser = peer
-        if best is None or first["seconds"] < best.first_round["seconds"]:
-            best, loser = Tuned(peer, first, seconds), best.peer if best else None
-        if loser is not None:
-            loser.end()
-    if best is None:
-        raise failure
+        if best is not None and best.first_round["seconds"] <= first["seconds"]:
+            peer.end()
+            continue
+        if best is not None:
+            best.peer.end()
+        best = Tuned(peer, first, seconds)
+    assert best is not None
     return best

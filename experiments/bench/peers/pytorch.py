@@ -35,7 +35,7 @@ def prepare(job: Job, peer: str) -> Round:
     if job.whole_epochs:
         return _whole_epoch(training, job, peer)
     order = torch.from_numpy(job.order().astype(np.int64)).to(training.image.device)
-    ordered = arranged(training, order) if "ordered" in peer else training
+    ordered = _arranged(training, order) if "ordered" in peer else training
 
     def train(order: np.ndarray) -> float:
         if "ordered" in peer:
@@ -48,9 +48,8 @@ def prepare(job: Job, peer: str) -> Round:
 
 def _whole_epoch(training: Training, job: Job, peer: str) -> Round:
     """A new order without its last, partial batch (torch.compile has one shape), validation, the best weights copied."""
-    image, label = job.validation()
-    validation = training._replace(image=_pixels(image, training), label=torch.from_numpy(label.astype(np.int64)))
-    validation = validation._replace(label=validation.label.to(training.image.device))
+    image, label = _tensors(*job.validation(), training.image.device)
+    validation = training._replace(image=image, label=label)
     num_batches = len(training.label) // job.batch_size
     best_accuracy, best_weights = -1.0, None
 
@@ -60,7 +59,7 @@ def _whole_epoch(training: Training, job: Job, peer: str) -> Round:
         drawn = torch.randperm(len(training.label), device=training.image.device)
         drawn = drawn[: num_batches * job.batch_size].reshape(num_batches, job.batch_size)
         if "ordered" in peer:
-            loss = _train(training, _slices(arranged(training, drawn), job.batch_size))
+            loss = _train(training, _slices(_arranged(training, drawn), job.batch_size))
         else:
             loss = _train(training, _gathered(training, drawn))
         accuracy = _accuracy(validation)
@@ -81,9 +80,10 @@ def _accuracy(validation: Training) -> float:
     return float(correct) / len(validation.label)
 
 
-def _pixels(image: np.ndarray, like: Training) -> torch.Tensor:
-    """uint8 [N, H, W, C] as the training's images lie."""
-    return torch.from_numpy(image.astype(np.float32) / 255).permute(0, 3, 1, 2).contiguous().to(like.image.device)
+def _tensors(image: np.ndarray, label: np.ndarray, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """uint8 [N, H, W, C] as float32 [N, C, H, W], 0..1; int32 [N] as int64."""
+    pixels = torch.from_numpy(image.astype(np.float32) / 255).permute(0, 3, 1, 2)
+    return pixels.contiguous().to(device), torch.from_numpy(label.astype(np.int64)).to(device)
 
 
 def _training(job: Job, peer: str) -> Training:
@@ -92,9 +92,8 @@ def _training(job: Job, peer: str) -> Training:
     torch.backends.cuda.matmul.allow_tf32 = True  # as XLA does unless it is told otherwise
     axes = torch.channels_last if "channels_last" in peer else torch.contiguous_format
     model = build(job).to(device=device, memory_format=axes)
-    image = torch.from_numpy(job.image().astype(np.float32) / 255).permute(0, 3, 1, 2)
-    image = image.contiguous(memory_format=axes).to(device)
-    label = torch.from_numpy(job.label().astype(np.int64)).to(device)
+    image, label = _tensors(job.image(), job.label(), device)
+    image = image.contiguous(memory_format=axes)
     network: Any = torch.compile(model, mode=_compile_mode(peer), dynamic=False) if "compiled" in peer else model
     return Training(network, model, _optimizer(job, model), image, label)
 
@@ -116,7 +115,7 @@ def _train(training: Training, batches: Iterable[tuple[torch.Tensor, torch.Tenso
     return float(total) / count
 
 
-def arranged(training: Training, order: torch.Tensor) -> Training:
+def _arranged(training: Training, order: torch.Tensor) -> Training:
     """The same training with its images in the order int64 [steps, B]."""
     index = order.reshape(-1)
     return training._replace(image=training.image[index], label=training.label[index])
