@@ -10,7 +10,7 @@ one pinned core and on all. Within a round the first pass is not counted: system
 first round compiles and is not counted in the median; its loss must agree between the peers (networks without dropout).
 Where rounds disagree by more than --most_noise, no ratio is given. --whole_epochs names what is also timed with a new
 order, validation and the best weights kept; --profile says what a step of ours spends.
-All workloads take about an hour on two slow cores (guessed from parts of it; the last line says what it was), with
---notune about two thirds of it; one workload takes some three minutes.
+All workloads take about an hour on two slow cores, with --notune half of it, and one workload some three minutes; the
+last line says how long it was.
 PyTorch and Keras come with the extra: pip install -e .[bench]; without it they are left out, and the page says so.
 """
