@@ -195,7 +195,7 @@ def test_operations_are_counted_as_by_hand():
     forward = 117_600 + 240_000 + 48_000 + 10_080 + 840
     assert workloads.flops_per_example("lenet5") == 2 * (3 * forward - 117_600) == 2_263_920
     # A whole epoch of dense at batch 256: 234 steps, and the forward pass of 10,000 images.
-    whole = workloads.workload_of("dense_256_whole_epochs")
+    whole = workloads.workload_of("whole_epochs_dense_256")
     assert workloads.operations(whole) == 234 * 256 * 2 * (3 * 101_632 - 100_352) + 10_000 * 2 * 101_632
     # A 1x1 convolution and the block's parts count too: the first of E's blocks on 7x7 pixels of 16 channels.
     block = 49 * 16 * (8 + 12 + 2 + 4) + 49 * 9 * 12 * 16 + 49 * 25 * 2 * 4

@@ -72,13 +72,13 @@ def _names() -> list[str]:
         whole = [name for name in DEFAULT_WHOLE_EPOCHS if name in workloads]
     else:
         whole = _chosen("whole_epochs", FLAGS.whole_epochs, WORKLOADS) if FLAGS.whole_epochs else []
-    return [*workloads, *[f"{name}{WHOLE_EPOCHS}" for name in whole]]
+    return [*workloads, *[f"{WHOLE_EPOCHS}{name}" for name in whole]]
 
 
 def _measure(name: str, asked: Sequence[str], dataset: Dataset, found: Findings) -> None:
     """Adds one workload to what was found, and prints it."""
     workload = workload_of(name)
-    known = found.measured.get(name.removesuffix(WHOLE_EPOCHS), {})  # on bare steps of the same network
+    known = found.measured.get(name.removeprefix(WHOLE_EPOCHS), {})  # on bare steps of the same network
     with tempfile.TemporaryDirectory() as scratch:
         job = write_job(workload, dataset, steps_of_round(workload, FLAGS.round_gflop), Path(scratch))
         settings = _settings(asked, job) | {peer: (one.setting,) for peer, one in known.items()}

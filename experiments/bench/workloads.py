@@ -14,7 +14,7 @@ from ..cli.process import num_cores
 from .peers import job as jobs
 
 NUM_EXAMPLES, NUM_VALIDATED = 60_000, 10_000
-WHOLE_EPOCHS = "_whole_epochs"  # what the name of such a workload ends in
+WHOLE_EPOCHS = "whole_epochs_"  # what the name of such a workload begins with: it ends in its batch size, as all do
 
 
 class Workload(NamedTuple):
@@ -51,12 +51,12 @@ WORKLOADS = {
 
 
 def workload_of(name: str) -> Workload:
-    """One of WORKLOADS, whose name may end as one of whole epochs.
+    """One of WORKLOADS, whose name may begin as one of whole epochs.
 
-    >>> workload_of("dense_64_whole_epochs")
+    >>> workload_of("whole_epochs_dense_64")
     Workload(model='dense', batch_size=64, optimizer='adam', whole_epochs=True)
     """
-    bare = name.removesuffix(WHOLE_EPOCHS)
+    bare = name.removeprefix(WHOLE_EPOCHS)
     return WORKLOADS[bare]._replace(whole_epochs=bare != name)
 
 
