@@ -1,39 +1,41 @@
 """Runs every peer in a process of its own, in turns, and compares their seconds."""
 
 import contextlib
-import json
 import os
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from mnistlab.errors import UserError
 
-from .. import common
+from . import limits as machine
+from . import processes, tuning
+from .limits import Limits
 from .peers import job as jobs
+from .processes import Peer, num_seeds
+from .tuning import Tuned
 from .workloads import Workload
 
-OURS = "mnistlab"
 LOSS_TOLERANCE = 0.02  # of the first round's mean loss, where nothing is dropped out
-RMSPROP_TOLERANCE = 0.15  # its first steps are signs of the gradient, and where that is small rounding decides them
-CALIBRATING_SIZE = 2048  # of the matrix product that is timed beside the rounds
-PAUSE_SECONDS = 0.5  # before a round: until the threads of the peer before have stopped spinning
+LOOSE_TOLERANCE = 0.15  # RMSprop: its first steps are signs, which rounding decides; whole epochs: orders differ
 
 
 class Measured(NamedTuple):
     """One peer on one workload."""
 
+    setting: str  # the name of what ran: of a family, the best that was found
     seconds: np.ndarray  # float64 [rounds], of an epoch, for each seed
     first_loss: float  # mean loss of the first round
     ready_seconds: float  # from the start of its process to the first round: imports, data, building
     compile_seconds: float  # of the first round, what it took longer than the others
     peak_bytes: int  # of its process
+    tried: Mapping[str, float] = MappingProxyType({})  # setting -> seconds an epoch in its short round; NaN: it failed
 
     @property
     def median(self) -> float:
@@ -45,103 +47,58 @@ class Measured(NamedTuple):
         return self.ready_seconds + self.compile_seconds + num_seeds * self.median
 
 
-class Peer:
-    """A process that trains one round each time it is asked to."""
-
-    def __init__(self, name: str, job_file: Path, errors: Path, environ: Mapping[str, str]):
-        self.name, self.errors, self.start = name, errors, time.perf_counter()
-        with errors.open("w") as stream:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", f"{__package__}.peers.worker", name, str(job_file)],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=stream,
-                text=True,
-                env={**environ},
-            )
-        self._answer()
-        self.ready_seconds = time.perf_counter() - self.start
-
-    def round(self) -> dict[str, Any]:
-        """Trains a round and waits for it."""
-        assert self.process.stdin is not None
-        time.sleep(PAUSE_SECONDS)
-        with contextlib.suppress(BrokenPipeError):
-            self.process.stdin.write("round\n")
-            self.process.stdin.flush()
-        return self._answer()
-
-    def _answer(self) -> dict[str, Any]:
-        assert self.process.stdout is not None
-        line = self.process.stdout.readline()
-        if not line:
-            last = self.errors.read_text().strip().split("\n")[-1]
-            raise UserError(f"{self.name} failed: {last}; leave it out with --peers, or mend its installation")
-        return json.loads(line)
-
-    def end(self) -> None:
-        """Ends the process."""
-        self.process.kill()
-        self.process.wait()
-
-
 def by_turns(
     workload: Workload,
     job: jobs.Job,
-    peers: Sequence[str],
+    peers: Mapping[str, Sequence[str]],
     num_rounds: int,
     say: Callable[[str], None] = lambda line: None,
-) -> tuple[dict[str, Measured], float]:
-    """What each peer takes, and seconds of the calibrating product, measured between the rounds.
+) -> tuple[dict[str, Measured], dict[str, Limits]]:
+    """What each peer takes, and the machine's limits on one core and on all, measured between the rounds.
+
+    Args:
+      peers: name -> its settings, of which only the quickest stays for the rounds.
 
     Raises:
       UserError: a peer fails, or learns something else than mnistlab in the first round.
     """
-    running: list[Peer] = []
-    rounds: dict[str, list[dict[str, Any]]] = {name: [] for name in peers}
-    product = _calibrating_product()
-    calibrating = [product()]
-    try:
-        for name in peers:
-            say(f"{workload.model} {workload.batch_size}: {name}")
-            path = job.folder / f"{len(running)}.json"
-            jobs.write(job._replace(num_seeds=num_seeds(name)), path)
-            running.append(Peer(name, path, job.folder / f"{len(running)}.log", _environment(name)))
-            rounds[name].append(running[-1].round())
+    with contextlib.ExitStack() as stack:
+
+        def start(setting: str) -> Peer:
+            say(f"{workload.model} {workload.batch_size}: {setting}")
+            return stack.enter_context(processes.start(setting, job))
+
+        gauges = {which: stack.enter_context(processes.start_gauge(which, job.folder)) for which in machine.cores()}
+        chosen = {name: tuning.best_of(settings, start, say) for name, settings in peers.items()}
+        rounds = {name: [one.first_round] for name, one in chosen.items()}
+        seen: dict[str, list[dict[str, Any]]] = {which: [] for which in gauges}
         for _ in range(num_rounds):
-            for peer in running:
-                rounds[peer.name].append(peer.round())
-            calibrating.append(product())
-    finally:
-        for peer in running:
-            peer.end()
+            for which, gauge in gauges.items():
+                seen[which].append(gauge.round())
+            for name, one in chosen.items():
+                rounds[name].append(one.peer.round())
     rounds_per_epoch = workload.steps_per_epoch / len(job.order())
-    measured = {peer.name: _measured(peer, rounds[peer.name], rounds_per_epoch) for peer in running}
+    measured = {name: _measured(one, rounds[name], rounds_per_epoch) for name, one in chosen.items()}
     if not any(kind == "Dropout" for kind, _, _ in job.layers):
-        tolerance = RMSPROP_TOLERANCE if workload.optimizer == "rmsprop" else LOSS_TOLERANCE
+        loose = workload.optimizer == "rmsprop" or workload.whole_epochs
+        tolerance = LOOSE_TOLERANCE if loose else LOSS_TOLERANCE
         check_losses({name: one.first_loss for name, one in measured.items()}, tolerance)
-    return measured, float(np.median(calibrating))
+    return measured, {which: machine.joined(answers) for which, answers in seen.items()}
 
 
-def _measured(peer: Peer, rounds: Sequence[Mapping[str, Any]], rounds_per_epoch: float) -> Measured:
+def _measured(chosen: Tuned, rounds: Sequence[Mapping[str, Any]], rounds_per_epoch: float) -> Measured:
     seconds = np.array([one["seconds"] for one in rounds[1:]])
     compile_seconds = max(0.0, rounds[0]["first_seconds"] - np.median(seconds))
+    scale = rounds_per_epoch / num_seeds(chosen.peer.name)
     return Measured(
-        seconds * rounds_per_epoch / num_seeds(peer.name),
+        chosen.peer.name,
+        seconds * scale,
         rounds[0]["loss"],
-        peer.ready_seconds,
+        chosen.peer.ready_seconds,
         float(compile_seconds),
         max(one["peak_bytes"] for one in rounds),
+        {name: value * scale for name, value in chosen.tried.items()},
     )
-
-
-def num_seeds(peer: str) -> int:
-    """How many seeds a peer trains at once, as its name says.
-
-    >>> num_seeds("mnistlab_8_seeds"), num_seeds("pytorch")
-    (8, 1)
-    """
-    return int(peer.split("_")[-2]) if peer.endswith("_seeds") else 1
 
 
 def check_losses(losses: Mapping[str, float], tolerance: float = LOSS_TOLERANCE) -> None:
@@ -156,61 +113,6 @@ def check_losses(losses: Mapping[str, float], tolerance: float = LOSS_TOLERANCE)
             raise UserError(
                 f"the first round's loss of {name} is {loss:.4f}, of {next(iter(single))} {first:.4f}: they do not do the same work"
             )
-
-
-def _environment(peer: str) -> dict[str, str]:
-    """What the peer's process finds; mnistlab makes a device of each core, as its entry points do."""
-    environ = dict(os.environ)
-    if peer.startswith(OURS):
-        environ["XLA_FLAGS"] = common.with_devices_of_cores(environ.get("XLA_FLAGS", ""))
-    return environ
-
-
-def _calibrating_product() -> Callable[[], float]:
-    """A call that gives seconds of one matrix product, the best of five."""
-    import jax
-
-    from mnistlab.timing import time_calls
-
-    matrix = jax.random.normal(jax.random.key(0), (CALIBRATING_SIZE, CALIBRATING_SIZE))
-    product = jax.jit(lambda left: left @ left)
-    return lambda: float(time_calls(product, matrix, num_repeats=5).finished_seconds.min())
-
-
-def ratios(
-    found: Mapping[str, Mapping[str, Measured]], calibrating: Mapping[str, float]
-) -> dict[str, dict[str, float]]:
-    """Our seconds as multiples of each peer's, and of the calibrating product's: what can be compared between machines."""
-    result: dict[str, dict[str, float]] = {}
-    for workload, measured in found.items():
-        for ours in measured:
-            if ours.startswith(OURS):
-                mine = measured[ours].median
-                others = {name: mine / one.median for name, one in measured.items() if not name.startswith(OURS)}
-                result[f"{workload}: {ours}"] = {**others, "matrix product": mine / calibrating[workload]}
-    return result
-
-
-def regressions(
-    now: Mapping[str, Mapping[str, float]], reference: Mapping[str, Mapping[str, float]], tolerance: float
-) -> list[str]:
-    """A line for each workload that is over `tolerance` times as slow as in the reference by every measure it has.
-
-    Measured by several peers, one of them may have become quicker or slower; all of them seldom did.
-
-    >>> regressions({"a": {"PyTorch": 0.5}}, {"a": {"PyTorch": 0.3}}, 1.3)
-    ['a: 0.5 of PyTorch, was 0.3']
-    >>> regressions({"a": {"PyTorch": 0.5, "Flax": 0.1}}, {"a": {"PyTorch": 0.3, "Flax": 0.1}}, 1.3)
-    []
-    """
-    lines = []
-    for workload in sorted(now.keys() & reference.keys()):
-        shared = sorted(now[workload].keys() & reference[workload].keys())
-        slower = [name for name in shared if now[workload][name] > tolerance * reference[workload][name]]
-        if shared and slower == shared:
-            texts = [f"{now[workload][name]:.3g} of {name}, was {reference[workload][name]:.3g}" for name in shared]
-            lines.append(f"{workload}: {'; '.join(texts)}")
-    return lines
 
 
 def start_up(data_dir: str | None) -> dict[str, dict[str, float]]:

@@ -1,7 +1,7 @@
 """What the benchmark trains: the networks with their sources' optimisers and batches, and the job that peers get."""
 
 import dataclasses
-import os
+import functools
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,9 +10,11 @@ import numpy as np
 from mnistlab.config import TrainConfig
 from mnistlab.data.datasets import Dataset
 
+from ..cli.process import num_cores
 from .peers import job as jobs
 
-NUM_EXAMPLES = 60_000
+NUM_EXAMPLES, NUM_VALIDATED = 60_000, 10_000
+WHOLE_EPOCHS = "whole_epochs_"  # what the name of such a workload begins with: it ends in its batch size, as all do
 
 
 class Workload(NamedTuple):
@@ -21,6 +23,7 @@ class Workload(NamedTuple):
     model: str
     batch_size: int
     optimizer: str = "adam"
+    whole_epochs: bool = False  # not bare steps: a new order, validation and the best weights kept are timed too
 
     @property
     def steps_per_epoch(self) -> int:
@@ -28,9 +31,10 @@ class Workload(NamedTuple):
         return NUM_EXAMPLES // self.batch_size
 
 
+BATCH_SIZES = (32, 64, 128, 256, 512)  # of the two networks whose speed is shown along them
+
 WORKLOADS = {
-    "lenet5_256": Workload("lenet5", 256),
-    "lenet5_32": Workload("lenet5", 32),
+    **{f"lenet5_{size}": Workload("lenet5", size) for size in BATCH_SIZES},
     "lenet5_relu_128": Workload("lenet5_relu", 128),
     "lenet5_relu_dropout_128": Workload("lenet5_relu_dropout", 128),
     "lenet5_relu_batchnorm_128": Workload("lenet5_relu_batchnorm", 128),
@@ -40,14 +44,26 @@ WORKLOADS = {
     "cnn_c_32": Workload("cnn_c", 32, "rmsprop"),
     "cnn_d_32": Workload("cnn_d", 32, "rmsprop"),
     "cnn_e_32": Workload("cnn_e", 32, "rmsprop"),
-    "dense_256": Workload("dense", 256),
+    **{f"dense_{size}": Workload("dense", size) for size in BATCH_SIZES},
     "mlp512_32": Workload("mlp512", 32),
     "mlp_128_64_128": Workload("mlp_128_64", 128),
 }
 
 
+def workload_of(name: str) -> Workload:
+    """One of WORKLOADS, whose name may begin as one of whole epochs.
+
+    >>> workload_of("whole_epochs_dense_64")
+    Workload(model='dense', batch_size=64, optimizer='adam', whole_epochs=True)
+    """
+    bare = name.removeprefix(WHOLE_EPOCHS)
+    return WORKLOADS[bare]._replace(whole_epochs=bare != name)
+
+
 def steps_of_round(workload: Workload, round_gflop: float) -> int:
-    """As many steps as take `round_gflop` operations, an epoch's at most."""
+    """As many steps as take `round_gflop` operations, an epoch's at most; a whole epoch's where these are timed."""
+    if workload.whole_epochs:
+        return workload.steps_per_epoch
     step_gflop = flops_per_example(workload.model) * workload.batch_size / 1e9
     return min(max(1, round(round_gflop / step_gflop)), workload.steps_per_epoch)
 
@@ -75,6 +91,8 @@ def write_job(workload: Workload, dataset: Dataset, num_steps: int, scratch: Pat
     np.savez(scratch / f"{workload.model}.npz", **traverse_util.flatten_dict(params, sep="/"))
     np.save(scratch / "image.npy", np.asarray(dataset.train.image))
     np.save(scratch / "label.npy", np.asarray(dataset.train.label, np.int32))
+    np.save(scratch / "val_image.npy", np.asarray(dataset.test.image))
+    np.save(scratch / "val_label.npy", np.asarray(dataset.test.label, np.int32))
     order = batches.epoch_order(np.arange(len(dataset.train.label), dtype=np.int32), workload.batch_size, 0, 0)
     np.save(scratch / f"order_{workload.batch_size}.npy", order.example[:num_steps])
     layers = models.MODELS[workload.model]
@@ -92,9 +110,16 @@ def write_job(workload: Workload, dataset: Dataset, num_steps: int, scratch: Pat
         optim_config.learning_rate,
         workload.batch_size,
         1,
-        len(os.sched_getaffinity(0)),
+        num_cores(),
         scratch,
+        workload.whole_epochs,
     )
+
+
+def operations(workload: Workload) -> float:
+    """Operations of an epoch, with the forward pass of its validation where that is timed too."""
+    training = flops_per_example(workload.model) * workload.batch_size * workload.steps_per_epoch
+    return training + 2 * sum(multiply_adds(workload.model)) * NUM_VALIDATED * workload.whole_epochs
 
 
 def flops_per_example(model_name: str) -> float:
@@ -106,6 +131,13 @@ def flops_per_example(model_name: str) -> float:
     >>> flops_per_example("dense") == 2 * (3 * (784 * 128 + 128 * 10) - 784 * 128)
     True
     """
+    products = multiply_adds(model_name)
+    return 2 * (3 * sum(products) - products[0])
+
+
+@functools.cache
+def multiply_adds(model_name: str) -> tuple[float, ...]:
+    """Of each product of the network, for one example."""
     import flax.linen as nn
     import jax
     import jax.numpy as jnp
@@ -125,4 +157,4 @@ def flops_per_example(model_name: str) -> float:
     model = models.make_model(model_name)
     with nn.intercept_methods(count):
         jax.eval_shape(lambda: model.init(jax.random.key(0), jnp.zeros((1, 28, 28, 1))))
-    return 2 * (3 * sum(counts) - counts[0])
+    return tuple(counts)

@@ -11,6 +11,8 @@ Row = tuple[str, str, dict[str, Any]]  # kind of layer, its name, its fields and
 Round = Callable[[np.ndarray], float]
 """order int32 [steps, B] -> mean training loss over these steps, once they are done."""
 
+VALIDATION_BATCH = 1000  # of the peers' validation; ours decides for itself
+
 
 class Job(NamedTuple):
     """A training to time. Images are given as bytes; a peer may turn them into what suits it before the clock starts."""
@@ -23,6 +25,7 @@ class Job(NamedTuple):
     num_seeds: int
     num_threads: int
     folder: Path
+    whole_epochs: bool = False  # a round is an epoch as a user has it: a new order, validation, the best weights kept
 
     def image(self) -> np.ndarray:
         """uint8 [N, 28, 28, 1]."""
@@ -31,6 +34,10 @@ class Job(NamedTuple):
     def label(self) -> np.ndarray:
         """int32 [N]."""
         return np.load(self.folder / "label.npy")
+
+    def validation(self) -> tuple[np.ndarray, np.ndarray]:
+        """uint8 [n, 28, 28, 1], int32 [n]: what a whole epoch ends with."""
+        return np.load(self.folder / "val_image.npy"), np.load(self.folder / "val_label.npy")
 
     def params(self) -> dict[str, np.ndarray]:
         """ "layer/kernel" -> float32 array, as mnistlab initialises seed 0."""

@@ -5,6 +5,7 @@ import os
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -12,8 +13,10 @@ import numpy as np
 import tensorflow as tf
 from keras import layers
 
-from .job import Job, Round
+from .handover import Epochs
+from .job import VALIDATION_BATCH, Job, Round
 
+MOST_EPOCHS = 10_000  # no benchmark comes to the end
 OPTIMIZERS = {
     "adam": lambda rate: keras.optimizers.Adam(rate, epsilon=1e-7),
     "rmsprop": lambda rate: keras.optimizers.RMSprop(rate, rho=0.9, epsilon=1e-14),  # Keras 3 adds it within the root
@@ -22,14 +25,19 @@ OPTIMIZERS = {
 
 
 def prepare(job: Job, peer: str) -> Round:
-    """A round of `fit`, with all of Keras' defaults; the images are put in order before, not by Keras."""
-    del peer
+    """A round of `fit`, with Keras' defaults; the images are put in order before, not by Keras.
+
+    The peer's name may say whether XLA compiles the step; left to Keras it does on a GPU, not on a CPU.
+    """
+    jit = False if "_nojit" in peer else True if "_jit" in peer else "auto"
     tf.config.threading.set_intra_op_parallelism_threads(job.num_threads)
     tf.config.threading.set_inter_op_parallelism_threads(job.num_threads)
     keras.utils.set_random_seed(0)
     model = build(job)
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    model.compile(OPTIMIZERS[job.optimizer](job.learning_rate), loss=loss, metrics=["accuracy"])
+    model.compile(OPTIMIZERS[job.optimizer](job.learning_rate), loss=loss, metrics=["accuracy"], jit_compile=jit)
+    if job.whole_epochs:
+        return Epochs(lambda after_epoch: _fit(model, job, after_epoch))
     example = job.order().reshape(-1)
     image = job.image()[example].astype(np.float32) / 255
     label = job.label()[example]
@@ -40,6 +48,26 @@ def prepare(job: Job, peer: str) -> Round:
         return float(fitted.history["loss"][0])
 
     return train
+
+
+def _fit(model: keras.Model, job: Job, after_epoch: Callable[[float], None]) -> None:
+    """Keras' own loop: shuffled, validated, the best weights in a file."""
+    image, label = job.validation()
+    best = job.folder / f"keras_{os.getpid()}.weights.h5"
+    calls = [
+        keras.callbacks.ModelCheckpoint(best, monitor="val_accuracy", save_best_only=True, save_weights_only=True),
+        keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: after_epoch(float(logs["loss"]))),
+    ]
+    model.fit(
+        job.image().astype(np.float32) / 255,
+        job.label(),
+        batch_size=job.batch_size,
+        epochs=MOST_EPOCHS,
+        verbose=0,
+        validation_data=(image.astype(np.float32) / 255, label),
+        validation_batch_size=VALIDATION_BATCH,
+        callbacks=calls,
+    )
 
 
 def build(job: Job) -> keras.Model:

@@ -1,6 +1,7 @@
 """Flax as its examples are written: nn.Conv, optax, a jitted step in a Python loop, or inside lax.scan."""
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -9,7 +10,7 @@ import numpy as np
 import optax
 from flax import traverse_util
 
-from .job import Job, Round
+from .job import VALIDATION_BATCH, Job, Round
 
 ACTIVATIONS = {"relu": nn.relu, "tanh": nn.tanh}
 OPTIMIZERS = {
@@ -17,6 +18,15 @@ OPTIMIZERS = {
     "rmsprop": lambda rate: optax.rmsprop(rate, decay=0.9, eps=1e-7, eps_in_sqrt=False),
     "adadelta": lambda rate: optax.adadelta(rate, rho=0.95, eps=1e-7),
 }
+
+
+class State(NamedTuple):
+    """What a step changes."""
+
+    params: Any
+    rest: dict[str, Any]  # the other collections
+    opt_state: Any
+    step: jax.Array  # int32 []
 
 
 class Plain(nn.Module):
@@ -91,55 +101,100 @@ def prepare(job: Job, peer: str) -> Round:
     model = Plain(tuple(job.layers))
     tx = OPTIMIZERS[job.optimizer](job.learning_rate)
     image, label = jnp.asarray(job.image().astype(np.float32) / 255), jnp.asarray(job.label())
+    state = _start(model, tx, job)
+    step = _make_step(model, tx, image, label)
+    if peer == "flax_step":
+        jitted = jax.jit(step, donate_argnums=0)
+
+        def train(state: Any, order: Any) -> Any:
+            total = jnp.zeros([])
+            for index in order:
+                state, loss = jitted(state, index)
+                total += loss
+            return state, total / len(order)
+
+    else:
+        if job.num_seeds > 1:
+            state = jax.tree.map(lambda leaf: jnp.stack([leaf] * job.num_seeds), state)
+
+        def scan(state: Any, order: Any) -> Any:
+            return jax.lax.scan(step, state, order)
+
+        train = jax.jit(jax.vmap(scan, in_axes=(0, None)) if job.num_seeds > 1 else scan, donate_argnums=0)
+    if job.whole_epochs:
+        return _whole_epoch(model, state, train, job)
+
+    def train_round(order: np.ndarray) -> float:
+        nonlocal state
+        state, loss = train(state, order)
+        return float(loss.mean())
+
+    return train_round
+
+
+def _start(model: Plain, tx: Any, job: Job) -> State:
+    """The job's weights, and what else a step needs."""
+    image = jnp.zeros((1, 28, 28, 1))
 
     def init(seed: jax.Array) -> Any:
-        variables = model.init(jax.random.key(seed), image[:1], train=False)
+        variables = model.init(jax.random.key(seed), image, train=False)
         return variables["params"], {name: value for name, value in variables.items() if name != "params"}
 
     params, rest = jax.jit(init)(0)
     given = traverse_util.unflatten_dict(job.params(), sep="/")
     params = jax.tree.map(lambda _, mine: jnp.asarray(mine), params, given)
-    key = jax.random.key(0)
-    state = (params, rest, tx.init(params), jnp.zeros([], jnp.int32))
+    return State(params, rest, tx.init(params), jnp.zeros([], jnp.int32))
 
-    def step(state: Any, index: jax.Array) -> Any:
-        params, rest, opt_state, number = state
-        x, y = image_[index], label_[index]
+
+def _make_step(model: Plain, tx: Any, image: jax.Array, label: jax.Array) -> Callable[[State, Any], Any]:
+    """(state, index [B]) -> (state, loss)."""
+    key = jax.random.key(0)
+
+    def step(state: State, index: Any) -> Any:
+        x, y = image[index], label[index]
 
         def objective(params: Any) -> Any:
-            rngs = {"dropout": jax.random.fold_in(key, number)}
-            logits, changed = model.apply({"params": params, **rest}, x, train=True, rngs=rngs, mutable=["batch_stats"])
+            rngs = {"dropout": jax.random.fold_in(key, state.step)}
+            variables = {"params": params, **state.rest}
+            logits, changed = model.apply(variables, x, train=True, rngs=rngs, mutable=["batch_stats"])
             loss = optax.softmax_cross_entropy_with_integer_labels(logits, y).mean()
             return loss, (changed, (logits.argmax(-1) == y).sum())
 
-        (loss, (changed, correct)), gradient = jax.value_and_grad(objective, has_aux=True)(params)
-        updates, opt_state = tx.update(gradient, opt_state, params)
-        return (optax.apply_updates(params, updates), {**rest, **changed}, opt_state, number + 1), (loss, correct)
+        (loss, (changed, _)), gradient = jax.value_and_grad(objective, has_aux=True)(state.params)
+        updates, opt_state = tx.update(gradient, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        return State(params, {**state.rest, **changed}, opt_state, state.step + 1), loss
 
-    image_, label_ = image, label
-    if peer == "flax_step":
-        jitted = jax.jit(step, donate_argnums=0)
+    return step
 
-        def train(order: np.ndarray) -> float:
-            nonlocal state
-            total = jnp.zeros([])
-            for index in order:
-                state, (loss, _) = jitted(state, index)
-                total += loss
-            return float(total) / len(order)
 
-        return train
+def _whole_epoch(model: Plain, state: State, train: Callable[[State, Any], Any], job: Job) -> Round:
+    """A new order without its last, partial batch, validation in one program, the best weights copied."""
+    val_image, val_label = job.validation()
+    num_train, num_val = len(job.label()), len(val_label)
+    num_batches = num_train // job.batch_size
+    size = min(VALIDATION_BATCH, num_val)
+    pixels = jnp.asarray(val_image.astype(np.float32) / 255).reshape(-1, size, *val_image.shape[1:])
+    labels = jnp.asarray(val_label).reshape(-1, size)
+    random = np.random.default_rng(0)
+    best_accuracy, best_weights = -1.0, None
 
-    def scan(state: Any, order: jax.Array) -> Any:
-        return jax.lax.scan(step, state, order)
+    @jax.jit
+    def accuracy_of(state: State) -> jax.Array:
+        def batch(examples: Any) -> jax.Array:
+            logits: Any = model.apply({"params": state.params, **state.rest}, examples[0], train=False)
+            return (logits.argmax(-1) == examples[1]).sum()
 
-    if job.num_seeds > 1:
-        state = jax.tree.map(lambda leaf: jnp.stack([leaf] * job.num_seeds), state)
-    mapped = jax.jit(jax.vmap(scan, in_axes=(0, None)) if job.num_seeds > 1 else scan, donate_argnums=0)
+        return jax.lax.map(batch, (pixels, labels)).sum() / num_val
 
-    def train_all(order: np.ndarray) -> float:
-        nonlocal state
-        state, (loss, _) = mapped(state, order)
+    def train_round(order: np.ndarray) -> float:
+        nonlocal state, best_accuracy, best_weights
+        del order
+        drawn = random.permutation(num_train)[: num_batches * job.batch_size].astype(np.int32)
+        state, loss = train(state, drawn.reshape(num_batches, job.batch_size))
+        accuracy = float(accuracy_of(state))
+        if accuracy > best_accuracy:
+            best_accuracy, best_weights = accuracy, jax.tree.map(jnp.copy, (state.params, state.rest))
         return float(loss.mean())
 
-    return train_all
+    return train_round

@@ -1,48 +1,132 @@
 """PyTorch, eager and compiled: images as floats on the device, one loop over the batches, a fused optimiser."""
 
-from typing import Any
+import copy
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional
 
-from .job import Job, Round, same_padding
+from .job import VALIDATION_BATCH, Job, Round, same_padding
 
 ACTIVATIONS = {"relu": nn.ReLU, "tanh": nn.Tanh}
+
+
+class Training(NamedTuple):
+    """A network and what a step of it needs."""
+
+    network: Any  # as it is called: compiled, or the model itself
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    image: torch.Tensor  # float32 [N, C, H, W], 0..1
+    label: torch.Tensor  # int64 [N]
 
 
 def prepare(job: Job, peer: str) -> Round:
     """A round of plain PyTorch on a GPU where there is one, else on the CPU.
 
     The peer's name says how: "compiled" puts torch.compile around the network, with "graphs" as CUDA graphs, with
-    "tuned" by trying kernels; "channels_last" is the order of the images' axes in memory.
+    "tuned" by trying kernels; "channels_last" is the order of the images' axes in memory; with "ordered" the images lie
+    in the order of the batches before the clock starts, and a batch is a slice of them, not gathered.
     """
+    training = _training(job, peer)
+    if job.whole_epochs:
+        return _whole_epoch(training, job, peer)
+    order = torch.from_numpy(job.order().astype(np.int64)).to(training.image.device)
+    ordered = _arranged(training, order) if "ordered" in peer else training
+
+    def train(order: np.ndarray) -> float:
+        if "ordered" in peer:
+            return _train(training, _slices(ordered, job.batch_size))
+        index = torch.from_numpy(order.astype(np.int64)).to(training.image.device)
+        return _train(training, _gathered(training, index))
+
+    return train
+
+
+def _whole_epoch(training: Training, job: Job, peer: str) -> Round:
+    """A new order without its last, partial batch (torch.compile has one shape), validation, the best weights copied."""
+    image, label = _tensors(*job.validation(), training.image.device)
+    validation = training._replace(image=image, label=label)
+    num_batches = len(training.label) // job.batch_size
+    best_accuracy, best_weights = -1.0, None
+
+    def train(order: np.ndarray) -> float:
+        nonlocal best_accuracy, best_weights
+        del order
+        drawn = torch.randperm(len(training.label), device=training.image.device)
+        drawn = drawn[: num_batches * job.batch_size].reshape(num_batches, job.batch_size)
+        if "ordered" in peer:
+            loss = _train(training, _slices(_arranged(training, drawn), job.batch_size))
+        else:
+            loss = _train(training, _gathered(training, drawn))
+        accuracy = _accuracy(validation)
+        if accuracy > best_accuracy:
+            best_accuracy, best_weights = accuracy, copy.deepcopy(training.model.state_dict())
+        return loss
+
+    return train
+
+
+@torch.no_grad()
+def _accuracy(validation: Training) -> float:
+    validation.model.eval()
+    correct = torch.zeros((), dtype=torch.int64, device=validation.image.device)
+    for x, y in _slices(validation, VALIDATION_BATCH):
+        correct += (validation.network(x).argmax(1) == y).sum()
+    validation.model.train()
+    return float(correct) / len(validation.label)
+
+
+def _tensors(image: np.ndarray, label: np.ndarray, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """uint8 [N, H, W, C] as float32 [N, C, H, W], 0..1; int32 [N] as int64."""
+    pixels = torch.from_numpy(image.astype(np.float32) / 255).permute(0, 3, 1, 2)
+    return pixels.contiguous().to(device), torch.from_numpy(label.astype(np.int64)).to(device)
+
+
+def _training(job: Job, peer: str) -> Training:
     torch.set_num_threads(job.num_threads)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.backends.cuda.matmul.allow_tf32 = True  # as XLA does unless it is told otherwise
     axes = torch.channels_last if "channels_last" in peer else torch.contiguous_format
     model = build(job).to(device=device, memory_format=axes)
-    optimizer = _optimizer(job, model)
-    image = torch.from_numpy(job.image().astype(np.float32) / 255).permute(0, 3, 1, 2)
-    image = image.contiguous(memory_format=axes).to(device)
-    label = torch.from_numpy(job.label().astype(np.int64)).to(device)
-    network: Any = torch.compile(model, mode=_compile_mode(peer)) if "compiled" in peer else model
+    image, label = _tensors(job.image(), job.label(), device)
+    image = image.contiguous(memory_format=axes)
+    network: Any = torch.compile(model, mode=_compile_mode(peer), dynamic=False) if "compiled" in peer else model
+    return Training(network, model, _optimizer(job, model), image, label)
 
-    def train(order: np.ndarray) -> float:
-        total, correct = torch.zeros((), device=device), torch.zeros((), dtype=torch.int64, device=device)
-        for index in torch.from_numpy(order.astype(np.int64)).to(device):
-            y = label[index]
-            optimizer.zero_grad(set_to_none=True)
-            logits = network(image[index])
-            loss = functional.cross_entropy(logits, y)
-            loss.backward()
-            optimizer.step()
-            total += loss.detach()
-            correct += (logits.argmax(1) == y).sum()
-        return float(total) / len(order)
 
-    return train
+def _train(training: Training, batches: Iterable[tuple[torch.Tensor, torch.Tensor]]) -> float:
+    """The mean loss over the batches, each of which is trained on."""
+    device = training.image.device
+    total, correct = torch.zeros((), device=device), torch.zeros((), dtype=torch.int64, device=device)
+    count = 0
+    for x, y in batches:
+        training.optimizer.zero_grad(set_to_none=True)
+        logits = training.network(x)
+        loss = functional.cross_entropy(logits, y)
+        loss.backward()
+        training.optimizer.step()
+        total += loss.detach()
+        correct += (logits.argmax(1) == y).sum()
+        count += 1
+    return float(total) / count
+
+
+def _arranged(training: Training, order: torch.Tensor) -> Training:
+    """The same training with its images in the order int64 [steps, B]."""
+    index = order.reshape(-1)
+    return training._replace(image=training.image[index], label=training.label[index])
+
+
+def _slices(ordered: Training, size: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    return zip(ordered.image.split(size), ordered.label.split(size), strict=True)
+
+
+def _gathered(training: Training, order: torch.Tensor) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    return ((training.image[index], training.label[index]) for index in order)
 
 
 def _compile_mode(peer: str) -> str:

@@ -5,7 +5,9 @@ Answers with a line of JSON: {"ready": true} once it is set up, and for each rou
 """
 
 import importlib
+import itertools
 import json
+import math
 import resource
 import sys
 import time
@@ -17,22 +19,27 @@ from . import job as jobs
 
 LEAST_SECONDS = 0.5  # shorter passes are repeated until they took this long together
 
+SEEDS = ("", *(f"_{number}_seeds" for number in (2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)))
+
+
+def _names(*parts: tuple[str, ...]) -> list[str]:
+    """Every name that has one of each part."""
+    return ["".join(chosen) for chosen in itertools.product(*parts)]
+
+
 PEERS = {
-    **{
-        f"mnistlab{form}{seeds}": "mnistlab_epoch"
-        for form in ("", "_cells", "_slices", "_lax")
-        for seeds in ("", *(f"_{number}_seeds" for number in (2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)))
-    },
-    "pytorch": "pytorch",
-    "pytorch_channels_last": "pytorch",
-    "pytorch_compiled": "pytorch",
-    "pytorch_compiled_channels_last": "pytorch",
-    "pytorch_compiled_graphs": "pytorch",
-    "pytorch_compiled_tuned": "pytorch",
-    "keras_tensorflow": "keras_tensorflow",
-    "flax_step": "plain_flax",
-    "flax_scan": "plain_flax",
-    "flax_scan_8_seeds": "plain_flax",
+    **dict.fromkeys(_names(("mnistlab",), ("", "_cells", "_slices", "_lax"), SEEDS), "mnistlab_epoch"),
+    **dict.fromkeys(
+        _names(
+            ("pytorch", "pytorch_compiled", "pytorch_compiled_tuned", "pytorch_compiled_graphs"),
+            ("", "_ordered"),
+            ("", "_channels_last"),
+            ("", "_one_thread"),
+        ),
+        "pytorch",
+    ),
+    **dict.fromkeys(_names(("keras_tensorflow",), ("", "_jit", "_nojit"), ("", "_one_thread")), "keras_tensorflow"),
+    **dict.fromkeys(("flax_step", "flax_scan", "flax_scan_8_seeds"), "plain_flax"),
 }
 """Peer -> the module beside this one that trains it."""
 
@@ -45,8 +52,10 @@ def main(peer: str, path: str) -> None:
     train = importlib.import_module(f"{__package__}.{PEERS[peer]}").prepare(job, peer)
     order = job.order()
     print(json.dumps({"ready": True}), file=answers, flush=True)
-    for _ in sys.stdin:
-        first_seconds, loss = _timed(train, order)  # what the machine took from an idle process comes back here
+    first_seconds = loss = math.nan
+    for number, _ in enumerate(sys.stdin):
+        if not (number and job.whole_epochs):  # long enough: what an idle process lost comes back in a part of them
+            first_seconds, loss = _timed(train, order)  # what the machine took from an idle process comes back here
         passes: list[float] = []
         while sum(passes) < LEAST_SECONDS:
             passes.append(_timed(train, order)[0])
