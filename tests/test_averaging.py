@@ -1,7 +1,6 @@
 """The mean of the weights over the last steps: what it is, and that it is what is validated, tested and kept."""
 
 import dataclasses
-import json
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +9,6 @@ import optax
 import pytest
 import training
 
-from mnistlab import config
 from mnistlab.comparison import spec
 from mnistlab.config import OptimConfig, TrainConfig
 from mnistlab.data.batches import Batch
@@ -108,12 +106,6 @@ def test_a_seed_alone_is_the_seed_in_a_population_and_in_a_sweep(dataset, whole)
     alone = training.run(CONFIG, dataset, SEEDS[1:], model=NET, sweep={"learning_rate": (1e-2,)})
     same(alone.metrics["val_loss"], whole[0].metrics["val_loss"][1:], rtol=1e-5)
     same(alone.state.params, training.select(whole[0], [1]).state.params, rtol=1e-4, atol=1e-5)
-
-
-def test_a_run_of_before_is_still_the_same_run():
-    plain = json.dumps(config.to_dict(TrainConfig("dense")))
-    assert not {"label_smoothing", "average_epochs"} & set(json.loads(plain))
-    assert config.to_dict(CONFIG)["average_epochs"] == 0.5
 
 
 @pytest.mark.parametrize("setting", ["label_smoothing", "average_epochs"])
