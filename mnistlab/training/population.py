@@ -2,7 +2,6 @@
 
 import functools
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import jax
@@ -50,7 +49,6 @@ class Population:
         batch_size = min(setup.config.batch_size, len(self.parts[0].train))  # what a step really sees
         self.grid = mesh.make_grid(setup.layout, len(runs), setup.steps.halves(batch_size))
         self.has_validation = len(self.parts[0].val) > 0
-        self.is_compiled = False
         self.val_order = self._evaluation_order(["val"])
         self.next_order: tuple[int, Order] = 0, self._train_order(0)
         axis_name = self.grid.axis_name
@@ -90,11 +88,7 @@ class Population:
 
     def epoch(self, carry: Carry, number: int) -> tuple[Carry, Record]:
         """(carry, record) after epoch `number`, counted from 0; the state in the carry given is donated."""
-        with ThreadPoolExecutor(1) as beside:  # both programs of the first epoch are compiled side by side
-            if self.has_validation and self.setup.feed.pool is not None and not self.is_compiled:
-                beside.submit(self._compile_evaluation, _shapes(averaging.evaluated(carry.state)), carry.active)
-            state, train_sums = self.fit(carry.state, carry.active, self._order_of(number))
-        self.is_compiled = True
+        state, train_sums = self.fit(carry.state, carry.active, self._order_of(number))
         val_sums = None
         if self.has_validation:
             val_sums = self.grid.put(self.evaluate(averaging.evaluated(state), carry.active, self.val_order), P(SEEDS))
@@ -127,13 +121,6 @@ class Population:
             _wait_for_last_but_one(seen)
             first += len(chunk[-1])
         return _joined(seen)
-
-    def _compile_evaluation(self, state: Any, active: jax.Array) -> None:
-        """Compiles what `evaluate` will call first, from the shapes of its arguments."""
-        pool, chunk = next(self.setup.feed.chunks(self.val_order, self.grid, self._eval_steps))
-        first = self.grid.put(np.int32(0), P())
-        function = functools.partial(_evaluate, self._eval_step)
-        self.setup.executables.of_each_run("evaluate", function, self.grid, state, active, pool, chunk, first)
 
     def evaluate_parts(self, state: TrainState) -> dict[str, Sums]:
         """The sums over the training, validation and test examples of each run, float64 [R]."""
@@ -223,11 +210,6 @@ class Population:
                 f"{size} does not divide the training examples, or the devices do not divide {size}; "
                 "take a batch size that does, or give __call__ a weight argument"
             )
-
-
-def _shapes(tree: Any) -> Any:
-    """What the compiler needs to know of arrays that will be given away before it is done."""
-    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding), tree)
 
 
 def _fit(train_step: Any, state: TrainState, active: jax.Array, pool: Any, order: Any) -> tuple[TrainState, Sums]:
