@@ -1,5 +1,6 @@
 import contextlib
 import dataclasses
+import time
 
 import jax
 import jax.numpy as jnp
@@ -286,6 +287,21 @@ def test_early_stopping_follows_the_rule(stopped):
         ends.append(num_trained)
     assert len(set(ends)) >= 2  # so that some went on while others stood
     assert len(seen) == max(ends)
+
+
+def test_no_second_of_compiling_is_taken_from_an_epoch_twice(dataset, monkeypatch):
+    real = jax.stages.Lowered.compile
+
+    def slow(*args, **kwargs):
+        time.sleep(1.0)
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(jax.stages.Lowered, "compile", slow)
+    started = time.perf_counter()
+    result = training.run(CONFIG, dataset, (4,), model=SMALL)
+    elapsed = time.perf_counter() - started
+    assert (result.epoch_seconds > 0).all() and min(result.seconds.values()) >= 0
+    assert result.seconds["compile_seconds"] > 3 and sum(result.seconds.values()) <= elapsed
 
 
 def test_the_weights_of_the_lowest_validation_loss_are_restored(stopped):
