@@ -10,7 +10,7 @@ one pinned core and on all. Within a round the first pass is not counted: system
 first round compiles and is not counted in the median; its loss must agree between the peers (networks without dropout).
 Where rounds disagree by more than --most_noise, no ratio is given. --whole_epochs names what is also timed with a new
 order, validation and the best weights kept; --profile says what a step of ours spends.
-All workloads take about an hour on two slow cores, with --notune half of it, and one workload some three minutes; the
-last line says how long it was.
+On two slow cores LeNet-5 took seven minutes with every setting tried, and with --notune and two other peers two to three:
+all workloads take hours. The last line says how long it was.
 PyTorch and Keras come with the extra: pip install -e .[bench]; without it they are left out, and the page says so.
 """

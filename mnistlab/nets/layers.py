@@ -59,7 +59,7 @@ def convolution_form(backend: str) -> str:
     "lax" is XLA's own convolution. XLA's CPU compiler makes a naive loop of its gradients inside `lax.scan`, and `vmap`
     over seeds makes grouped convolutions of it, which cuDNN runs slowly; "slices" (shifted slices, one matmul) has
     neither fault. "cells" is "slices" over cells of several pixels, wide enough for the CPU's vector units, and the
-    quickest on an H100 too, with one seed and with 16 (docs/speed.md). On a TPU "lax" is an expectation.
+    quickest on an H100 too, with one seed and with 16 (docs/gpu.md). On a TPU "lax" is an expectation.
 
     >>> convolution_form("cpu")
     'cells'
