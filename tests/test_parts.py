@@ -78,7 +78,7 @@ def test_evaluation_by_halves_is_that_of_the_whole(monkeypatch):
     ("name", "size", "halves"),
     [
         ("lenet5", 256, True),
-        ("lenet5", 64, False),  # too few
+        ("lenet5", 32, False),  # too few
         ("lenet5", 255, False),  # odd
         ("dense", 256, False),  # no convolution
         ("lenet5_relu_batchnorm", 256, False),  # statistics of the whole batch
