@@ -69,7 +69,8 @@ def run_results(tmp_path, *flags, failing="none", status=1):
     python = tmp_path / "python"
     python.write_text(f'#!/bin/sh\necho "$*" >> {tmp_path}/asked\ncase "$2" in *.{failing}) exit {status} ;; esac\n')
     python.chmod(0o755)
-    environ = {"PATH": TOOLS, "PYTHON_OF_RUNS": str(python), "RESULTS": "runs", "TABLES": "tables.md"}
+    environ = {"PATH": TOOLS, "PYTHON_OF_RUNS": str(python), "RESULTS": str(tmp_path / "runs"), "TABLES": "tables.md"}
+    environ |= {"PUBLISHED": str(tmp_path / "published")}
     environ |= {"LEARNED": "learned.md", "BENCH": "bench/summary.json"}
     script = [ROOT / "launch" / "results.sh", *flags]
     done = subprocess.run(script, env=environ, capture_output=True, text=True, timeout=60)
@@ -84,13 +85,14 @@ def test_results_runs_every_comparison_where_the_scoreboard_reads_it_and_goes_on
         "failed: fashion_mlp_controlled (status 3)",
     ]
     *runs, last = asked
-    board = ["-m", "experiments.scoreboard", "--norun", "--workdir=runs/scoreboard", "--results=tables.md"]
+    board = ["-m", "experiments.scoreboard", "--norun", f"--workdir={tmp_path}/runs/scoreboard"]
+    board += [f"--runs={tmp_path}/published", "--results=tables.md"]
     assert last == [*board, "--learned=learned.md", "--bench=bench/summary.json"]
     expected = {
         (
             f"experiments.{name}",
             f"--protocol={protocol}",
-            f"--workdir=runs/{name}{'_controlled' * (protocol != 'reported')}",
+            f"--workdir={tmp_path}/runs/{name}{'_controlled' * (protocol != 'reported')}",
         )
         for name in scoreboard.EXPERIMENTS
         for protocol in spec.PROTOCOLS[name in scoreboard.OURS :]
@@ -99,6 +101,20 @@ def test_results_runs_every_comparison_where_the_scoreboard_reads_it_and_goes_on
     trained = [line for line in runs if line[1].removeprefix("experiments.") in WITH_SEEDS]
     assert len(trained) == 15 and all({"--until=resolved", "--max_minutes=5"} <= set(line) for line in trained)
     assert sum(line.endswith(" h") for line in done.stdout.splitlines()) == len(runs)  # how long each took
+
+
+def test_results_publishes_the_numbers_of_what_ended(tmp_path):
+    for name in ("fashion_mlp", "fashion_mlp_controlled"):
+        (tmp_path / "runs" / name / "checkpoints").mkdir(parents=True)
+        for file in ("config.json", "summary.json", "history.csv", "report.html"):
+            (tmp_path / "runs" / name / file).write_text(f"{file} of {name}")
+    run_results(tmp_path, failing="fashion_mlp")
+    assert not (tmp_path / "published" / "fashion_mlp").exists()  # it ended with status 1
+    run_results(tmp_path)
+    published = tmp_path / "published" / "fashion_mlp_controlled"
+    assert {path.name: path.read_text() for path in published.iterdir()} == {
+        name: f"{name} of fashion_mlp_controlled" for name in ("config.json", "summary.json", "history.csv")
+    }
 
 
 def test_results_ends_where_it_is_stopped(tmp_path):
