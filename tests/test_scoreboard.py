@@ -18,9 +18,11 @@ RESULTS = {
 CHANGES = ["learning_rate 0.001 -> 1e-05"]
 
 
-def board(tmp_path, monkeypatch, change=lambda summary: summary):
+def board(tmp_path, monkeypatch, change=lambda summary: summary, has_page=True):
     """(scoreboard.md, summary.json, report.html) of one run of lenet_vs_dense, its summary changed."""
     folder = write_run(tmp_path / "run", RESULTS, questions=QUESTIONS, experiment="lenet_vs_dense", protocol="reported")
+    if has_page:
+        (folder / "report.html").touch()
     monkeypatch.setattr(scoreboard.common, "command", lambda: "")
     out = tmp_path / "board"
     scoreboard._write(
@@ -39,6 +41,11 @@ def test_a_run_of_the_protocol_stands_beside_the_source(tmp_path, monkeypatch):
     assert "under the reported protocol, 1 reversed" in page
     assert "| lenet_vs_dense | dense | accuracy | 0.9780 |" in text and "side |" in text
     assert "reversed" in text and "| 7, 1 diverged |" in text
+
+
+def test_a_run_whose_page_was_not_published_is_not_linked(tmp_path, monkeypatch):
+    _, _, page = board(tmp_path, monkeypatch, has_page=False)
+    assert "lenet_vs_dense" in page and "../run" not in page
 
 
 def test_a_changed_run_does_not(tmp_path, monkeypatch):
