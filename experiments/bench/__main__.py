@@ -105,7 +105,7 @@ def _missing(asked: Sequence[str]) -> dict[str, str]:
 def _on_gpu() -> bool:
     import jax
 
-    return jax.default_backend() != "cpu"
+    return jax.default_backend() == "gpu"
 
 
 def _settings(asked: Sequence[str], job: Job) -> dict[str, tuple[str, ...]]:
