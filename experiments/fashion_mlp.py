@@ -87,7 +87,7 @@ def exercises(outcome: Outcome, draw: Draw) -> Findings:
             [*untrained, ("sum", f"{output.sum():.4f}")],
             "The untrained network on the first image",
         ),
-        page.Heading("Mistakes"),
+        page.Heading("Confusion matrices"),
     ]
     for name in outcome.results:
         blocks += class_pictures(name, outcome, draw)

@@ -144,6 +144,12 @@ def test_leaves_the_files_of_the_contract(run_main, little, tmp_path, name):
     assert page.count("<svg") >= 3 and "://" not in page.split("<footer>")[0]
     figures = {path.name for path in (tmp_path / "figures").iterdir()}
     assert f"history_{variant}.svg" in figures and f"history_{variant}.png" in figures
+    if name in ("fashion_mlp", "cnn_variants"):  # they answer by a metric, not by a claim
+        assert {figure for figure in figures if figure.startswith("seeds_")} == {
+            "seeds_test_accuracy.svg", "seeds_test_accuracy.png",
+        }  # fmt: skip
+    headings = re.findall("<h2[^>]*>(.*?)</h2>", page)
+    assert headings and len(headings) == len(set(headings))
     assert (tmp_path / "checkpoints" / variant / "last").is_dir()
     assert (tmp_path / "checkpoints" / variant / "best").is_dir()
 

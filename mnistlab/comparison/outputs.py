@@ -196,7 +196,8 @@ def _opening(
 ) -> list[page.Block]:
     """The answer, what must be known with it, and the figure that shows it."""
     experiment = session.experiment
-    asked = [item.claim.metric for item in checked if item.claim.id in experiment.answered_by[:1]]
+    metric_of_claim = {claim.id: claim.metric for claim in experiment.claims}
+    asked = [metric_of_claim.get(name, name) for name in experiment.answered_by[:1]]
     metric = (*asked, *(item.claim.metric for item in checked[:1] if item.comparison), "test_accuracy")[0]
     theirs = reported_beside(experiment.name, outcome)
     numbers = {name: theirs[name][metric] for name in outcome.results if metric in theirs.get(name, {})}
