@@ -289,6 +289,7 @@ def durations(seconds: Mapping[str, Mapping[str, ArrayLike]], label: str) -> Fig
     with style():
         num_rows = sum(len(peers) for peers in seconds.values())
         figure = new_figure(7.0, 0.24 * num_rows + 0.35 * len(seconds) + 0.5)
+        figure.set_layout_engine("constrained", w_pad=0.2)  # a browser's font may be wider than the one measured
         panels = figure.subplots(
             len(seconds), 1, sharex=True, squeeze=False, height_ratios=[len(peers) for peers in seconds.values()]
         )[:, 0]
