@@ -28,7 +28,11 @@ def commands(text):
 
 RESULTS = (ROOT / "docs" / "results.md").read_text()
 TYPED, after = map(commands, README.split("## Results"))
-MEASURED = [command for command in commands(RESULTS) + after if command.startswith("python -m ")]
+MEASURED = [
+    command
+    for command in commands(RESULTS) + after
+    if command.startswith("python -m ") and not command.startswith("python -m experiments.scoreboard ")
+]
 """What a reader types; and what gave the results, in hours, of which only the flags are resolved."""
 
 NOT_RUN = {
