@@ -15,6 +15,7 @@ case ${1:-} in -h | --help) sed -n '2,8s/^# *//p' launch/results.sh; exit ;; esa
 [ -n "${PYTHON_OF_RUNS:-}" ] || setup ${EXTRAS:-} || exit
 python=${PYTHON_OF_RUNS:-.venv/bin/python} results=${RESULTS:-results} failed=()
 published=${PUBLISHED:-docs/data/runs}
+mkdir -p "$published" || exit 2  # before hours of training, not after
 
 # publish FOLDER: copies what the tables are made of, each file whole or not at all.
 publish() {

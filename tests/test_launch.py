@@ -117,6 +117,13 @@ def test_results_publishes_the_numbers_of_what_ended(tmp_path):
     }
 
 
+def test_results_refuses_a_folder_that_cannot_be_before_it_trains(tmp_path):
+    (tmp_path / "asked").touch()
+    (tmp_path / "published").touch()  # a file
+    done, asked = run_results(tmp_path)
+    assert (done.returncode, asked) == (2, []) and len(done.stderr.splitlines()) == 1
+
+
 def test_results_ends_where_it_is_stopped(tmp_path):
     done, asked = run_results(tmp_path, failing="lenet_vs_dense", status=143)
     assert done.returncode == 143 and asked[-1][1] == "experiments.lenet_vs_dense"
