@@ -135,8 +135,8 @@ def _write(
     departed = {key: run.departures for key, run in board.runs.items() if run.departures}
     tables, forest = _values({key: summary for key, summary in summaries.items() if key not in departed})
     changed = _changed_table({key: summaries[key] for key in departed}, departed)
-    there = {key: place / "report.html" for key, place in places.items() if (place / "report.html").exists()}
-    pages = {key: quote(os.path.relpath(path, folder)) for key, path in there.items()}
+    reports = {key: place / "report.html" for key, place in places.items()}
+    pages = {key: quote(os.path.relpath(report, folder)) for key, report in reports.items() if report.exists()}
     blocks: list[page.Block] = [
         page.Answer(_answer(board.found)),
         *_notices(len(summaries), len(departed), failures),
