@@ -91,7 +91,8 @@ def _training(job: Job, peer: str) -> Training:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.backends.cuda.matmul.allow_tf32 = True  # as XLA does unless it is told otherwise
     axes = torch.channels_last if "channels_last" in peer else torch.contiguous_format
-    model = build(job).to(device).to(memory_format=axes)
+    model: Any = build(job).to(device)  # any: torch's types leave memory_format out
+    model.to(memory_format=axes)
     image, label = _tensors(job.image(), job.label(), device)
     image = image.contiguous(memory_format=axes)
     network: Any = torch.compile(model, mode=_compile_mode(peer), dynamic=False) if "compiled" in peer else model
