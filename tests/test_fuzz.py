@@ -22,7 +22,7 @@ from experiments import common, lenet_vs_dense, power, scoreboard
 from mnistlab import config, sealed
 from mnistlab.analysis import claims, departures
 from mnistlab.analysis.claims import Claim
-from mnistlab.comparison import run, saved, spec, workdirs
+from mnistlab.comparison import ranges, saved, spec, workdirs
 from mnistlab.config import OptimConfig, TrainConfig
 from mnistlab.devices import cluster, mesh
 from mnistlab.errors import UserError
@@ -297,7 +297,7 @@ READERS = {
     "config.json": (saved.read_run, resumed),
     "history.csv": (saved.read_run, saved.read_summary),
     "summary.json": (saved.read_run, saved.read_summary),
-    "parts.json": (lambda folder: run._kept_ranges(folder / "parts.json", 8),),
+    "parts.json": (lambda folder: ranges._kept_ranges(folder / "parts.json", 8),),
 }
 """Who reads which file: compare, power, gather by read_run, the scoreboard by read_summary, and resuming."""
 

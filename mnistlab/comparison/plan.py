@@ -32,7 +32,7 @@ class Planned(NamedTuple):
     examples: tuple[int, int, int]  # trained, validated and tested on
     num_epochs: int  # at most
     batch_size: int
-    num_runs: int  # seeds, at every point of a grid
+    num_runs: int  # seeds, at every point of a grid or, once a learning rate is chosen, at this one
     seconds: float
     weight_bytes: int  # what stays after a prune
     resume_bytes: int
@@ -102,7 +102,7 @@ def lines(planned: Plan) -> list[str]:
         f"{about['experiment']}, protocol {about['protocol']}, {seeds}, in {planned.workdir}; nothing is trained",
         *([departures.notice(planned.departures)] if planned.departures else []),
         text.text_table(header, rows),
-        "examples: trained / validated / tested on; runs: seeds, at every point of a grid",
+        "examples: trained / validated / tested on; runs: seeds, at every point of a grid (of rates the first 6 seeds)",
         f"in all about {duration(seconds)} and {text.format_bytes(size)}; prune drops {text.format_bytes(resume)}",
         f"time: {planned.basis}",
         *([planned.later] if planned.later else []),
@@ -124,7 +124,9 @@ def _planned(
     variant: Variant, options: Options, seeds: Sequence[int], one: Cost, dataset: Dataset, example_seconds: float
 ) -> Planned:
     parts = batches.split_parts(variant, dataset, options.first_seed)
-    num_runs = len(sizing.make_runs(variant.config, seeds, spec.sweep_of(variant, options)))
+    num_tuning = spec.NUM_TUNING_SEEDS if variant.learning_rates else len(seeds)
+    at_every_rate = sizing.make_runs(variant.config, seeds[:num_tuning], spec.sweep_of(variant, options))
+    num_runs = len(at_every_rate) + len(sizing.make_runs(variant.config, seeds[num_tuning:], options.sweep))
     return Planned(
         one.parameters,
         (len(parts.train), len(parts.val), len(parts.test)),

@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import os
 import re
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -13,9 +12,8 @@ import jax
 import numpy as np
 
 from mnistlab import config as configs
-from mnistlab import sealed
 from mnistlab.analysis import departures, history
-from mnistlab.comparison import identity, nets, outputs, saved, show, spec, until, workdirs
+from mnistlab.comparison import identity, nets, outputs, ranges, saved, show, spec, until, workdirs
 from mnistlab.comparison.spec import Experiment, Options, Outcome, Variant
 from mnistlab.data import arrays, batches, datasets
 from mnistlab.data.batches import Batch
@@ -23,13 +21,12 @@ from mnistlab.data.datasets import Dataset
 from mnistlab.devices import cluster, mesh
 from mnistlab.errors import UserError, one_line
 from mnistlab.files import sha256, write_atomic
-from mnistlab.report import canvas
+from mnistlab.report import canvas, text
 from mnistlab.training import checks, loop, result, trained, wandb
 from mnistlab.training.callbacks import Callback, Checkpoint, OnEpoch
 from mnistlab.training.loop import Resources
 from mnistlab.training.nans import NanCheck
 from mnistlab.training.result import Result
-from mnistlab.training.sizing import PopulationSize
 from mnistlab.training.step import StepFunctions
 from mnistlab.training.tensorboard import TensorBoard
 from mnistlab.training.trained import Trained
@@ -217,9 +214,9 @@ def _program_digest(variant: Variant, dataset: Dataset) -> str:
     state = jax.eval_shape(lambda seed: steps.init(seed, image_shape, {}), seed)
     checks.check_network(steps, state, dataset, {"loss": variant.loss, **variant.metrics})
     traced = jax.make_jaxpr(all_of_it)(seed, Batch(*shapes))
-    text = re.sub(r"0x[0-9a-f]+", "", str(traced))  # where a function lies in memory
+    operations = re.sub(r"0x[0-9a-f]+", "", str(traced))  # where a function lies in memory
     constants = "".join(sha256(np.asarray(constant).tobytes()) for constant in traced.consts)
-    return sha256((text + constants).encode())
+    return sha256((operations + constants).encode())
 
 
 def load(experiment: Experiment, variants: Mapping[str, Variant], data_dir: Path | None) -> Dataset:
@@ -283,13 +280,12 @@ def _results(session: Session, wholes: Mapping[str, Trained]) -> dict[str, Resul
 
 
 def _labelled(session: Session, name: str, whole: Result) -> tuple[dict[str, list[int]], dict[float, Result]]:
-    """Label -> which of a variant's runs, those at the learning rate that validation chose; and the runs by rate."""
+    """Label -> which of a variant's runs, those at the learning rate that validation chose; and what it chose by."""
     if not session.variants[name].learning_rates:
         return history.by_settings(name, whole.runs), {}
-    rates = [run.settings["learning_rate"] for run in whole.runs]
-    numbers = {rate: [n for n, other in enumerate(rates) if other == rate] for rate in dict.fromkeys(rates)}
-    by_rate = {rate: result.select(whole, chosen) for rate, chosen in numbers.items()}
-    chosen = numbers[best_learning_rate(by_rate)]
+    by_rate = ranges.tuning(session, whole)
+    rate = ranges.best_learning_rate(by_rate)
+    chosen = [number for number, run in enumerate(whole.runs) if run.settings["learning_rate"] == rate]
     own = history.by_settings(name, [whole.runs[number] for number in chosen])
     return {label: [chosen[number] for number in some] for label, some in own.items()}, by_rate
 
@@ -302,8 +298,9 @@ def _outcome(session: Session, wholes: Mapping[str, Trained]) -> Outcome:
         labelled, by_rate = _labelled(session, name, whole.result)
         if by_rate:
             outcome.searched[name] = by_rate
-            rate, tried = best_learning_rate(by_rate), variant.learning_rates
-            session.hooks.log(f"{name}: learning rate {rate:g} chosen by mean validation accuracy from {tried}")
+            rate, tried = ranges.best_learning_rate(by_rate), variant.learning_rates
+            by = text.seed_span(sorted({run.seed for run in by_rate[rate].runs}))
+            session.hooks.log(f"{name}: learning rate {rate:g} chosen from {tried} by mean validation accuracy, {by}")
         predict = jax.jit(_steps(session, variant).predict)
         for label, numbers in labelled.items():
             part = trained.select(whole, numbers)
@@ -322,7 +319,7 @@ def _follow(session: Session) -> None:
         for name, variant in session.variants.items():
             before = wholes.get(name)
             if before is None or _num_seeds(before) < len(seeds[name]):
-                wholes[name] = _train_ranges(session, name, session.hooks.callbacks(name, variant), before)
+                wholes[name] = ranges.train(session, name, session.hooks.callbacks(name, variant), before)
 
 
 def _train_variant(session: Session, name: str, before: Trained | None) -> Trained:
@@ -343,7 +340,7 @@ def _train_variant(session: Session, name: str, before: Trained | None) -> Train
         *([events] if events else []),
         *([board] if board else []),
     ]
-    whole = _train_ranges(session, name, callbacks, before)
+    whole = ranges.train(session, name, callbacks, before)
     nets.save_weights(folder, whole)
     if board is not None:
         board.close(whole.result)
@@ -361,77 +358,5 @@ def _train_variant(session: Session, name: str, before: Trained | None) -> Train
     return whole
 
 
-class SeedRange(NamedTuple):
-    """Seeds that began together; a run that was given more seeds later has several ranges."""
-
-    num_seeds: int
-    population_size: int | None  # None: not chosen yet
-
-
-class _Ranges(Callback):
-    """Says how many runs share a program, and notes it for whoever resumes: others would not find what was kept."""
-
-    def __init__(self, session: Session, name: str, path: Path, kept: Sequence[SeedRange], num_missing: int):
-        self.session, self.name, self.path, self.kept, self.num_missing = session, name, path, kept, num_missing
-
-    def on_size(self, size: PopulationSize) -> None:
-        if self.num_missing and cluster.is_first():
-            ranges = [*self.kept, SeedRange(self.num_missing, size.size)]
-            sealed.write(self.path, {"parts": ranges})
-        if size.num_runs > 1:
-            self.session.hooks.log(f"{self.name}: {size.text()}")
-
-
-def _train_ranges(session: Session, name: str, callbacks: Sequence[Callback], before: Trained | None) -> Trained:
-    """Trains the seeds in the ranges in which they began; those of `before` are done."""
-    variant, seeds = session.variants[name], session.seeds[name]
-    path = session.checkpoints(name) / "training" / "parts.json"
-    kept = cluster.from_first(_kept_ranges(path, len(seeds)) if cluster.is_first() else None)
-    ranges = [SeedRange(*map(int, numbers)) for numbers in kept]
-    num_missing = len(seeds) - sum(one.num_seeds for one in ranges)
-    plan = [*ranges, *([SeedRange(num_missing, session.resources.population_size)] if num_missing else [])]
-    parts, first = [] if before is None else [before], 0
-    for number, one in enumerate(plan):
-        first += one.num_seeds
-        if before is not None and first <= _num_seeds(before):
-            continue
-        notes = _Ranges(session, name, path, ranges, num_missing if number == len(ranges) else 0)
-        parts.append(
-            loop.train(
-                variant.config,
-                session.dataset,
-                seeds[first - one.num_seeds : first],
-                sweep=spec.sweep_of(variant, session.options),
-                resources=session.resources._replace(population_size=one.population_size),
-                callbacks=[notes, *callbacks],
-            )
-        )
-    return trained.concatenate(parts)
-
-
-def _kept_ranges(path: Path, num_seeds: int) -> list[SeedRange]:
-    """The ranges in which training began, of `num_seeds` at most.
-
-    Raises:
-      UserError: the file is damaged.
-    """
-    if not os.path.lexists(path):
-        return []
-    content = sealed.read(path, workdirs.ADVICE)
-    try:
-        numbers = [(int(seeds), int(size)) for seeds, size in content["parts"]]
-        if min(min(pair) for pair in numbers) < 1 or sum(seeds for seeds, _ in numbers) > num_seeds:
-            raise ValueError(f"{numbers} cannot be, of {num_seeds} seeds")
-    except (ValueError, TypeError, KeyError, OverflowError) as error:
-        raise UserError(f"{path} is damaged ({error!s:.200}); {workdirs.ADVICE}") from error
-    return [SeedRange(*pair) for pair in numbers]
-
-
 def _steps(session: Session, variant: Variant) -> StepFunctions:
     return loop.step_functions_of(variant.config, session.dataset)
-
-
-def best_learning_rate(by_rate: Mapping[float, Result]) -> float:
-    """The rate with the highest mean validation accuracy of the final weights; a diverged run counts as 0."""
-    means = {rate: np.nan_to_num(one.metrics["val_accuracy"]).mean() for rate, one in by_rate.items()}
-    return max(means, key=lambda rate: means[rate])

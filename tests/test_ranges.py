@@ -1,0 +1,114 @@
+"""Learning rates are chosen by the first six seeds. The oracle trains every seed at every rate."""
+
+import dataclasses
+import itertools
+
+import numpy as np
+import pytest
+import until_run
+
+import mnistlab
+from mnistlab.analysis.sequential import ALPHA, fewest_sequential_pairs
+from mnistlab.comparison import plan, run, spec
+from mnistlab.comparison.spec import Options
+from mnistlab.training import loop
+from mnistlab.training.loop import Resources
+
+RATES = (0.001, 0.01, 0.1)
+OWN = until_run.EXPERIMENT
+VARIANT = dataclasses.replace(OWN.controlled["wide"], learning_rates=RATES)
+SEARCHED = dataclasses.replace(OWN, controlled={"wide": VARIANT}, claims=())
+
+
+def train(folder, num_seeds, log=lambda line: None, **asked):
+    options = Options(folder, protocol="controlled", num_seeds=num_seeds, population_size=1, playground=False, **asked)
+    return run.run(SEARCHED, options, run.Hooks(log))
+
+
+def trainings(folder):
+    """The names of all runs that were trained."""
+    (folder,) = (folder / "checkpoints").glob("*/training")
+    return {path.name for path in folder.iterdir() if path.is_dir()}
+
+
+@pytest.fixture(scope="module")
+def everything():
+    """Every seed at every rate."""
+    return loop.train(
+        VARIANT.config,
+        OWN.data,
+        range(8),
+        sweep={"learning_rate": RATES},
+        resources=Resources(population_size=1),
+    ).result
+
+
+@pytest.fixture(scope="module")
+def eight(tmp_path_factory):
+    """The folder of a run with eight seeds, and what it said."""
+    folder, said = tmp_path_factory.mktemp("eight"), []
+    train(folder, 8, said.append)
+    return folder, said
+
+
+def test_fewer_seeds_than_choose_a_rate_answer_no_claim():
+    assert fewest_sequential_pairs(ALPHA) == spec.NUM_TUNING_SEEDS
+
+
+def test_six_seeds_choose_the_rate_and_the_others_are_trained_at_it_alone(eight, everything):
+    folder, said = eight
+    rates = np.array([one.settings["learning_rate"] for one in everything.runs])
+    by_rate = {rate: np.flatnonzero(rates == rate) for rate in RATES}
+    means = {rate: everything.metrics["val_accuracy"][numbers[:6]].mean() for rate, numbers in by_rate.items()}
+    best = max(means, key=means.get)
+    assert len(set(means.values())) == len(RATES)  # else the choice shows nothing
+    result = mnistlab.read_run(folder).variants["wide"]
+    assert mnistlab.read_run(folder).summary["variants"]["wide"]["learning_rate"] == best
+    assert [one.seed for one in result.runs] == list(range(8))
+    for metric in ("val_accuracy", "test_accuracy", "test_loss"):
+        assert result.metrics[metric].tolist() == everything.metrics[metric][by_rate[best]].tolist()
+    assert len(trainings(folder)) == 6 * len(RATES) + 2
+    words = "wide: learning rate {:g} chosen from {} by mean validation accuracy, seeds 0 to 5"
+    assert words.format(best, RATES) in said
+    assert plan.plan(SEARCHED, Options(folder, protocol="controlled", num_seeds=8)).variants["wide"].num_runs == 20
+
+
+@pytest.mark.parametrize("steps", [(3, 7, 8)])
+def test_a_run_that_grew_is_the_run_that_had_them_from_the_beginning(eight, tmp_path, steps):
+    for number in steps:
+        train(tmp_path, number)
+    grown, plain = (
+        [line.rpartition(",")[0] for line in (folder / "history.csv").read_text().splitlines()]
+        for folder in (tmp_path, eight[0])
+    )
+    assert sorted(grown) == sorted(plain)
+    assert trainings(tmp_path) == trainings(eight[0])
+
+
+def test_a_run_stopped_between_choosing_and_using_a_rate_goes_on(eight, tmp_path):
+    """Stopped after so many epochs: at the end of those of the first six seeds, and within the others."""
+    for after in (36, 37):
+        epochs = itertools.count(1)
+
+        def stop(epoch, after=after, epochs=epochs):
+            if next(epochs) == after:
+                raise KeyboardInterrupt
+
+        hooks = run.Hooks(callbacks=lambda name, variant: [run.OnEpoch(stop)])
+        folder = tmp_path / str(after)
+        options = Options(folder, protocol="controlled", num_seeds=8, population_size=1, playground=False)
+        with pytest.raises(KeyboardInterrupt):
+            run.run(SEARCHED, options, hooks)
+        summary = train(folder, 8)
+        whole = mnistlab.read_run(eight[0]).summary["variants"]
+        assert summary["variants"]["wide"]["learning_rate"] == whole["wide"]["learning_rate"]
+        assert summary["variants"]["wide"]["metrics"]["test_loss"] == whole["wide"]["metrics"]["test_loss"]
+
+
+def test_a_rate_that_diverges_is_not_chosen(tmp_path):
+    variant = dataclasses.replace(VARIANT, learning_rates=(1e30, 0.01))
+    experiment = dataclasses.replace(SEARCHED, controlled={"wide": variant})
+    options = Options(tmp_path, protocol="controlled", num_seeds=7, playground=False)
+    summary = run.run(experiment, options)
+    assert summary["variants"]["wide"]["learning_rate"] == 0.01
+    assert np.isfinite(mnistlab.read_run(tmp_path).variants["wide"].metrics["test_loss"]).sum() == 7
