@@ -95,7 +95,7 @@ def verdict_sentence(one: Judged, board: Board) -> str:
     if one.state == "reversed" and one.evidence["direction"] not in (">", "<"):
         said = "it is not so"
     why = f" ({one.why})" if one.why else ""
-    return f"{ASKED[one.protocol]}, {said}{why}{_evidence(one)}{_run(one.key, board)}."
+    return f"{ASKED[one.protocol]}, {said}{why}{_evidence(one, board)}{_run(one.key, board)}."
 
 
 def one_run(one: Judged, board: Board) -> str:
@@ -222,7 +222,7 @@ def _unit(metric: str) -> _Unit:
     return _Unit(1, "", "")
 
 
-def _evidence(one: Judged) -> str:
+def _evidence(one: Judged, board: Board) -> str:
     entry = one.evidence
     if not entry["comparison"]:
         measured = entry.get("sentence", "").rpartition(": ")[2].rstrip(".")
@@ -233,8 +233,8 @@ def _evidence(one: Judged) -> str:
     low, high = (float("nan") if end is None else end for end in ends)
     what = "" if isinstance(entry["right"], str) else " from the number"
     change = _unit(entry["metric"]).interval(entry["delta"], low, high)
-    seeds = "" if one.state == "open" else f", {text.counted(entry['n'], 'seed')}"  # why it is open says them
-    return f": {change}{what}{seeds}"
+    pairs = text.counted(entry["n"], "seed" if board.runs[one.key].training else "round")
+    return f": {change}{what}{'' if one.state == 'open' else f', {pairs}'}"  # why it is open says them
 
 
 def _run(key: Key, board: Board) -> str:
