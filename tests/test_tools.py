@@ -178,9 +178,10 @@ class TestPower:
         assert first["needs"][1] == expected._asdict() and len(first["needs"]) == 3
         assert first["needs"][2]["difference"] == pytest.approx(np.mean(HIGH - LOW))
         assert second["needs"][2]["difference"] == pytest.approx(LOW.mean() - 0.9)
-        (until,) = [line.split("  ") for line in done.stdout.splitlines() if line.startswith("(b) low")][:1]
-        expected = sequential.expected_num_pairs(LOW - 0.9, 0.05, 0.05, power.MOST_PAIRS, "=")
-        assert [cell.strip() for cell in until if cell][-4:-2] == [str(expected.median), str(expected.most)]
+        rows = [line.split("  ") for line in done.stdout.splitlines() if line.startswith("(b) low")][:3]
+        for row, moved in zip(rows, (0.001 - np.mean(LOW - 0.9), 0.01 - np.mean(LOW - 0.9), 0.0), strict=True):
+            expected = sequential.expected_num_pairs(LOW - 0.9 + moved, 0.05, 0.05, power.MOST_PAIRS, "=")
+            assert [cell.strip() for cell in row if cell][-4:-2] == [str(expected.median), str(expected.most)]
         page = (tmp_path / "report.html").read_text()
         assert page.count("<svg") == 2
         assert {path.stem for path in (tmp_path / "figures").iterdir()} == {"power_1", "power_2"}

@@ -75,7 +75,7 @@ def markdown(card: Card) -> str:
     limit = card.data.get("limit_examples")
     part = "" if limit is None else f", the first {limit:,} training images alone"
     names = ("model", "loss", "optimizer", "batch_size", "num_epochs", "patience_epochs", "pixel_scale")
-    settings = [(name, _short(card.settings[name])) for name in (*names, "learning_rate") if name in card.settings]
+    settings = [(name, _short(card.settings[name])) for name in names if name in card.settings]
     rows = [
         ("experiment", card.experiment),
         ("variant, seed", f"{card.variant}, {card.seed}"),

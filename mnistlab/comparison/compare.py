@@ -35,13 +35,14 @@ def compare(
         `final_train_<name>`, `val_<name>` and `test_<name>`.
       seeds: how many; with until="resolved" at least so many, and then more until every claim is answered.
       options: fields of `Options`, such as sweep={"learning_rate": (1e-3, 1e-2)}, until="resolved", num_devices=2; and
-        what the page says, title="...", question="...".
+        what the page says: name, title, question, source (whose claims they are; without it the user's own), extra.
 
     Returns:
       What summary.json holds: `["variants"]["a"]["metrics"]["test_accuracy"]["mean"]`, `["claims"][0]["verdict"]`, ...
 
     Raises:
       UserError: what cannot be, in one line that says what to do.
+      TypeError: an option that there is not.
     """
     named = dict(variants)
     if data is not None:
@@ -52,7 +53,7 @@ def compare(
     experiment = Experiment(
         **{"name": "own", "title": " against ".join(named), "source": "a comparison of the user's own", **said},
         controlled=named,
-        claims=tuple(claims),
+        claims=tuple(dataclasses.replace(claim, ours=claim.ours or "source" not in said) for claim in claims),
         metrics=dict(metrics or {}),
         data=data,
     )

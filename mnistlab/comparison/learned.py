@@ -104,13 +104,13 @@ def one_run(one: Judged, board: Board) -> str:
     sds = (measured.get("sd_a"), measured.get("sd_b"))
     if not measured.get("n") or measured["n"] < 2 or sds[0] is None:
         return ""
-    unit, link = _unit(entry["metric"]), _run(one.key, board)
+    metric, link = entry["metric"], _run(one.key, board)
     left, right = entry["left"], entry["right"]
     is_pair, asked = isinstance(right, str), entry["direction"] in (">", "<")
     if is_pair:
-        scatter = f"runs scatter by ±{unit.size(sds[0])} ({left}) and ±{unit.size(sds[1] or 0.0)} ({right})"
+        scatter = f"runs scatter by ±{_size(metric, sds[0])} ({left}) and ±{_size(metric, sds[1] or 0.0)} ({right})"
     else:
-        scatter = f"runs of {left} scatter by ±{unit.size(sds[0])} about {unit.level(measured['mean_a'])}"
+        scatter = f"runs of {left} scatter by ±{_size(metric, sds[0])} about {_level(metric, measured['mean_a'])}"
     who = "one run of each" if is_pair else "one run"
     said = f"; {_contradicted(measured['probability'], measured['n'], who)}" if asked else ""
     return f"*One run:* {scatter}{said}{link}."
@@ -133,7 +133,7 @@ def cost_sentence(cost: Cost, board: Board) -> str:
         why = "the run departs from its protocol" if cost.word == "changed run" else "that was not run"
         return f"What {words} costs is not known yet: {why}{''.join(_run(key, board) for key in cost.keys[:1])}."
     low, high = cost.interval or (float("nan"), float("nan"))
-    change = _unit("test_accuracy").interval(cost.difference, low, high)
+    change = _interval("test_accuracy", cost.difference, low, high)
     start = {
         "holds": f"{_capital(words)} costs test accuracy",
         "reversed": f"{_capital(words)} does not cost test accuracy, it adds to it",
@@ -187,39 +187,26 @@ def optimism(board: Board) -> list[str]:
         for name, entry in run.summary.get("best_minus_last_epoch", {}).items():
             if entry["mean"] is None or None in entry["ci95"] or run.departures:
                 continue
-            gap = _unit("accuracy").interval(entry["mean"], *entry["ci95"])
+            gap = _interval("accuracy", entry["mean"], *entry["ci95"])
             said = f"The best epoch of a run instead of its last flatters `{name}` by {gap}"
             made.append(f"{said} in validation{_run(key, board)}.")
     return made
 
 
-class _Unit(NamedTuple):
-    """How values of a metric are written."""
-
-    factor: float
-    name: str
-    level_name: str
-
-    def interval(self, mean: float, low: float, high: float) -> str:
-        return text.format_interval(*(self.factor * value for value in (mean, low, high)), signed=True) + self.name
-
-    def size(self, value: float) -> str:
-        return text.format_significant(self.factor * value, 2) + self.name
-
-    def level(self, value: float) -> str:
-        digits = 4 if self.factor == 100 else 3
-        return text.format_significant(self.factor * value, digits) + self.level_name
+def _interval(metric: str, mean: float, low: float, high: float) -> str:
+    unit = text.unit(metric)
+    values = (unit.factor * value for value in (mean, low, high))
+    return text.format_interval(*values, signed=True) + unit.of_difference
 
 
-def _unit(metric: str) -> _Unit:
-    if "epoch" in metric and ":" in metric and metric.startswith("lowest"):
-        return _Unit(1, " epochs", "")
-    if metric.endswith("seconds"):
-        return _Unit(1, " s", " s")
-    if "accuracy" in metric or "gap" in metric:
-        is_share = not re.search(r" - |gap|range|change", metric)
-        return _Unit(100, " points", " %" if is_share else " points")
-    return _Unit(1, "", "")
+def _size(metric: str, value: float) -> str:
+    unit = text.unit(metric)
+    return text.format_significant(unit.factor * value, 2) + unit.of_difference
+
+
+def _level(metric: str, value: float) -> str:
+    unit = text.unit(metric)
+    return text.format_significant(unit.factor * value, 4 if unit.quantity == "accuracy" else 3) + unit.of_level
 
 
 def _evidence(one: Judged, board: Board) -> str:
@@ -232,7 +219,7 @@ def _evidence(one: Judged, board: Board) -> str:
         return ""
     low, high = (float("nan") if end is None else end for end in ends)
     what = "" if isinstance(entry["right"], str) else " from the number"
-    change = _unit(entry["metric"]).interval(entry["delta"], low, high)
+    change = _interval(entry["metric"], entry["delta"], low, high)
     pairs = text.counted(entry["n"], "seed" if board.runs[one.key].training else "round")
     return f": {change}{what}{'' if one.state == 'open' else f', {pairs}'}"  # why it is open says them
 

@@ -49,9 +49,15 @@ class RunFolder(NamedTuple):
         return [run.seed for run in self.variants[label].runs]
 
     def settings_of(self, label: str) -> dict[str, Any]:
-        """The config of one variant, at its point of a grid."""
-        variants, runs = self.config["run"]["variants"], self.variants[label].runs
-        return {**variants[history.variant_of(label, variants)]["config"], **runs[0].settings}
+        """The config of one variant, at its point of a grid and at the learning rate that was chosen."""
+        variants, entry = self.config["run"]["variants"], self.summary["variants"][label]
+        own = dict(variants[history.variant_of(label, variants)]["config"])
+        optimizer = dict(own["optimizer"]) if isinstance(own["optimizer"], dict) else {}
+        chosen = {"learning_rate": entry["learning_rate"]} if "learning_rate" in entry else {}
+        settings = chosen | self.variants[label].runs[0].settings
+        changed = optimizer | {name: value for name, value in settings.items() if name in optimizer}
+        rest = {name: value for name, value in settings.items() if name not in optimizer}
+        return own | rest | ({"optimizer": changed} if optimizer else {})
 
 
 def read_run(path: Path | str) -> RunFolder:

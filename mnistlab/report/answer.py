@@ -241,17 +241,16 @@ def _total(item: Checked) -> str:
 
 def _amount(metric: str, value: float) -> str:
     """A difference without its sign, with its unit."""
-    if (quantity := text.quantity(metric)) == "accuracy":
-        return f"{text.format_significant(100 * abs(value), 2)} points"
-    return text.format_significant(abs(value)) + {"seconds": " s", "epochs": " epochs"}.get(quantity, "")
+    unit = text.unit(metric)
+    digits = 2 if unit.quantity == "accuracy" else 3
+    return text.format_significant(unit.factor * abs(value), digits) + unit.of_difference
 
 
 def _level_of(metric: str, value: float) -> str:
     """A value with its unit."""
-    if (quantity := text.quantity(metric)) == "accuracy":
-        is_share = "accuracy" in metric and not re.search(r" - |gap|range|change", metric)
-        return f"{100 * value:.2f} %" if is_share else text.minus(f"{100 * value:.2f} points")
-    return text.format_significant(value) + {"seconds": " s", "epochs": ""}.get(quantity, "")
+    unit = text.unit(metric)
+    is_accuracy = unit.quantity == "accuracy"
+    return (text.minus(f"{100 * value:.2f}") if is_accuracy else text.format_significant(value)) + unit.of_level
 
 
 def _level(metric: str, results: Mapping[str, Result]) -> _Clause:

@@ -40,10 +40,10 @@ def claim_cards(checked: Sequence[Checked]) -> list[page.Block]:
         claim, c = item.claim, item.comparison
         facts = []
         if c is not None and c.n:
-            points = text.quantity(claim.metric) == "accuracy"
-            values = np.array([c.difference, *c.interval]) * (100 if points else 1)
+            unit = text.unit(claim.metric)
+            values = unit.factor * np.array([c.difference, *c.interval])
             facts = [
-                ("difference" + (", points" if points else ""), text.format_interval(*values, signed=True)),
+                (f"difference,{unit.of_difference}".rstrip(","), text.format_interval(*values, signed=True)),
                 ("p (Holm)", text.format_p(c.p_holm)),
                 ("pairs", f"{c.n}" + (f", {c.num_failed} diverged" if c.num_failed else "")),
             ]
@@ -166,7 +166,7 @@ def difference_pictures(checked: Sequence[Checked], results: Mapping[str, Result
         if item.comparison is None or both is None or not isinstance(claim.right, str):
             continue
         label = f"({claim.id}) {claim.left} − {claim.right}, {claim.metric.replace('_', ' ')}"
-        rows.setdefault(text.quantity(claim.metric), {})[label] = np.subtract(*both)
+        rows.setdefault(text.unit(claim.metric).quantity, {})[label] = np.subtract(*both)
         intervals[label] = item.comparison.interval
         said[label] = text.format_interval(item.comparison.difference, *intervals[label], signed=True)
     return [

@@ -56,14 +56,33 @@ def format_value(metric: str, value: float | None) -> str:
     return minus(f"{value:.4f}" if abs(value) < 1e12 else _fixed(value, 4))
 
 
-def quantity(metric: str) -> str:
-    """What a metric is counted in, so that a figure has one unit.
+class Unit(NamedTuple):
+    """How the values of a metric and their differences are written."""
 
-    >>> [quantity(name) for name in ("val_accuracy@1 - val_accuracy@2", "overfitting_gap", "lowest_epoch:val_loss")]
-    ['accuracy', 'accuracy', 'epochs']
+    quantity: str  # what is counted, so that a figure has one unit
+    factor: float = 1
+    of_difference: str = ""  # behind a number, with its space
+    of_level: str = ""
+
+
+def unit(metric: str) -> Unit:
+    """The unit of a metric; a name that speaks of no unit is its own quantity, a number without one.
+
+    >>> [unit(name).quantity for name in ("overfitting_gap", "lowest_epoch:val_loss", "test_loss", "test_perplexity")]
+    ['accuracy', 'epochs', 'loss', 'test_perplexity']
+    >>> unit("val_accuracy@1 - val_accuracy@2").of_level, unit("val_accuracy").of_level
+    (' points', ' %')
     """
-    units = {"seconds": "seconds", "epoch": "epochs", "loss": "loss"}  # the first that the name speaks of
-    return next((unit for word, unit in units.items() if word in metric), "accuracy")
+    if "seconds" in metric:
+        return Unit("seconds", 1, " s", " s")
+    if "epoch" in metric:
+        return Unit("epochs", 1, " epochs")
+    if "loss" in metric:
+        return Unit("loss")
+    if "accuracy" in metric or "gap" in metric:
+        is_share = not re.search(r" - |gap|range|change", metric)
+        return Unit("accuracy", 100, " points", " %" if is_share else " points")
+    return Unit(metric)
 
 
 def format_significant(value: float, digits: int = 3) -> str:
