@@ -111,7 +111,8 @@ def _run(experiment: "Experiment") -> None:
 
     from .cli.next_step import next_step
 
-    asked = spec.settled(experiment, options(experiment.name))
+    protocol = spec.protocol_of(experiment, flags.FLAGS.protocol)
+    asked = spec.settled(experiment, options(experiment.name, protocol))
     if flags.FLAGS.dry_run:
         _plan(experiment, asked)
         return

@@ -67,7 +67,7 @@ def _write(
     for name, result in results.items():
         metrics = {metric: history.summarize(values) for metric, values in result.metrics.items()}
         variants[name] = first.summary["variants"][name] | {"metrics": metrics}
-    summary = first.summary | {
+    summary = {name: first.summary[name] for name in ("experiment", "protocol", "data", "device")} | {
         "answer": said.text,
         "departures": list(departed),
         "n_seeds": len(seeds),

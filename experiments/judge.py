@@ -13,7 +13,7 @@ import numpy as np
 from absl import flags
 
 from mnistlab.analysis import claims, history, tables
-from mnistlab.analysis.claims import Checked, Sides
+from mnistlab.analysis.claims import Checked, Claim, Sides
 from mnistlab.analysis.tables import Runs
 from mnistlab.comparison import workdirs
 from mnistlab.errors import UserError
@@ -34,6 +34,8 @@ def main(path: str) -> None:
     if not asked:
         raise UserError(f"{path} has no metric that two variants share; expected one")
     sides = tables.sides(asked, runs)
+    for claim, values in zip(asked, sides, strict=True):
+        _check_unit(claim, values)
     checked = claims.check_sides(asked, sides)
     table = sections.claims_table(checked)
     print(text.text_table(table.header, table.rows))
@@ -42,6 +44,16 @@ def main(path: str) -> None:
     with workdirs.made_anew(folder, NAME):
         _write(folder, path, runs, checked, sides)
     print(f"\nreport: {folder / 'report.html'}")
+
+
+def _check_unit(claim: Claim, values: Sides) -> None:
+    """Checks that an accuracy is a share of 1, for which the smallest difference that matters is known."""
+    largest = float(np.nanmax(np.abs(np.concatenate(values)), initial=0.0))
+    if claim.matters is None and claim.margin and largest > 1:
+        raise UserError(
+            f"{claim.metric} reaches {largest:g}: {claim.margin:g}, which matters by default, is meant of shares of 1; "
+            "give --matters in the unit of your numbers"
+        )
 
 
 def _write(folder: Path, path: str, runs: Runs, checked: Sequence[Checked], sides: Sequence[Sides]) -> None:

@@ -84,11 +84,11 @@ def main() -> None:
         summaries, failures, places = {}, [], {}
         for name, own in EXPERIMENTS.items():
             for protocol in spec.PROTOCOLS[name in OURS :]:
-                workdir = runs_folder / (name if protocol == "reported" else f"{name}_{protocol}")
-                summary = _read(workdir / "summary.json")
+                workdir = runs_folder / workdirs.folder_name(name, protocol)
+                summary = _read(workdir, name, protocol)
                 if summary is None and flags.FLAGS.run:
                     failures += _run(name, protocol, workdir, (*own, *(QUICK if quick else ())))
-                    summary = _read(workdir / "summary.json")
+                    summary = _read(workdir, name, protocol)
                 if summary is not None:
                     summaries[name, protocol] = summary
                     places[name, protocol] = workdir
@@ -115,12 +115,22 @@ def _run(name: str, protocol: str, workdir: Path, extra: tuple[str, ...]) -> lis
     return [] if status == 0 else [f"{name} ({protocol}) ended with status {status}"]
 
 
-def _read(path: Path) -> dict[str, Any] | None:
+def _read(workdir: Path, name: str, protocol: str) -> dict[str, Any] | None:
+    """The summary in `workdir`, which must be of this experiment and protocol: a folder can have any name."""
     try:
-        there = path.exists()
+        there = (workdir / "summary.json").exists()
     except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}; point --runs at the folder of runs") from error
-    return saved.read_summary(path.parent, "of an experiment") if there else None
+        raise UserError(f"cannot read {workdir}: {error.strerror}; point --runs at the folder of runs") from error
+    if not there:
+        return None
+    summary = saved.read_summary(workdir, "of an experiment")
+    found = summary["experiment"], summary["protocol"]
+    if found != (name, protocol):
+        raise UserError(
+            f"{workdir} holds {found[0]!r:.80}, protocol {found[1]!r:.80}, and not {name}, {protocol}; give it the "
+            "name of what it holds"
+        )
+    return summary
 
 
 def _write(
@@ -214,7 +224,7 @@ def _standing(board: Board, addresses: verdict_tables.Addresses) -> list[page.Bl
 
 def _markdown(board: Board, values: Sequence[page.Table]) -> str:
     """All tables, with a section for every run to which the others link."""
-    sections = {key: f"#{verdicts.section(key)}" for key in board.runs}
+    sections = {key: f"#{workdirs.folder_name(*key)}" for key in board.runs}
     took: list[page.Block] = [
         page.Heading("What the runs took"),
         verdict_tables.took(board.runs, sections, board.bench),
@@ -230,7 +240,7 @@ def _markdown(board: Board, values: Sequence[page.Table]) -> str:
         own = verdict_tables.claims_of([one for one in board.found if one.key == key], run, board.bench)
         device, seeds = run.summary["device"], text.counted(run.summary["n_seeds"], "seed")
         parts += [
-            f"### {verdicts.section(key)}",
+            f"### {workdirs.folder_name(*key)}",
             run.summary.get("answer", ""),
             f"Protocol {key[1]}, {seeds}, on {device}:",
         ]

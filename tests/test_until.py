@@ -24,6 +24,7 @@ from mnistlab.training import loop
 from mnistlab.training.loop import Resources
 
 ROOT = Path(__file__).parents[1]
+ALL = "Every claim that seeds can answer is answered."
 SEEDS = {"narrow": 7, "wide": 10, "close": 10}  # 7 pairs are the fewest that can answer two claims
 
 
@@ -198,14 +199,14 @@ def test_two_processes_resolve_as_one_though_stopped_in_a_later_round(undisturbe
 def test_an_obvious_claim_stops_at_the_fewest_seeds(tmp_path):
     obvious = until_run.resolve(tmp_path, claims=until_run.CLAIMS[:1])
     assert obvious["n_seeds"] == 6 and obvious["claims"][0]["verdict"].startswith("holds")
-    assert obvious["until"] == "Every claim is answered."
+    assert obvious["until"] == ALL
 
 
 def test_a_twin_with_a_large_margin_stops_with_no_difference_that_matters(tmp_path):
     about = until_run.CLAIMS[1]
     done = until_run.resolve(tmp_path, claims=(dataclasses.replace(about, matters=0.9),), max_seeds=20)
     assert done["claims"][0]["verdict"] == "no difference that matters" and done["n_seeds"] < 20
-    assert done["until"] == "Every claim is answered."
+    assert done["until"] == ALL
 
 
 @pytest.mark.parametrize(
@@ -220,7 +221,10 @@ def test_a_round_is_of_what_is_expected_within_bounds(num_more, expected):
     asked = [Question("1", ("a", "c"), 8, num_more, ""), Question("2", ("a", "b"), 8, 0, "")]
     counts = {"a": 8, "b": 16, "c": 8}
     assert until.next_round(asked, counts, options(), 0.0) == (expected, "")
-    assert until.next_round(asked[1:], counts, options(), 0.0) == (counts, "Every claim is answered.")
+    assert until.next_round(asked[1:], counts, options(), 0.0) == (
+        counts,
+        "Every claim that seeds can answer is answered.",
+    )
 
 
 @pytest.mark.parametrize(

@@ -88,8 +88,9 @@ def _define(about: Setting, default: Any, help: str) -> None:
         _DEFINE[about.kind](about.flag, default, help)
 
 
-def options(name: str) -> "Options":
-    """What the common flags ask of the experiment `name`."""
+def options(name: str, protocol: str | None = None) -> "Options":
+    """What the common flags ask of the experiment `name`, which runs under `protocol` (default: --protocol)."""
+    from mnistlab.comparison import workdirs
     from mnistlab.comparison.spec import Options
 
     overrides = _given(OptimConfig) | _given(TrainConfig)
@@ -105,7 +106,7 @@ def options(name: str) -> "Options":
         if run["experiment"] != name:
             raise UserError(f"{FLAGS.config} is of the experiment {run['experiment']!r:.80}, not of {name}; run that")
         configs = run["variants"]
-    folder = name if FLAGS.protocol == "reported" else f"{name}_{FLAGS.protocol}"
+    folder = workdirs.folder_name(name, protocol or FLAGS.protocol)
     return Options(
         workdir=workdir(folder if FLAGS.limit_examples is None else f"quick/{folder}"),
         configs=configs,

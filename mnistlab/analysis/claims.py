@@ -45,7 +45,7 @@ class Claim:
             return self.tolerance
         if self.matters is not None:
             return self.matters
-        return ACCURACY_THAT_MATTERS if "accuracy" in self.metric and "epoch" not in self.metric else 0.0
+        return ACCURACY_THAT_MATTERS if "accuracy" in self.metric.lower() and "epoch" not in self.metric else 0.0
 
 
 class Checked(NamedTuple):
@@ -129,7 +129,22 @@ def paired(left: Result, right: Result, metric: str) -> tuple[np.ndarray, np.nda
         raise UserError(
             "the runs do not pair: both sides need the same seeds, each once; run them with the same --seed and --seeds"
         )
-    return np.array([sides[0][seed] for seed in seeds]), np.array([sides[1][seed] for seed in seeds])
+    return once_each(metric, np.array([sides[0][seed] for seed in seeds]), np.array([sides[1][seed] for seed in seeds]))
+
+
+def once_each(metric: str, left: np.ndarray, right: np.ndarray) -> Sides:
+    """Pairs without those that repeat a measurement: the runs of a population share each of their seconds.
+
+    >>> [side.tolist() for side in once_each("epoch_seconds", np.array([1.0, 1.0, 2.0]), np.array([3.0, 3.0, 4.0]))]
+    [[1.0, 2.0], [3.0, 4.0]]
+    """
+    if not metric.endswith("seconds"):
+        return left, right
+    kept: list[int] = []
+    for number in range(len(left)):
+        if not (np.isin(left[number], left[kept]) or np.isin(right[number], right[kept])):
+            kept.append(number)
+    return left[kept], right[kept]
 
 
 def sides(claim: Claim, results: Mapping[str, Result]) -> Sides | None:
@@ -140,6 +155,7 @@ def sides(claim: Claim, results: Mapping[str, Result]) -> Sides | None:
         left, right = paired(results[claim.left], results[claim.right], claim.metric)
     else:
         left = history.metric(results[claim.left], claim.metric)
+        left, _ = once_each(claim.metric, left, np.arange(len(left)))
         right = np.full(len(left), float(claim.right))
     for name, values in zip(claim.variants, (left, right), strict=False):
         if not np.isfinite(values).any() and not history.diverged(results[name]).all():

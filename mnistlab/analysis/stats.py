@@ -335,10 +335,7 @@ def compare(
     differences = a - b
     probability, probability_interval = probability_better(b, a) if direction == "<" else probability_better(a, b)
     bounded = differences if np.all(np.isfinite(differences)) else differences[:0]  # of numbers near 1e308
-    interval, mean = UNKNOWN, _mean(differences)
-    if len(bounded):  # widened to the mean where ties leave it beside: a wider one covers no less often
-        low, high = (float(ends[-1]) for ends in confidence_sequence(bounded))
-        interval = Interval(min(low, mean), max(high, mean))
+    interval = Interval(*(float(ends[-1]) for ends in confidence_sequence(bounded))) if len(bounded) else UNKNOWN
     return Comparison(
         direction=direction,
         margin=margin,
@@ -350,7 +347,7 @@ def compare(
         sd_a=_sd(a),
         mean_b=_mean(b),
         sd_b=_sd(b),
-        difference=mean,
+        difference=_mean(differences),
         interval=interval,
         standing=standing(bounded, margin),
         t_interval=mean_interval(differences),
@@ -366,23 +363,25 @@ def compare(
 def judge(comparisons: Sequence[Comparison]) -> list[Comparison]:
     """The comparisons with `p_holm` and `verdict`; give all the claims of an experiment at once.
 
-    `holds` and `reversed`: they differ, in the claimed or the other direction. `no difference that matters`: the
-    difference is smaller than the margin, which is what "=" claims. Each of these questions has a p that is valid
-    whenever one stops; Holm's adjustment over all the claims must leave it at 0.05 or below. Else `not resolved`.
-    Remarks follow in brackets: `(n too small)` where n pairs could not have passed Holm had they all agreed, as fewer
-    than 6 never can; and which side diverged in how many seeds.
+    `holds`, `reversed`: they differ, in the claimed or the other direction. `no difference that matters`: by less than
+    the margin, which is what "=" claims; beyond it "=" is `reversed`. Each p is valid whenever one stops, and must be
+    0.05 or below by Holm's adjustment over all claims: once for a difference ("=": one that matters), once for none.
+    Else `not resolved`. Remarks in brackets: `(n too small)` where n pairs that all agree could not have passed Holm;
+    that the mean lies outside the interval, which is of the centre of most pairs; who diverged how often.
     """
-    standings = [comparison.standing for comparison in comparisons]
-    questions = [np.array([getattr(one, name) for one in standings]) for name in ("p_differs", "p_within", "p_beyond")]
-    adjusted = [holm(p) for p in questions]
+    if not comparisons:
+        return []
+    is_equal = np.array([comparison.direction == "=" for comparison in comparisons])
+    differs, within, beyond, _ = map(np.array, zip(*(comparison.standing for comparison in comparisons), strict=True))
+    of_difference = np.where(is_equal, beyond, differs)
+    against, alike = holm(of_difference), holm(within)
     judged = []
     for index, comparison in enumerate(comparisons):
-        differs, within, beyond = (float(p[index]) for p in adjusted)
-        after_holm = Standing(differs, within, beyond, standings[index].positive)
+        p_against, p_alike = float(against[index]), float(alike[index])
+        after_holm = Standing(p_against, p_alike, p_against, comparison.standing.positive)
         outcome = verdict_of(after_holm, ALPHA, comparison.direction)
-        too_small = outcome == "not resolved" and _too_small(questions[0], index, comparison.n)
-        p = within if within <= ALPHA else beyond if comparison.direction == "=" else differs
-        verdict = _remarked(outcome, comparison, too_small)
+        too_small = outcome == "not resolved" and _too_small(of_difference, index, comparison.n)
+        p, verdict = p_alike if p_alike <= ALPHA else p_against, _remarked(outcome, comparison, too_small)
         judged.append(dataclasses.replace(comparison, p_holm=p, verdict=verdict))
     return judged
 
@@ -424,6 +423,10 @@ def _too_small(p: NDArray[np.float64], index: int, n: int) -> bool:
 
 def _remarked(outcome: str, comparison: Comparison, too_small: bool) -> str:
     remarks = ["n too small"] if too_small else []
+    low, high = comparison.interval
+    slack = 1e-9 * abs(comparison.difference)  # of rounding, where all pairs are alike
+    if not low - slack <= comparison.difference <= high + slack and not math.isnan(low):
+        remarks.append("a few pairs are far from the others and pull the mean out of the interval")
     num_seeds = comparison.n + comparison.num_failed
     for name, num_failed in (("A", comparison.num_failed_a), ("B", comparison.num_failed_b)):
         if num_failed:

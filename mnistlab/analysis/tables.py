@@ -19,6 +19,7 @@ from mnistlab.analysis.stats import LARGEST
 from mnistlab.errors import UserError, file_errors
 
 LONG = ("metric", "value")  # the columns of a long table beside variant and seed
+INDEX = re.compile(r"|Unnamed: \d+")  # how pandas calls the column of the row numbers
 EXPECTED = "expected columns variant, seed and one for each metric, or variant, seed, metric, value"
 
 
@@ -61,7 +62,7 @@ def read(path: Path) -> Runs:
     if len(set(names)) != len(names) or not {"variant", "seed"} < set(names):
         raise UserError(f"{path} has the columns {', '.join(names)[:200] or 'none'}; {EXPECTED}, each once")
     is_long = set(LONG) <= set(names)
-    metrics = [name for name in names if name not in ("variant", "seed")]
+    metrics = [name for name in names if name not in ("variant", "seed") and not INDEX.fullmatch(name)]
     values: dict[str, dict[str, dict[int, float]]] = {}
     for row in table:
         where = f"{path}, line {table.line_num}"

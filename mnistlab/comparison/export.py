@@ -75,7 +75,7 @@ def arrays(net: Net) -> dict[str, np.ndarray]:
     tree = {"params": net.weights["params"], **net.weights["model_state"]}
     found = {}
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
-        name = ".".join(str(getattr(key, "key", getattr(key, "name", getattr(key, "idx", key)))) for key in path)
+        name = jax.tree_util.keystr(path, simple=True, separator=".")
         if not name.startswith("settings."):  # rates of dropout, which only training heeds
             found[name] = np.ascontiguousarray(leaf)
     return found

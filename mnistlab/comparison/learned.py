@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from mnistlab.comparison import verdicts
+from mnistlab.comparison import verdicts, workdirs
 from mnistlab.comparison.quirks import Cost
 from mnistlab.comparison.verdicts import BoardRun, Judged, Key
 from mnistlab.report import text
@@ -32,7 +32,7 @@ class Board(NamedTuple):
 
     def link(self, key: Key) -> str:
         """The section of a run."""
-        return f"{self.results}#{verdicts.section(key)}"
+        return f"{self.results}#{workdirs.folder_name(*key)}"
 
 
 class Lesson(NamedTuple):

@@ -65,7 +65,15 @@ def runs_table(entries: Sequence[Entry]) -> page.Table:
 
 def bytes_in(folder: Path) -> int:
     """The sizes of all files in `folder` and below it, added; nothing behind a link."""
-    return sum((Path(place) / name).lstat().st_size for place, _, names in os.walk(folder) for name in names)
+    paths = (Path(place) / name for place, _, names in os.walk(folder) for name in names)
+    return sum(_size(path) for path in paths)
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.lstat().st_size
+    except FileNotFoundError:  # a run that is training deletes old checkpoints
+        return 0
 
 
 def _entry(path: Path) -> Entry | None:
@@ -104,4 +112,4 @@ def _run_in(path: Path) -> dict[str, Any] | None:
     except (OSError, ValueError, RecursionError):
         return None
     run = content.get("run") if isinstance(content, dict) else None
-    return run if isinstance(run, dict) else None
+    return run if isinstance(run, dict) and isinstance(run.get("seeds", []), list) else None

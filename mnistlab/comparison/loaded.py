@@ -145,7 +145,8 @@ def load_net(
         raise UserError(f"seed {seed} of {label} is not in {run.path}; expected one of {', '.join(map(str, seeds))}")
     if which not in nets.KINDS:
         raise UserError(f"which is {which!r}; expected one of {', '.join(nets.KINDS)}")
-    folder = run.path / "checkpoints" / history.variant_of(label, run.config["run"]["variants"])
+    own = history.variant_of(label, run.config["run"]["variants"])
+    folder = run.path / "checkpoints" / own
     kept = checkpoint.restore_once(folder / which, None, nets.run_of(folder / which))
     number = _number(run, label, seed, kept.pop("runs"))
     weights = jax.tree.map(lambda leaf: leaf[number], {"model_state": {}, **kept})
@@ -155,6 +156,8 @@ def load_net(
     if exported is not None:
         (_, *shape), dtype = exported.in_avals[-1].shape, exported.in_avals[-1].dtype
         image = jax.ShapeDtypeStruct(tuple(shape), dtype)
+        if "program" not in run.config["run"]["variants"][own] and dtype == np.uint8:
+            exported = None  # a name says the network, for any number of images; what was kept says their shape
     elif run.summary["data"]["name"] == config.dataset:
         image = jax.ShapeDtypeStruct(IMAGE_SHAPE, np.uint8)
     about = card.of_run(run, label, seed, which, models.count_parameters(weights["params"]))
@@ -185,11 +188,11 @@ def _exported(path: Path) -> jax.export.Exported | None:
 def _number(run: RunFolder, label: str, seed: int, runs: Mapping[str, np.ndarray]) -> int:
     """Which of the kept runs is that of a seed, at the settings of `label`."""
     wanted = {"seed": seed, **run.variants[label].runs[0].settings}
-    fits = np.logical_and.reduce([np.isclose(runs[name], value) for name, value in wanted.items()])
+    fits = np.logical_and.reduce([runs[name] == value for name, value in wanted.items()])
     found = np.flatnonzero(fits)
     chosen = run.summary["variants"][label].get("learning_rate")
     if chosen is not None:
-        found = found[np.isclose(runs["learning_rate"][found], chosen)]
+        found = found[runs["learning_rate"][found] == chosen]
     if len(found) != 1:
         raise UserError(f"{run.path} keeps no one network of {label}, seed {seed}; repeat its command")
     return int(found[0])

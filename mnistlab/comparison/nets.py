@@ -54,10 +54,14 @@ def save_function(folder: Path, predict: Predict, state: TrainState, image: jax.
       UserError: the folder cannot be written.
     """
     weights = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), _weights(state, None))
-    flat, structure = jax.tree.flatten(weights)
+    named, structure = jax.tree_util.tree_flatten_with_path(weights)
+    names = [jax.tree_util.keystr(path, simple=True, separator="\0").split("\0") for path, _ in named]
+    kept = sorted(range(len(names)), key=names.__getitem__)  # as they are read back: dicts, whatever they were
+    flat = [named[number][1] for number in kept]
 
     def logits(leaves: list[jax.Array], image: jax.Array) -> jax.Array:
-        return predict(TrainState(opt_state=(), **jax.tree.unflatten(structure, leaves)), image)
+        own = [leaf for _, leaf in sorted(zip(kept, leaves, strict=True), key=lambda pair: pair[0])]
+        return predict(TrainState(opt_state=(), **jax.tree.unflatten(structure, own)), image)
 
     exported = jax.export.export(jax.jit(logits), platforms=PLATFORMS)
     data = bytes(exported(flat, jax.ShapeDtypeStruct((EVAL_BATCH_SIZE, *image.shape), image.dtype)).serialize())

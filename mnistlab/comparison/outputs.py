@@ -106,8 +106,9 @@ def summarize(session: Session, outcome: Outcome, checked: Sequence[Checked], fi
         metrics = {metric: history.summarize(history.metric(result, metric)) for metric in names}
         metrics |= {metric: history.summarize(values) for metric, values in findings.metrics.get(name, {}).items()}
         entries[name] = {**parameter_counts(outcome.trained[name].state), "metrics": metrics}
-        if name in outcome.searched:
-            entries[name]["learning_rate"] = result.runs[0].settings["learning_rate"]
+        rate = outcome.rates.get(history.variant_of(name, session.variants))
+        if rate is not None:
+            entries[name]["learning_rate"] = rate
     limit = {result.config.limit_examples for result in outcome.results.values()}.pop()
     return {
         "experiment": experiment.name,
@@ -323,7 +324,7 @@ def _rate_blocks(outcome: Outcome, draw: Draw) -> list[page.Block]:
         rates = sorted(by_rate)
         values = {"validation accuracy": np.stack([by_rate[rate].metrics["val_accuracy"] for rate in rates])}
         figure = figures.sweep(rates, values, "learning rate", "validation accuracy")
-        chosen = outcome.results[name].runs[0].settings["learning_rate"]
+        chosen = outcome.rates[name]
         caption = f"{name}: validation accuracy by learning rate; the best mean was chosen, {chosen:g}."
         blocks.append(draw(figure, f"learning_rate_{name}", caption, caption))
     return blocks

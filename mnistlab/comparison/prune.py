@@ -33,6 +33,7 @@ def prune(folder: Path) -> int:
         for place in (*found, *files.entries(folder / "checkpoints")):  # the latter: what a killed prune left
             with file_errors(f"cannot prune {place}", "let it be written, and prune again"):
                 if (place / "training").exists():
+                    files.remove(place / DOOMED)  # of a prune that was killed, before training began anew
                     (place / "training").rename(place / DOOMED)
                 num_bytes += bytes_in(place / DOOMED)
                 files.remove(place / DOOMED)

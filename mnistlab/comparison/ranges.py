@@ -7,6 +7,7 @@ that the choice stands before anybody looks at a verdict: later seeds add pairs,
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -33,6 +34,7 @@ class SeedRange(NamedTuple):
 
     num_seeds: int
     population_size: int | None  # None: not chosen yet
+    learning_rate: float | None = None  # the one that had been chosen; None: each that there is
 
 
 class _Ranges(Callback):
@@ -43,8 +45,8 @@ class _Ranges(Callback):
 
     def on_size(self, size: PopulationSize) -> None:
         if self.new is not None and cluster.is_first():
-            ranges = [*self.kept, SeedRange(self.new.num_seeds, size.size)]
-            sealed.write(self.path, {"parts": ranges})
+            ranges = [*self.kept, self.new._replace(population_size=size.size)]
+            sealed.write(self.path, {"parts": [one[:2] if one.learning_rate is None else one for one in ranges]})
         if size.num_runs > 1:
             self.session.hooks.log(f"{self.name}: {size.text()}")
 
@@ -56,9 +58,8 @@ def train(session: Session, name: str, callbacks: Sequence[Callback], before: Tr
     whole, number, first = before, 0, 0
     while first < len(seeds):
         kept = cluster.from_first(_kept_ranges(path, len(seeds)) if cluster.is_first() else None)
-        kept = [SeedRange(*map(int, pair)) for pair in kept]
-        new = None if number < len(kept) else _next_range(session, name, first)
-        one = new or kept[number]
+        new = None if number < len(kept) else _next_range(session, name, first, whole)
+        one = new or SeedRange(*(np.asarray(value).item() for value in kept[number]))
         number, own = number + 1, seeds[first : first + one.num_seeds]
         first += one.num_seeds
         if before is not None and own[-1] in {run.seed for run in before.result.runs}:
@@ -67,7 +68,7 @@ def train(session: Session, name: str, callbacks: Sequence[Callback], before: Tr
             variant.config,
             session.dataset,
             own,
-            sweep=_sweep(session, name, own, whole),
+            sweep=_sweep(session, name, one),
             resources=session.resources._replace(population_size=one.population_size),
             callbacks=[_Ranges(session, name, path, kept, new), *callbacks],
         )
@@ -76,34 +77,41 @@ def train(session: Session, name: str, callbacks: Sequence[Callback], before: Tr
     return whole
 
 
-def _next_range(session: Session, name: str, first: int) -> SeedRange:
+def _next_range(session: Session, name: str, first: int, before: Trained | None) -> SeedRange:
     """The range that begins with the seed number `first`, one that nothing was kept of."""
-    last = len(session.seeds[name])
-    if session.variants[name].learning_rates and first < spec.NUM_TUNING_SEEDS:
-        last = min(last, spec.NUM_TUNING_SEEDS)
-    return SeedRange(last - first, session.resources.population_size)
+    last, size = len(session.seeds[name]), session.resources.population_size
+    if not session.variants[name].learning_rates:
+        return SeedRange(last - first, size)
+    if before is None or first < spec.NUM_TUNING_SEEDS:
+        return SeedRange(min(last, spec.NUM_TUNING_SEEDS) - first, size)
+    return SeedRange(last - first, size, float(cluster.from_first(chosen_rate(before.result))))
 
 
-def _sweep(session: Session, name: str, seeds: Sequence[int], before: Trained | None) -> dict[str, Sequence[float]]:
-    """The grid for some seeds of a variant: once a learning rate has been chosen, at this one alone."""
-    grid: dict[str, Sequence[float]] = dict(spec.sweep_of(session.variants[name], session.options))
-    if session.variants[name].learning_rates and seeds[0] >= _first_untuned(session):
-        assert before is not None  # the first range begins with the first seed
-        grid["learning_rate"] = (float(cluster.from_first(best_learning_rate(tuning(session, before.result)))),)
-    return grid
+def _sweep(session: Session, name: str, one: SeedRange) -> dict[str, Sequence[float]]:
+    """The grid of a variant for the seeds of a range."""
+    chosen = {} if one.learning_rate is None else {"learning_rate": (one.learning_rate,)}
+    return {**spec.sweep_of(session.variants[name], session.options), **chosen}
 
 
-def _first_untuned(session: Session) -> int:
-    return session.options.first_seed + spec.NUM_TUNING_SEEDS
-
-
-def tuning(session: Session, whole: Result) -> dict[float, Result]:
-    """Learning rate -> the runs by whose validation one is chosen."""
+def tuning(whole: Result) -> dict[float, Result]:
+    """Learning rate -> the runs by whose validation one is chosen: those of the seeds that have one at every rate."""
+    by_seed: dict[int, set[float]] = {}
+    for run in whole.runs:
+        by_seed.setdefault(run.seed, set()).add(run.settings["learning_rate"])
+    every = max(by_seed.values(), key=len)
     numbers: dict[float, list[int]] = {}
     for number, run in enumerate(whole.runs):
-        if run.seed < _first_untuned(session):
+        if by_seed[run.seed] == every:
             numbers.setdefault(run.settings["learning_rate"], []).append(number)
     return {rate: result.select(whole, chosen) for rate, chosen in numbers.items()}
+
+
+def chosen_rate(whole: Result) -> float:
+    """The rate at which the seeds after the first were trained; where there are none, the best in their validation."""
+    by_rate = tuning(whole)
+    tuned = {run.seed for one in by_rate.values() for run in one.runs}
+    later = [run.settings["learning_rate"] for run in whole.runs if run.seed not in tuned]
+    return later[0] if later else best_learning_rate(by_rate)
 
 
 def _kept_ranges(path: Path, num_seeds: int) -> list[SeedRange]:
@@ -116,12 +124,17 @@ def _kept_ranges(path: Path, num_seeds: int) -> list[SeedRange]:
         return []
     content = sealed.read(path, workdirs.ADVICE)
     try:
-        numbers = [(int(seeds), int(size)) for seeds, size in content["parts"]]
-        if min(min(pair) for pair in numbers) < 1 or sum(seeds for seeds, _ in numbers) > num_seeds:
-            raise ValueError(f"{numbers} cannot be, of {num_seeds} seeds")
+        ranges = [SeedRange(int(seeds), int(size), *map(float, rate)) for seeds, size, *rate in content["parts"]]
+        if sum(one.num_seeds for one in ranges) > num_seeds or not all(map(_is_possible, ranges)):
+            raise ValueError(f"{content['parts']!r:.100} cannot be, of {num_seeds} seeds")
     except (ValueError, TypeError, KeyError, OverflowError) as error:
         raise UserError(f"{path} is damaged ({error!s:.200}); {workdirs.ADVICE}") from error
-    return [SeedRange(*pair) for pair in numbers]
+    return ranges
+
+
+def _is_possible(one: SeedRange) -> bool:
+    rate = one.learning_rate
+    return one.num_seeds > 0 and (one.population_size or 0) > 0 and (rate is None or 0 < rate < math.inf)
 
 
 def best_learning_rate(by_rate: Mapping[float, Result]) -> float:

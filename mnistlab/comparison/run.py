@@ -4,12 +4,13 @@ import dataclasses
 import functools
 import re
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jax.extend.core import ClosedJaxpr, Jaxpr
 
 from mnistlab import config as configs
 from mnistlab.analysis import departures, history
@@ -104,8 +105,12 @@ def run(experiment: Experiment, options: Options, hooks: Hooks = NO_HOOKS) -> di
                 about["variants"][name]["program"] = _program_digest(variant, session.dataset)
             elif "dataset" in options.overrides:
                 _check_fits(name, variant, session.dataset)
-        for variant in variants.values():  # bad limits end here, before anything is written or replaced
-            batches.split_parts(variant, session.dataset, options.first_seed)
+        for name, variant in variants.items():  # bad limits end here, before anything is written or replaced
+            parts = batches.split_parts(variant, session.dataset, options.first_seed)
+            if variant.learning_rates and not len(parts.val):
+                raise UserError(
+                    f"{name} has learning_rates, but no validation examples to choose one by; give some, or one rate"
+                )
         if options.resume and workdirs.is_pruned(options.workdir):
             cluster.from_first([])  # the others have nothing to train
             return _read_pruned(options.workdir, about, hooks.log)
@@ -215,8 +220,17 @@ def _program_digest(variant: Variant, dataset: Dataset) -> str:
     checks.check_network(steps, state, dataset, {"loss": variant.loss, **variant.metrics})
     traced = jax.make_jaxpr(all_of_it)(seed, Batch(*shapes))
     operations = re.sub(r"0x[0-9a-f]+", "", str(traced))  # where a function lies in memory
-    constants = "".join(sha256(np.asarray(constant).tobytes()) for constant in traced.consts)
+    constants = "".join(sha256(np.asarray(constant).tobytes()) for constant in _constants(traced))
     return sha256((operations + constants).encode())
+
+
+def _constants(closed: ClosedJaxpr) -> Iterator[Any]:
+    """The arrays in a program, and in the programs within it: a function under jit keeps its own."""
+    yield from closed.consts
+    for equation in closed.jaxpr.eqns:
+        for value in jax.tree.leaves(equation.params, is_leaf=lambda leaf: isinstance(leaf, ClosedJaxpr | Jaxpr)):
+            if isinstance(value, ClosedJaxpr | Jaxpr):
+                yield from _constants(value if isinstance(value, ClosedJaxpr) else ClosedJaxpr(value, ()))
 
 
 def load(experiment: Experiment, variants: Mapping[str, Variant], data_dir: Path | None) -> Dataset:
@@ -283,22 +297,21 @@ def _labelled(session: Session, name: str, whole: Result) -> tuple[dict[str, lis
     """Label -> which of a variant's runs, those at the learning rate that validation chose; and what it chose by."""
     if not session.variants[name].learning_rates:
         return history.by_settings(name, whole.runs), {}
-    by_rate = ranges.tuning(session, whole)
-    rate = ranges.best_learning_rate(by_rate)
+    by_rate, rate = ranges.tuning(whole), ranges.chosen_rate(whole)
     chosen = [number for number, run in enumerate(whole.runs) if run.settings["learning_rate"] == rate]
     own = history.by_settings(name, [whole.runs[number] for number in chosen])
     return {label: [chosen[number] for number in some] for label, some in own.items()}, by_rate
 
 
 def _outcome(session: Session, wholes: Mapping[str, Trained]) -> Outcome:
-    outcome = Outcome({}, {}, {}, session.dataset, {}, {}, session.options.protocol)
+    outcome = Outcome({}, {}, {}, {}, session.dataset, {}, {}, session.options.protocol)
     for name, whole in wholes.items():
         variant = session.variants[name]
         outcome.seconds[name] = whole.result.seconds
         labelled, by_rate = _labelled(session, name, whole.result)
         if by_rate:
-            outcome.searched[name] = by_rate
-            rate, tried = ranges.best_learning_rate(by_rate), variant.learning_rates
+            rate, tried = ranges.chosen_rate(whole.result), variant.learning_rates
+            outcome.searched[name], outcome.rates[name] = by_rate, rate
             by = text.seed_span(sorted({run.seed for run in by_rate[rate].runs}))
             session.hooks.log(f"{name}: learning rate {rate:g} chosen from {tried} by mean validation accuracy, {by}")
         predict = jax.jit(_steps(session, variant).predict)
@@ -345,7 +358,8 @@ def _train_variant(session: Session, name: str, before: Trained | None) -> Train
     if board is not None:
         board.close(whole.result)
     pixels = session.dataset.train.image
-    if not configs.is_named(variant.config) or pixels.dtype != np.uint8:
+    is_usual = pixels.dtype == np.uint8 and pixels.shape[1:] == datasets.IMAGE_SHAPE
+    if not (configs.is_named(variant.config) and is_usual):
         image = jax.ShapeDtypeStruct(pixels.shape[1:], pixels.dtype)
         nets.save_function(folder, _steps(session, variant).predict, whole.state, image)
     whole = whole._replace(state=nets.restore_weights(folder, whole))

@@ -123,7 +123,7 @@ def join_runs(runs: Sequence[RunFolder]) -> dict[str, Result]:
         raise UserError("no runs to join; expected at least one folder of a run")
     first = runs[0]
     for run in runs[1:]:
-        for what in ("experiment", "protocol", "variants", "sweep"):
+        for what in ("experiment", "protocol", "variants", "sweep", "data", "matmul_precision"):
             if run.config["run"].get(what) != first.config["run"].get(what):
                 raise UserError(f"{run.path} and {first.path} differ in their {what}; only seeds may differ")
         if _chosen(run) != _chosen(first):

@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -48,7 +48,8 @@ class Outcome(NamedTuple):
     """What an experiment's own figures and tables are made of."""
 
     results: dict[str, Result]  # variant -> runs; a swept variant once for each point of the grid
-    searched: dict[str, dict[float, Result]]  # variant -> learning rate -> runs, where one was chosen
+    searched: dict[str, dict[float, Result]]  # variant -> learning rate -> runs by which one was chosen
+    rates: dict[str, float]  # variant -> the learning rate that was chosen
     trained: dict[str, Trained]  # as results, with the weights
     dataset: Dataset
     predictions: dict[str, np.ndarray]  # variant -> int [test examples], of the first seed
@@ -146,11 +147,15 @@ class Options:
 
 
 def settled(experiment: Experiment, options: Options) -> Options:
-    """`options` with a protocol that the experiment has: one of the user's own has no reported one."""
-    if experiment.under(options.protocol) or options.protocol not in PROTOCOLS:
-        return options
-    other = "controlled" if options.protocol == "reported" else "reported"
-    return dataclasses.replace(options, protocol=other)
+    """`options` with a protocol that the experiment has."""
+    return dataclasses.replace(options, protocol=protocol_of(experiment, options.protocol))
+
+
+def protocol_of(experiment: Experiment, asked: str) -> str:
+    """The protocol that was asked for, or the other where the experiment has no such one: one's own has one alone."""
+    if experiment.under(asked) or asked not in PROTOCOLS:
+        return asked
+    return "controlled" if asked == "reported" else "reported"
 
 
 def resolve(experiment: Experiment, options: Options) -> dict[str, Variant]:
@@ -167,7 +172,7 @@ def resolve(experiment: Experiment, options: Options) -> dict[str, Variant]:
     known = experiment.under(options.protocol)
     names = options.variants or tuple(name for name, variant in known.items() if variant.by_default)
     names = tuple(known) if names == ("all",) else names
-    resolved = {}
+    image_shape, resolved = _image_shape(experiment, options), {}
     for name in names:
         if name not in known:
             raise UserError(
@@ -177,20 +182,34 @@ def resolve(experiment: Experiment, options: Options) -> dict[str, Variant]:
         variant = override(configured(name, known[name], options.configs.get(name)), options.overrides)
         variant = dataclasses.replace(variant, metrics={**experiment.metrics, **variant.metrics})
         if variant.program is not None:
-            _check_program(name, variant)
+            _check_program(name, variant, known[name], options.sweep)
         if "learning_rate" in options.overrides or "learning_rate" in options.sweep:
             variant = dataclasses.replace(variant, learning_rates=())
-        checks.check_sweep(sweep_of(variant, options), checks.check(variant, IMAGE_SHAPE), IMAGE_SHAPE)
+        checks.check_sweep(sweep_of(variant, options), checks.check(variant, image_shape), image_shape)
         resolved[name] = variant
     return resolved
 
 
-def _check_program(name: str, variant: Variant) -> None:
-    """Checks that nothing is asked of a program of its own that only the engine's program does."""
+def _image_shape(experiment: Experiment, options: Options) -> tuple[int, ...]:
+    """That of the images, or one beyond any where only loading tells: then training checks what depends on it."""
+    if isinstance(experiment.data, Dataset):
+        return experiment.data.train.image.shape[1:]
+    is_ours = experiment.data is None and options.overrides.get("dataset", NAMES[0]) in NAMES
+    return IMAGE_SHAPE if is_ours else (2**20, 2**20, 1)
+
+
+def _check_program(name: str, variant: Variant, own: Variant, swept: Iterable[str]) -> None:
+    """Checks that nothing is asked of a program of its own, made for the variant `own`, that it would not heed."""
+    rate = getattr(variant.optimizer, "learning_rate", None)
+    optimizer = dataclasses.replace(own.optimizer, learning_rate=rate) if rate is not None else own.optimizer
     asked = {
         "augment": variant.augment != AugmentConfig(),
         "label_smoothing": variant.label_smoothing > 0,
         "average_epochs": variant.average_epochs > 0,
+        "optimizer, schedule and their numbers": variant.optimizer != optimizer,
+        "loss": (variant.loss, variant.loss_reduction) != (own.loss, own.loss_reduction),
+        "convolution": variant.model_options != own.model_options,
+        **{setting: setting in swept for setting in ("momentum", "weight_decay")},
     }
     for flag, is_set in asked.items():
         if is_set:

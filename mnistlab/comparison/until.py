@@ -25,6 +25,7 @@ def first_number(asked: Sequence[Claim], variants: Collection[str], options: Opt
     if options.until is None:
         return options.num_seeds
     configs.check_seeds(options.first_seed, options.max_seeds)
+    asked = [claim for claim in asked if not looks.is_of_the_clock(claim)]
     measurable = [claim for claim in asked if set(claim.variants) <= set(variants)]
     if asked and not measurable:
         raise UserError(
@@ -66,7 +67,7 @@ def next_round(
     """
     now, still_open = dict(counts), [one for one in asked if one.num_more]
     if not still_open:
-        return now, "Every claim is answered."
+        return now, "Every claim that seeds can answer is answered."
     for one in still_open:
         more = min(max(one.num_more, math.ceil(one.num_pairs / 4)), one.num_pairs)
         for name in one.variants:

@@ -64,15 +64,6 @@ def read(folder: Path, summary: Mapping[str, Any]) -> BoardRun:
     return BoardRun(summary, folder, departures.of_summary(summary), training, words)
 
 
-def section(key: Key) -> str:
-    """What a run is called, as its folder is.
-
-    >>> section(("fashion_mlp", "reported")), section(("fashion_mlp", "controlled"))
-    ('fashion_mlp', 'fashion_mlp_controlled')
-    """
-    return key[0] if key[1] == "reported" else f"{key[0]}_{key[1]}"
-
-
 def judged(key: Key, run: BoardRun, variants: Collection[str] | None = None) -> list[Judged]:
     """How the claims of a run stand, without those that its protocol does not ask.
 

@@ -26,6 +26,15 @@ ADVICE = "put back a copy of it or use another --workdir; --noresume starts this
 """Where a file is damaged without which a run cannot go on."""
 
 
+def folder_name(experiment: str, protocol: str) -> str:
+    """What a run's folder is called where nobody says otherwise.
+
+    >>> folder_name("fashion_mlp", "reported"), folder_name("fashion_mlp", "controlled")
+    ('fashion_mlp', 'fashion_mlp_controlled')
+    """
+    return experiment if protocol == "reported" else f"{experiment}_{protocol}"
+
+
 @contextlib.contextmanager
 def locked(workdir: Path) -> Iterator[None]:
     """Holds `workdir`, making it if need be, so that a second run in it is refused; clears what killed writes left.

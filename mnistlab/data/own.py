@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from mnistlab.data import photographs
 from mnistlab.data.arrays import check_whole
 from mnistlab.data.datasets import Dataset
 from mnistlab.data.idx import Split
@@ -68,7 +69,7 @@ def from_folder(folder: Path | str, *, image_shape: tuple[int, int, int] = (28, 
 
 
 def _pictures(folder: Path, class_names: Sequence[str], image_shape: tuple[int, int, int]) -> Arrays:
-    from PIL import Image, UnidentifiedImageError
+    from PIL import Image
 
     unknown = sorted(path.name for path in folder.iterdir() if path.is_dir() and path.name not in class_names)
     if unknown:
@@ -81,10 +82,10 @@ def _pictures(folder: Path, class_names: Sequence[str], image_shape: tuple[int, 
         for path in sorted((folder / class_name).glob("*")):
             try:
                 with Image.open(path) as picture:
-                    grey_or_colour = picture.convert("L" if channels == 1 else "RGB")
+                    grey_or_colour = photographs.of_eight_bits(picture).convert("L" if channels == 1 else "RGB")
                     resized = grey_or_colour.resize((width, height), Image.Resampling.BOX)
-            except (OSError, UnidentifiedImageError) as error:
-                raise UserError(f"{path} is no picture ({error}); remove it") from error
+            except photographs.no_picture() as error:
+                raise UserError(f"{path} is no picture ({error!s:.200}); remove it") from error
             images.append(np.asarray(resized, np.uint8).reshape(image_shape))
             labels.append(label)
     if not images:

@@ -14,6 +14,7 @@ show a little of a shadow or of other things; it holds one digit, upright. Turne
 """
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,20 +38,33 @@ def read_picture(path: Path | str) -> NDArray[np.uint8]:
     Raises:
       UserError: no such file, or no picture.
     """
-    from PIL import Image, ImageOps, UnidentifiedImageError
+    from PIL import Image, ImageOps
 
     try:
         with Image.open(path) as file:
-            picture = ImageOps.exif_transpose(file)
-            if picture.mode.startswith("I"):  # 16 bits a pixel
-                picture = Image.fromarray((np.asarray(picture, np.int64) // 257).clip(0, 255).astype(np.uint8))
-            picture = picture.convert("RGBA")
+            picture = of_eight_bits(ImageOps.exif_transpose(file)).convert("RGBA")
             paper = Image.new("RGBA", picture.size, "white")
             return np.asarray(Image.alpha_composite(paper, picture).convert("RGB"))
     except FileNotFoundError as error:
         raise UserError(f"there is no file {path}; expected a picture of a digit") from error
-    except (OSError, UnidentifiedImageError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except no_picture() as error:
         raise UserError(f"cannot read {path} as a picture ({error!s:.200}); give a PNG or JPEG") from error
+
+
+def of_eight_bits(picture: Any) -> Any:
+    """A Pillow image whose pixels have 8 bits; Pillow's own conversion turns all that is light in 16 bits white."""
+    from PIL import Image
+
+    if not picture.mode.startswith("I"):
+        return picture
+    return Image.fromarray((np.asarray(picture, np.int64) // 257).clip(0, 255).astype(np.uint8))
+
+
+def no_picture() -> tuple[type[Exception], ...]:
+    """What Pillow raises of a file that is no picture, or a damaged one."""
+    from PIL import Image, UnidentifiedImageError
+
+    return OSError, UnidentifiedImageError, SyntaxError, ValueError, Image.DecompressionBombError
 
 
 def to_mnist(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -180,8 +180,8 @@ def from_first(tree: Any) -> Any:
     if jax.process_count() == 1:
         return tree
     sent = np.frombuffer(pickle.dumps(jax.tree.map(np.asarray, tree) if is_first() else None), np.uint8)
-    size = int(multihost_utils.broadcast_one_to_all(np.int32(len(sent))))
-    sent = sent if is_first() else np.zeros(size, np.uint8)
+    high, low = multihost_utils.broadcast_one_to_all(np.array(divmod(len(sent), 2**30), np.int32))  # none holds 2 GiB
+    sent = sent if is_first() else np.zeros((int(high) << 30) + int(low), np.uint8)
     return pickle.loads(np.asarray(multihost_utils.broadcast_one_to_all(sent), np.uint8).tobytes())
 
 

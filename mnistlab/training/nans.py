@@ -35,6 +35,7 @@ class NanCheck(Callback):
 
     def __init__(self, config: TrainConfig, dataset: Dataset, steps: StepFunctions):
         self.find = functools.partial(find, config, dataset, steps)
+        self.validates = len(batches.split_parts(config, dataset, seed=0).val) > 0
         self.before: Any = None  # the carry before the epoch, copied: training takes it over
 
     def on_start(self, runs: Sequence[Run], snapshot: Snapshot) -> None:
@@ -44,7 +45,8 @@ class NanCheck(Callback):
         """Raises FloatingPointError where a run diverged: one line that says which and where."""
         carry = epoch.snapshot.carry
         active = np.asarray(self.before.active)
-        bad = np.flatnonzero(active & ~finite_runs((carry.state, epoch.record)))
+        record = {name: values for name, values in epoch.record.items() if self.validates or name.startswith("train_")}
+        bad = np.flatnonzero(active & ~finite_runs((carry.state, record)))
         if len(bad):
             state = jax.tree.map(lambda leaf: leaf[bad[0]], self.before.state)
             place = self.find(epoch.runs[bad[0]], state, epoch.number)
@@ -75,7 +77,8 @@ def find(config: TrainConfig, dataset: Dataset, steps: StepFunctions, run: Run, 
         return steps.eval_step(state, batches.take(pool, order), number)
 
     evaluated = jax.jit(eval_step)
-    for number, order in enumerate(_steps(batches.padded_order(part.val, EVAL_BATCH_SIZE))):
+    validation = _steps(batches.padded_order(part.val, EVAL_BATCH_SIZE)) if len(part.val) else ()
+    for number, order in enumerate(validation):
         if not _finite(evaluated(state, pool, order, jnp.int32(number))):
             made = first_nonfinite(eval_step, state, pool, order, jnp.int32(number))
             return f"the first {made}: {where}, in validation"

@@ -106,6 +106,8 @@ def population_name(runs: Sequence[Run]) -> str:
     >>> population_name([Run(0, {}), Run(1, {})])
     'seeds_0-1'
     """
-    name = f"seeds_{runs[0].seed}-{runs[-1].seed}"
-    settings = repr([(member.seed, sorted(member.settings.items())) for member in runs if member.settings])
-    return name if settings == "[]" else f"{name}_{sha256(settings.encode())[:12]}"
+    first, last = runs[0].seed, runs[-1].seed
+    settings = [(member.seed, sorted(member.settings.items())) for member in runs if member.settings]
+    seeds = [member.seed for member in runs]
+    rest = settings or ([] if seeds == list(range(first, last + 1)) else seeds)
+    return f"seeds_{first}-{last}" + (f"_{sha256(repr(rest).encode())[:12]}" if rest else "")

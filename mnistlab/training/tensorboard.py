@@ -25,7 +25,7 @@ class TensorBoard(Callback):
             for name, values in epoch.record.items():
                 writer.add_scalar(name, float(values[number]), epoch.number)
             for path, leaf in jax.tree_util.tree_leaves_with_path(params):
-                name = "/".join(str(key.key) for key in path)
+                name = jax.tree_util.keystr(path, simple=True, separator="/")
                 values = np.asarray(leaf[number])
                 if np.isfinite(values).all():
                     writer.add_histogram(name, values, epoch.number)
