@@ -1,4 +1,4 @@
-"""The door: the entry point of an experiment, errors as one line with exit status 2, and which experiments there are."""
+"""The entry point of an experiment, errors as one line with exit status 2, and which experiments there are."""
 
 import ast
 import importlib
@@ -41,6 +41,7 @@ TOOLS = (
     "power",
     "predict",
     "prune",
+    "scoreboard",
     "show",
 )
 flags.disclaim_key_flags()  # those that `main` defines are the experiment's
@@ -151,7 +152,7 @@ def _parse(argv: Sequence[str], arguments: Sequence[str]) -> list[str]:
 
 
 def names() -> list[str]:
-    """The modules of this package that are comparisons of a source, and the scoreboard of them."""
+    """The modules of this package that are comparisons: of a source, or our own."""
     return [name for name in _entry_points() if name not in TOOLS]
 
 

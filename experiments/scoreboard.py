@@ -164,7 +164,7 @@ def _write(
     print("\n\n".join(block.as_text() for block in blocks if isinstance(block, page.Table)))
     files.write_atomic(folder / "scoreboard.md", markdown)
     identity = {"experiment": "scoreboard", "runs": sorted("/".join(key) for key in summaries)}
-    title = "Scoreboard: five homeworks, reproduced and asked again"
+    title = "Scoreboard: five documents, reproduced and asked again"
     title += f" – {len(departed)} of {len(summaries)} are changed runs" if departed else ""
     summary = _summary(summaries, departed, failures)
     workdirs.leave(folder, identity=identity, command=common.command(), title=title, blocks=blocks, summary=summary)

@@ -3,7 +3,7 @@
 python -m experiments.small_budgets [--seeds=16] [--until=resolved]
 
 Widths, rate and decay are usual values and were not searched. under_8000 had a validation accuracy of 0.9932 on average
-over 16 seeds (docs/results.md, on a GPU); its test accuracy has not been read.
+over 16 seeds (docs/gpu.md); its test accuracy has not been read.
 """
 
 from dataclasses import replace

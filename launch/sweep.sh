@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Many runs of several experiments, each a part of the seeds: as a Slurm job array where there is sbatch, else one by one.
 #   launch/sweep.sh SEEDS SEEDS_A_JOB EXPERIMENT[,EXPERIMENT...] [--flag=value ...]
-#   launch/sweep.sh 64 8 lenet_vs_dense,fashion_mlp --protocol=controlled         16 jobs
+#   launch/sweep.sh 64 8 lenet_vs_dense,lenet5_adadelta --protocol=controlled     16 jobs
 # Results: SWEEP/EXPERIMENT/seeds_FIRST (SWEEP, default results/sweep). SBATCH_OPTIONS are passed on, such as
 # SBATCH_OPTIONS="--gres=gpu:1 --array=0-15%4"; a job that is stopped and started again goes on where it was.
 set -euo pipefail

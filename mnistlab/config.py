@@ -238,6 +238,9 @@ def check_fields(part: Any, registries: Mapping[str, Collection[str]] | None = N
 def with_setting(config: C, name: str, value: Any) -> C:
     """`config` with one field of it or of its optimiser replaced.
 
+    Raises:
+      UserError: a number of the optimiser's where the optimiser is an optax transformation.
+
     >>> with_setting(TrainConfig("dense"), "learning_rate", 0.1).optimizer.learning_rate
     0.1
     """

@@ -1,6 +1,7 @@
 """The network by hand against the Flax model: same weights, same keys, same numbers."""
 
 import dataclasses
+from pathlib import Path
 
 import flax.linen as nn
 import jax
@@ -8,8 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.keras_vs_scratch import SCRATCH
+from experiments.keras_vs_scratch import EXPERIMENT, SCRATCH
+from mnistlab.comparison import spec
 from mnistlab.data.batches import Batch
+from mnistlab.errors import UserError
 from mnistlab.nets import models
 from mnistlab.training import by_hand, losses, optim, step
 
@@ -86,3 +89,24 @@ def test_dropout_keeps_the_mean():
 def test_has_the_reported_number_of_weights():
     state = by_hand.make_step_functions(CONFIG).init(jnp.uint32(0), (28, 28, 1), {})
     assert models.count_parameters(state.params) == 406_528
+
+
+@pytest.mark.parametrize(
+    "asked, word",
+    [
+        ({"overrides": {"optimizer": "sgd"}}, "optimizer"),
+        ({"overrides": {"schedule": "warmup_cosine"}}, "schedule"),
+        ({"overrides": {"weight_decay": 0.1}}, "optimizer"),
+        ({"overrides": {"loss": "double_softmax"}}, "loss"),
+        ({"sweep": {"weight_decay": (0.0, 0.1)}}, "weight_decay"),
+        ({"overrides": {"learning_rate": 0.01, "dropout_rate": 0.3, "num_epochs": 2}}, None),
+        ({"sweep": {"learning_rate": (0.01, 0.1)}}, None),
+    ],
+)
+def test_what_the_program_would_not_heed_is_refused(asked, word):
+    options = spec.Options(Path(), protocol="controlled", variants=("scratch",), **asked)
+    if word is None:
+        assert spec.resolve(EXPERIMENT, options)
+        return
+    with pytest.raises(UserError, match=f"variant scratch has a program of its own, without .*{word}"):
+        spec.resolve(EXPERIMENT, options)

@@ -161,3 +161,19 @@ def test_an_exact_claim_holds_up_to_its_tolerance(error, verdict):
     np.testing.assert_equal(said["delta"], error)
     unmeasured = claims.Checked(claim, None, "not measured", "").to_dict()
     assert (unmeasured["n"], unmeasured["delta"]) == (0, None)
+
+
+@pytest.mark.parametrize("per_population, num_pairs", [(1, 8), (4, 2), (8, 1)])
+def test_seconds_that_a_population_shares_are_one_pair(per_population, num_pairs):
+    shared = np.arange(8) // per_population
+    sides = [result_of(np.full(8, 0.9))._replace(epoch_seconds=np.outer(x + 0.01 * shared, [1, 1])) for x in (1, 2)]
+    asked = claim("<", "right", "left", "epoch_seconds")
+    (checked,) = claims.check([asked], {"left": sides[0], "right": sides[1]})
+    assert checked.comparison.n == num_pairs
+    assert checked.verdict == ("holds" if num_pairs == 8 else "not resolved (n too small)")
+    (number,) = claims.check([claim("<", 5.0, "left", "epoch_seconds")], {"left": sides[0]})
+    assert number.comparison.n == num_pairs
+
+
+def test_what_matters_in_an_accuracy_is_known_however_it_is_spelt():
+    assert claim(">", metric="Accuracy").margin == claim(">").margin == claims.ACCURACY_THAT_MATTERS

@@ -83,3 +83,14 @@ def test_the_command_lists_what_can_be_run_and_the_runs_under_results(folder, tm
     assert "lenet_vs_dense" not in of_folder.out and of_folder.out.count("2001-09-09") == 3
     assert (empty.status, empty.out) == (0, "no runs under another\n")
     assert refused.status == 2 and len(refused.err.splitlines()) == 1
+
+
+def test_a_config_of_another_program_with_its_own_run_is_no_run(folder):
+    (folder / "another" / "config.json").write_text(json.dumps({"run": {"seeds": 8}}))
+    assert "another" not in {entry.path.name for entry in listing.find_runs(folder)}
+
+
+def test_a_file_that_a_training_run_deletes_meanwhile_has_no_size(tmp_path, monkeypatch):
+    (tmp_path / "kept").write_bytes(b"123")
+    monkeypatch.setattr(listing.os, "walk", lambda folder: [(str(folder), [], ["kept", "gone"])])
+    assert listing.bytes_in(tmp_path) == 3

@@ -98,3 +98,15 @@ def test_watching_changes_no_bit_and_keeps_every_epoch(dataset, tmp_path):
     assert {path.name for path in (tmp_path / "seeds_0-1").iterdir()} >= {"1", "2"}
     resumed = watched(dataset, tmp_path)
     np.testing.assert_array_equal(resumed.history["val_loss"], seen.history["val_loss"])
+
+
+def test_without_validation_examples_nothing_of_them_is_missed(dataset, tmp_path):
+    config = dataclasses.replace(CONFIG, model=Breaks(), split="own")
+    seen = training.run(config, dataset, callbacks=[NanCheck(config, dataset, loop.step_functions_of(config, dataset))])
+    assert np.isnan(seen.history["val_loss"]).all() and np.isfinite(seen.history["train_loss"]).all()
+    with pytest.raises(FloatingPointError, match="made by log of layer broken"):
+        training.run(
+            dataclasses.replace(config, optimizer=OptimConfig("sgd", 50.0)),
+            dataset,
+            callbacks=[NanCheck(config, dataset, loop.step_functions_of(config, dataset))],
+        )

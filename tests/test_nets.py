@@ -3,9 +3,11 @@
 import dataclasses
 import os
 from pathlib import Path
+from typing import NamedTuple
 
 import forks
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import linen as nn
@@ -13,7 +15,7 @@ from PIL import Image
 
 import mnistlab
 from mnistlab import OptimConfig, TrainConfig, Variant
-from mnistlab.comparison import export
+from mnistlab.comparison import export, loaded, nets
 from mnistlab.comparison.card import Card
 from mnistlab.comparison.loaded import Net
 from mnistlab.data.datasets import IMAGE_SHAPE
@@ -22,6 +24,7 @@ from mnistlab.nets import blocks, models
 from mnistlab.nets import layers as kinds
 from mnistlab.training import by_hand, losses, optim, step
 from mnistlab.training.population import EVAL_BATCH_SIZE
+from mnistlab.training.step import TrainState
 
 ROOT = Path(__file__).parents[1]
 ACCURACY = {"mean": 0.98, "sd": 0.001, "ci95": [0.97, 0.99], "n": 3, "values": [0.98, 0.981, 0.979]}
@@ -366,3 +369,55 @@ def test_the_command_export_leaves_a_folder_and_refuses_in_one_line(run, tmp_pat
     ):
         done = call("export", *arguments)
         assert done.returncode == 2 and words in done.stderr and len(done.stderr.splitlines()) == 1, done.stderr
+
+
+def test_a_named_net_on_images_of_another_size_is_read_back_and_exported(tmp_path):
+    rng = np.random.default_rng(0)
+    image, label = rng.integers(0, 256, (120, 8, 8, 1)).astype(np.uint8), rng.integers(0, 10, 120)
+    data = mnistlab.from_arrays((image, label), (image[:40], label[:40]), name="small")
+    variant = Variant("dense", num_epochs=1, batch_size=50)
+    mnistlab.compare({"dense": variant}, data=data, seeds=1, workdir=tmp_path / "run", playground=False)
+    net = mnistlab.load_net(tmp_path / "run")
+    want = net.logits(image[:7])
+    assert want.shape == (7, 10) and net.image.shape == (8, 8, 1)
+    called = jax.export.deserialize(bytearray(exported(net, "jax", tmp_path).read_bytes())).call(image[:7])
+    np.testing.assert_allclose(called, want, atol=1e-5)
+    path = exported(net, "npz", tmp_path)
+    assert "8, 8, 1" in (path.parent / "README.md").read_text()
+
+
+def test_neighbouring_seeds_are_told_apart_however_large_they_are(tmp_path):
+    variant = Variant("dense", num_epochs=1, batch_size=100, limit_examples=200)
+    data = mnistlab.load("mnist")
+    seeds = (2**31 - 2, 2**31 - 1)
+    mnistlab.compare(
+        {"dense": variant}, data=data, seeds=2, first_seed=seeds[0], workdir=tmp_path / "run", playground=False
+    )
+    one, other = (mnistlab.load_net(tmp_path / "run", seed=seed).predict(data.test.image[:5]) for seed in seeds)
+    assert np.abs(one - other).max() > 0.01
+
+
+class Listed(NamedTuple):
+    """Weights whose names do not rise."""
+
+    second: list
+    first: jax.Array
+
+
+def test_weights_of_any_structure_come_back_in_their_places(tmp_path):
+    def predict(state, image):
+        x = image.reshape(len(image), -1).astype(jnp.float32)[:, :3] / 255
+        for number, scale in enumerate(state.params.second):
+            x = x * scale + number
+        return x @ state.params.first
+
+    rng = np.random.default_rng(0)
+    params = Listed([rng.normal(size=(1, 3)).astype(np.float32) for _ in range(12)], rng.normal(size=(1, 3, 2)))
+    state = TrainState(np.zeros(1, np.int32), params, {}, (), np.zeros((1, 2), np.uint32))
+    image = rng.integers(0, 256, (nets.EVAL_BATCH_SIZE, 2, 2, 1)).astype(np.uint8)
+    nets.save_function(tmp_path, predict, state, jax.ShapeDtypeStruct(image.shape[1:], image.dtype))
+    kept = {"params": {"second": {f"{n}": leaf[0] for n, leaf in enumerate(params.second)}, "first": params.first[0]}}
+    kept |= {"model_state": {}, "rng": state.rng[0], "step": state.step[0]}
+    called = loaded._exported(tmp_path / nets.EXPORTED).call(jax.tree.leaves(kept), image)
+    want = predict(jax.tree.map(lambda leaf: leaf[0], state), image)
+    np.testing.assert_allclose(called, want, rtol=1e-5)

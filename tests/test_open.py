@@ -1,6 +1,7 @@
 """A user's own model, data, optimiser, loss, metric and claim through the public interface alone."""
 
 import dataclasses
+import itertools
 import json
 import subprocess
 import sys
@@ -17,6 +18,8 @@ from flax import linen as nn
 
 import mnistlab
 from mnistlab import Claim, Variant
+from mnistlab.comparison import spec
+from mnistlab.comparison.spec import Experiment, Options
 from mnistlab.errors import UserError
 
 ROOT = Path(__file__).parents[1]
@@ -287,3 +290,48 @@ def test_the_same_program_has_the_same_digest_in_every_process(data, tmp_path):
         for _ in range(2)
     }
     assert len(found) == 1 and jax is not None
+
+
+def test_an_array_inside_a_jitted_function_belongs_to_the_program(data, tmp_path):
+    def weighted(weights):
+        scale = jnp.asarray(weights)
+
+        @jax.jit
+        def loss(logits, label):
+            return scale[label] * hinge(logits, label)
+
+        return {"wide": dataclasses.replace(WIDE, loss=loss, num_epochs=1)}
+
+    mnistlab.compare(weighted([1.0, 1.0, 1.0]), data=data, workdir=tmp_path, playground=False)
+    mnistlab.compare(weighted([1.0, 1.0, 1.0]), data=data, workdir=tmp_path, playground=False)
+    with pytest.raises(UserError, match=r"another run .*program"):
+        mnistlab.compare(weighted([1.0, 1.0, 9.0]), data=data, workdir=tmp_path, playground=False)
+
+
+def test_pictures_of_sixteen_bits_keep_their_greys(tmp_path):
+    from PIL import Image
+
+    ramp = np.linspace(0, 65535, 64).astype(np.uint16).reshape(8, 8)
+    for part, name in itertools.product(("train", "test"), ("a", "b")):
+        (tmp_path / part / name).mkdir(parents=True)
+        Image.fromarray(ramp).save(tmp_path / part / name / "ramp.png")
+    for channels in (1, 3):
+        data = mnistlab.from_folder(tmp_path, image_shape=(8, 8, channels))
+        np.testing.assert_allclose(data.train.image[0, ..., 0], ramp / 257, atol=1)
+
+
+def test_what_may_be_done_to_images_depends_on_their_own_size():
+    image = np.zeros((10, 64, 64, 1), np.uint8)
+    large = mnistlab.from_arrays((image, np.arange(10) % 3), (image, np.arange(10) % 3), name="large")
+    variants = {"a": dataclasses.replace(WIDE, augment=mnistlab.AugmentConfig(cutout_pixels=32))}
+    experiment = Experiment("own", controlled=variants, data=large)
+    assert spec.resolve(experiment, Options(Path(), protocol="controlled"))
+    small = dataclasses.replace(experiment, data=mnistlab.from_arrays(blobs(9, 1), blobs(9, 2), name="small"))
+    with pytest.raises(UserError, match="expected at most 6: the images are 6 x 6 pixels"):
+        spec.resolve(small, Options(Path(), protocol="controlled"))
+
+
+def test_ones_own_claims_are_not_a_sources(folder):
+    path, summary = folder
+    assert summary["claims"][0]["ours"]
+    assert "our question" in (path / "report.html").read_text()

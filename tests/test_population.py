@@ -48,3 +48,9 @@ def test_free_memory_is_what_the_device_or_else_the_host_says(tmp_path):
     assert sizing.free_memory(Device("cpu", None), tmp_path / "missing") is None
     meminfo.write_text("MemTotal:       16000 kB\n")
     assert sizing.free_memory(Device("cpu", None), meminfo) is None
+
+
+def test_seeds_with_gaps_have_names_of_their_own():
+    groups = ((0, 1, 2, 5), (0, 2, 5), (0, 1, 5), (0, 5))
+    assert len({sizing.population_name([Run(seed, {}) for seed in seeds]) for seeds in groups}) == len(groups)
+    assert sizing.population_name([Run(seed, {}) for seed in (3, 4, 5)]) == "seeds_3-5"

@@ -8,9 +8,11 @@ import pytest
 import until_run
 
 import mnistlab
+from mnistlab import sealed
 from mnistlab.analysis.sequential import ALPHA, fewest_sequential_pairs
-from mnistlab.comparison import plan, run, spec
+from mnistlab.comparison import plan, ranges, run, spec
 from mnistlab.comparison.spec import Options
+from mnistlab.errors import UserError
 from mnistlab.training import loop
 from mnistlab.training.loop import Resources
 
@@ -103,6 +105,50 @@ def test_a_run_stopped_between_choosing_and_using_a_rate_goes_on(eight, tmp_path
         whole = mnistlab.read_run(eight[0]).summary["variants"]
         assert summary["variants"]["wide"]["learning_rate"] == whole["wide"]["learning_rate"]
         assert summary["variants"]["wide"]["metrics"]["test_loss"] == whole["wide"]["metrics"]["test_loss"]
+
+
+def test_the_rate_that_was_chosen_stands(eight, tmp_path):
+    """It is kept with the range that it began, and what validation says later, on another machine say, is not asked."""
+    train(tmp_path, 7)
+    (path,) = (tmp_path / "checkpoints").glob("*/training/parts.json")
+    kept = sealed.read(path, "")["parts"]
+    assert kept == [[6, 1], [1, 1, mnistlab.read_run(tmp_path).summary["variants"]["wide"]["learning_rate"]]]
+    other = next(rate for rate in RATES if rate != kept[1][2])
+    sealed.write(path, {"parts": [kept[0], [1, 1, other]]})
+    summary = train(tmp_path, 8)
+    assert summary["variants"]["wide"]["learning_rate"] == other
+    assert sealed.read(path, "")["parts"] == [kept[0], [1, 1, other], [1, 1, other]]
+    for damaged in ([6, 1], [[6, 1], [1, 1, -0.1]], [[6, 1], [1, 1, "x"]], [[6, 1], [1, 1, 0.1, 2]], [[6, 1], [3, 1]]):
+        sealed.write(path, {"parts": damaged})
+        with pytest.raises(UserError, match="damaged"):
+            ranges._kept_ranges(path, 8)
+
+
+def test_a_run_of_before_trained_all_its_seeds_at_every_rate(everything):
+    """Then all of them chose, and still do; a range after the sixth seed of which no rate was kept has them all."""
+    assert {len(one.runs) for one in ranges.tuning(everything).values()} == {8}
+    means = {rate: one.metrics["val_accuracy"].mean() for rate, one in ranges.tuning(everything).items()}
+    assert ranges.chosen_rate(everything) == max(means, key=means.get)
+
+
+def test_a_chosen_rate_beside_a_sweep(tmp_path):
+    summary = train(tmp_path, 7, sweep={"initial_scale": (0.5, 1.0)})
+    rates = {entry["learning_rate"] for entry in summary["variants"].values()}
+    assert len(summary["variants"]) == 2 and len(rates) == 1
+    assert [entry["metrics"]["test_loss"]["n"] for entry in summary["variants"].values()] == [7, 7]
+    assert len(trainings(tmp_path)) == 2 * (6 * len(RATES) + 1)
+    rate = rates.pop()
+    assert (
+        mnistlab.read_run(tmp_path).settings_of(next(iter(summary["variants"])))["optimizer"]["learning_rate"] == rate
+    )
+
+
+def test_without_validation_examples_no_rate_can_be_chosen(tmp_path):
+    variant = dataclasses.replace(VARIANT, split="own")
+    data = dataclasses.replace(OWN.data, val=None)
+    experiment = dataclasses.replace(SEARCHED, controlled={"wide": variant}, data=data)
+    with pytest.raises(UserError, match="wide has learning_rates, but no validation examples"):
+        run.run(experiment, Options(tmp_path, protocol="controlled"))
 
 
 def test_a_rate_that_diverges_is_not_chosen(tmp_path):

@@ -140,3 +140,10 @@ def test_a_prune_that_was_killed_is_ended_by_the_next(run):
     assert prune.prune(run) == expected
     assert sorted(path.name for path in place.iterdir()) == ["best", "last"]
     assert json.loads((run / "summary.json").read_text())["n_seeds"] == 2
+
+
+def test_what_a_killed_prune_left_does_not_stand_in_the_way_of_the_next(run):
+    place = run / "checkpoints" / "dense"
+    shutil.copytree(place / "training", place / prune.DOOMED)  # and then the run was trained anew
+    prune.prune(run)
+    assert sorted(path.name for path in place.iterdir()) == ["best", "last"]

@@ -10,6 +10,7 @@ from run_folders import result_of, write_run
 from mnistlab.analysis import claims, history, stats
 from mnistlab.comparison import saved
 from mnistlab.errors import UserError
+from mnistlab.training.result import Run
 
 SEEDS = (3, 4, 5, 6, 7, 8, 9, 10)
 RNG = np.random.default_rng(0)
@@ -337,3 +338,26 @@ def test_runs_that_do_not_belong_together_are_not_joined(tmp_path):
     ):
         with pytest.raises(UserError, match=message):
             saved.join_runs(group)
+
+
+def test_the_settings_are_those_it_was_trained_with(tmp_path):
+    result = result_of([0.5], [0])
+    swept = result._replace(runs=(Run(0, {"learning_rate": 0.5, "dropout_rate": 0.25}),))
+    run = saved.read_run(write_run(tmp_path / "run", {"dense learning_rate=0.5 dropout_rate=0.25": swept}))
+    settings = run.settings_of("dense learning_rate=0.5 dropout_rate=0.25")
+    assert settings["optimizer"]["learning_rate"] == 0.5 and settings["dropout_rate"] == 0.25
+    chosen = saved.read_run(write_run(tmp_path / "chosen", {"dense": result}))
+    assert chosen.settings_of("dense")["optimizer"]["learning_rate"] == 0.001
+    chosen.summary["variants"]["dense"]["learning_rate"] = 0.03
+    assert chosen.settings_of("dense")["optimizer"]["learning_rate"] == 0.03
+    other = saved.read_run(tmp_path / "chosen")
+    assert saved.differing_settings(chosen, "dense", other, "dense") == [("optimizer.learning_rate", 0.03, 0.001)]
+
+
+@pytest.mark.parametrize("name, value", [("data", "another"), ("matmul_precision", "bfloat16")])
+def test_runs_on_other_data_or_in_other_precision_are_not_joined(tmp_path, name, value):
+    first, second = (saved.read_run(write_run(tmp_path / f"{n}", {"dense": result_of([0.5], [n])})) for n in (0, 1))
+    saved.join_runs([first, second])
+    second.config["run"][name] = value
+    with pytest.raises(UserError, match=f"differ in their {name}"):
+        saved.join_runs([first, second])

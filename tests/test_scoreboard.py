@@ -3,12 +3,14 @@
 import json
 
 import numpy as np
+import pytest
 from run_folders import result_of, write_run
 
 from experiments import scoreboard
 from mnistlab.analysis import claims, departures
 from mnistlab.analysis.claims import Claim
 from mnistlab.comparison import saved
+from mnistlab.errors import UserError
 
 QUESTIONS = (Claim("a", "LeNet-5 is more accurate", "test_accuracy", "lenet5", ">", "dense"),)
 RESULTS = {
@@ -82,3 +84,11 @@ def test_the_tables_take_the_place_of_those_before_and_leave_the_words_around_th
     path.write_text(written)
     scoreboard.write_into(path, "| b |\n\n| c |\n")
     assert path.read_text() == written
+
+
+def test_a_folder_that_holds_another_run_than_its_name_says_is_refused(tmp_path):
+    folder = write_run(tmp_path / "lenet_vs_dense", RESULTS, experiment="lenet_vs_dense", protocol="controlled")
+    with pytest.raises(UserError, match=r"protocol 'controlled', and not lenet_vs_dense, reported"):
+        scoreboard._read(folder, "lenet_vs_dense", "reported")
+    assert scoreboard._read(folder, "lenet_vs_dense", "controlled")["n_seeds"] == 8
+    assert scoreboard._read(tmp_path / "nothing", "lenet_vs_dense", "reported") is None

@@ -82,3 +82,10 @@ def test_alternative_texts_say_the_finding():
         "test_accuracy", RESULTS, lambda *block: page.Picture(block[0], *block[2:]), {"high": 0.9}
     )
     assert "high 0.9" in seeds.alt and "(n=8)" in seeds.alt and seeds.alt.endswith("reported for high 0.9000.")
+
+
+def test_only_what_is_known_to_be_a_share_is_counted_in_points():
+    results = {name: result_of(40.0 + shift + np.arange(8) / 10, SEEDS) for name, shift in (("a", 0), ("b", 5))}
+    results = {n: one._replace(metrics={"perplexity": one.metrics["test_accuracy"]}) for n, one in results.items()}
+    (card,) = sections.claim_cards(claims.check([Claim("a", "", "perplexity", "a", "<", "b")], results))[0].cards
+    assert card.facts[0] == ("difference", "−5.0000 [−5.0000, −5.0000]")

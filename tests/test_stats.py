@@ -544,3 +544,25 @@ def test_the_verdict_on_one_claim_is_the_sequential_one():
         for direction in "><=":
             alone = verdict_of(standing(a + 1 - b, 1.0), direction=direction)
             assert judged(a + 1, b, margin=1.0, direction=direction, num_resamples=10).outcome == alone
+
+
+def test_a_claim_of_equality_leaves_no_room_to_the_others():
+    """Its difference from 0 is no question of anybody, so it is not struck out of Holm's list when that is plain."""
+    six = stats.compare(np.linspace(1, 1.05, 6), np.zeros(6))
+    rng = np.random.default_rng(0)
+    about = stats.compare(0.5 + 0.01 * rng.standard_normal(20), np.zeros(20), direction="=", margin=1.0)
+    assert stats.judge([six])[0].verdict == "holds"
+    beside = stats.judge([six, about])
+    assert beside[0].verdict == "not resolved (n too small)" and beside[1].verdict == "holds"
+    assert beside[0].p_holm == pytest.approx(2 * six.standing.p_differs)
+
+
+def test_a_mean_that_a_wild_pair_pulls_out_of_the_interval_is_said():
+    values = 0.003 + 1e-4 * np.random.default_rng(0).standard_normal(20)
+    values[7] = -0.88
+    (wild,) = stats.judge([stats.compare(values, np.zeros(20))])
+    low, high = (float(ends[-1]) for ends in stats.confidence_sequence(values))
+    assert tuple(wild.interval) == (low, high) and low > 0 > wild.difference
+    assert wild.verdict.startswith("holds (a few pairs are far from the others")
+    (tame,) = stats.judge([stats.compare(np.full(6, 0.1), np.zeros(6))])
+    assert tame.verdict == "holds"

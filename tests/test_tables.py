@@ -7,6 +7,7 @@ import numpy as np
 import published
 import pytest
 
+from experiments import judge
 from mnistlab.analysis import claims, tables
 from mnistlab.analysis.sequential import standing, verdict_of
 from mnistlab.errors import UserError
@@ -121,3 +122,21 @@ def test_the_command_leaves_a_page_without_importing_jax(tmp_path):
     ]
     accuracy = summary["variants"]["wide"]["metrics"]["accuracy"]
     assert (accuracy["n"], accuracy["num_failed"]) == (9, 1)
+
+
+def test_the_row_numbers_of_pandas_are_no_metric(tmp_path):
+    table = wide_table(tmp_path / "runs.csv").read_text().splitlines()
+    for name in ("", "Unnamed: 0"):
+        rows = [f"{name},{table[0]}", *(f"{number},{line}" for number, line in enumerate(table[1:]))]
+        (tmp_path / "indexed.csv").write_text("\n".join(rows))
+        assert tables.read(tmp_path / "indexed.csv") == tables.read(tmp_path / "runs.csv")
+
+
+def test_an_accuracy_in_per_cent_needs_to_be_told_what_matters(tmp_path):
+    table = wide_table(tmp_path / "runs.csv", 100 * WIDE, 100 * NARROW)
+    runs = tables.read(table)
+    asked = tables.claim("wide > narrow in accuracy", runs, 1)
+    with pytest.raises(UserError, match=r"accuracy reaches 9\d.*--matters"):
+        judge._check_unit(asked, tables.sides([asked], runs)[0])
+    asked = tables.claim("wide > narrow in accuracy", runs, 1, matters=0.2)
+    judge._check_unit(asked, tables.sides([asked], runs)[0])

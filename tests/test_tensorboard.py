@@ -1,10 +1,13 @@
 """Events as TensorBoard's own reader sees them."""
 
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
 import training
 
+from experiments.keras_vs_scratch import SCRATCH
 from mnistlab.comparison import nets, run
 from mnistlab.comparison.spec import Experiment, Options, Variant
 from mnistlab.config import TrainConfig
@@ -67,3 +70,9 @@ def test_a_reloaded_model_predicts_the_same(dataset, tmp_path):
     np.testing.assert_array_equal(ours, theirs)
     with pytest.raises(checkpoint.UserError, match="train first"):
         nets.restore_weights(tmp_path / "checkpoints" / "nowhere", result.whole)
+
+
+def test_weights_that_are_no_dict_have_histograms_too(dataset, tmp_path):
+    config = dataclasses.replace(SCRATCH.config, num_epochs=1, batch_size=50)
+    training.run(config, dataset, callbacks=[tensorboard.TensorBoard(tmp_path)])
+    assert set(read(tmp_path / "seed_0").Tags()["histograms"]) == {"hidden", "output"}

@@ -173,7 +173,7 @@ def define_flags() -> None:
         "most_noise", noise.MOST_NOISE, "Rounds that disagree by more give no ratio: quartiles over median."
     )
     flags.DEFINE_bool("profile", False, "Also names what one step of ours spends, by operation and by layer.")
-    flags.DEFINE_bool("start_up", True, "Also time experiment 1 from the start of its process.")
+    flags.DEFINE_bool("start_up", True, "Also time lenet_vs_dense from the start of its process.")
     flags.DEFINE_string("against", None, "summary.json of an earlier run; exit status 1 where we have become slower.")
     flags.DEFINE_float("tolerance", 1.3, "How many times slower than --against, by every measure, is too slow.")
 

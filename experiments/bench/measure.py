@@ -116,7 +116,7 @@ def check_losses(losses: Mapping[str, float], tolerance: float = LOSS_TOLERANCE)
 
 
 def start_up(data_dir: str | None) -> dict[str, dict[str, float]]:
-    """Experiment 1 from the start of its process, with a cold and a warm compile cache: seconds and peak memory."""
+    """lenet_vs_dense from the start of its process, with a cold and a warm compile cache: seconds and peak memory."""
     found = {}
     with tempfile.TemporaryDirectory() as scratch:
         for temperature in ("cold", "warm"):
@@ -142,7 +142,7 @@ def start_up(data_dir: str | None) -> dict[str, dict[str, float]]:
                     first = time.perf_counter() - start
             _, status, usage = os.wait4(process.pid, 0)
             if status:
-                raise UserError("experiment 1 failed; run python -m experiments.lenet_vs_dense to see why")
+                raise UserError("lenet_vs_dense failed; run python -m experiments.lenet_vs_dense to see why")
             seconds = {"first_epoch_seconds": first, "total_seconds": time.perf_counter() - start}
             found[temperature] = {**seconds, "peak_bytes": usage.ru_maxrss * 1024.0}
     return found

@@ -229,7 +229,7 @@ def _blocks(found: Findings, draw: page.Draw) -> list[page.Block]:
             (f"{name} compile cache", f"{one['first_epoch_seconds']:.1f}", f"{one['peak_bytes'] / 1e6:,.0f}")
             for name, one in found.start.items()
         ]
-        header = ("experiment 1, LeNet-5", "seconds to the end of the first epoch", "peak MB")
+        header = ("lenet_vs_dense, LeNet-5", "seconds to the end of the first epoch", "peak MB")
         blocks += [page.Heading("Start"), page.Table(header, rows, "From the start of the process, data cached")]
     return [*blocks, page.Heading("How to repeat it"), page.Command(common.command())]
 

@@ -89,7 +89,11 @@ def _define(about: Setting, default: Any, help: str) -> None:
 
 
 def options(name: str, protocol: str | None = None) -> "Options":
-    """What the common flags ask of the experiment `name`, which runs under `protocol` (default: --protocol)."""
+    """What the common flags ask of the experiment `name`, which runs under `protocol` (default: --protocol).
+
+    Raises:
+      UserError: a flag whose value cannot be.
+    """
     from mnistlab.comparison import workdirs
     from mnistlab.comparison.spec import Options
 
@@ -148,6 +152,9 @@ def _sweep(text: str) -> tuple[str, tuple[float, ...]]:
 
 def augmentation(settings: Sequence[str]) -> AugmentConfig:
     """The augmentation that name=value settings ask for; the names are AugmentConfig's without their units.
+
+    Raises:
+      UserError: an unknown name, or a value that is no number.
 
     >>> augmentation(["shift=2", "rotate=7.5"])  # doctest: +ELLIPSIS
     AugmentConfig(shift_pixels=2, rotate_degrees=7.5, ...)

@@ -87,7 +87,11 @@ Sides = tuple[np.ndarray, np.ndarray]  # of a claim, float64 [n] each and paired
 
 
 def check(claims: Sequence[Claim], results: Mapping[str, Result]) -> list[Checked]:
-    """Measures every claim on the variants that were run; runs are paired by seed, Holm is over all claims."""
+    """Measures every claim on the variants that were run; runs are paired by seed, Holm is over all claims.
+
+    Raises:
+      UserError: runs that do not pair, or a metric that there is not.
+    """
     return check_sides(claims, [sides(claim, results) for claim in claims])
 
 

@@ -96,6 +96,9 @@ def confidence_sequence(differences: ArrayLike, confidence: float = 0.95) -> tup
       low, high: float64 [n], -inf and inf while no centre can be rejected (below 6 pairs at 0.95). Where all were (the
       differences have no common centre), the interval stays around the one rejected last.
 
+    Raises:
+      UserError: a confidence that is no share between 0 and 1, or differences of a wrong shape or not finite.
+
     >>> confidence_sequence([0.9, 1.2, 0.7, 1.1, 0.8, 1.0, 0.9])[0].round(2).tolist()
     [-inf, -inf, -inf, -inf, -inf, 0.51, 0.65]
     """
@@ -135,6 +138,9 @@ def standing(differences: ArrayLike, margin: float) -> Standing:
 
     Args:
       margin: the smallest difference that would matter, in the unit of `differences`; 0 (any) leaves p_within at 1.
+
+    Raises:
+      UserError: a margin that is negative or not finite, or differences of a wrong shape or not finite.
     """
     if not 0 <= margin < math.inf:
         raise UserError(f"margin is {margin}: give the smallest difference that would matter, 0 or more")
@@ -155,6 +161,9 @@ def verdict_of(standing: Standing, alpha: float = ALPHA, direction: str = ">") -
     is no win to those who said beforehand that 0.002 would matter. No p ever grows, so more pairs can only settle what
     is `not resolved`, or turn `holds` and `reversed` into `no difference that matters`. "=" is `reversed` only where
     the difference is beyond the margin: one within it contradicts nothing.
+
+    Raises:
+      UserError: another direction.
 
     >>> verdict_of(standing([0.001, -0.002, 0.0, 0.001, -0.001, 0.002, -0.001, 0.001, -0.002, 0.001], margin=0.01))
     'no difference that matters'
@@ -187,6 +196,9 @@ def expected_num_pairs(
 
     Args:
       pilot: differences so far, float [n], n >= 2; every continuation starts with them.
+
+    Raises:
+      UserError: a pilot of fewer than 2 pairs, or one that `standing` would refuse.
 
     >>> expected_num_pairs([0.9, -0.2, 0.7, 1.4], margin=0.1)
     PairsNeeded(median=12, most=16, share=1.0)

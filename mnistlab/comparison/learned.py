@@ -137,7 +137,7 @@ def cost_sentence(cost: Cost, board: Board) -> str:
     start = {
         "holds": f"{_capital(words)} costs test accuracy",
         "reversed": f"{_capital(words)} does not cost test accuracy, it adds to it",
-        "no difference that matters": f"{_capital(words)} costs nothing that matters",
+        "no difference that matters": f"{_capital(words)} makes no difference that matters",
     }.get(cost.word, f"What {words} costs is not settled")
     seeds, links = text.counted(cost.num_pairs, "seed"), "".join(_run(key, board) for key in cost.keys)
     return f"{start}: mended, test accuracy changes by {change}, {seeds}{links}."
@@ -167,10 +167,10 @@ def of_one_run(board: Board) -> list[str]:
     if pairs:
         often = [one for one in pairs if 1 - one.evidence["comparison"]["probability"] >= OFTEN]
         which = "; ".join(f"“{one.text}”{_run(one.key, board)}" for one in often)
-        said = f"Of {text.counted(len(pairs), 'claim')} that set one network against another, {len(often)} would have"
-        made.append(
-            f"{said} been contradicted by one run of each with every tenth seed or more{': ' if often else ''}{which}."
-        )
+        asked = text.counted(len(pairs), "claim")
+        said = f"Of {asked} that set one network against another and were run as the source did"
+        contradicted = "would have been contradicted by one run of each with every tenth seed or more"
+        made.append(f"{said}, {len(often)} {contradicted}{': ' if often else ''}{which}.")
     within, of = board.inside
     if of:
         said = (

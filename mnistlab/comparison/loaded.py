@@ -169,6 +169,14 @@ def predict(
 ) -> np.ndarray:
     """Class probabilities float32 [N, K] of one trained network: `load_net(run, variant, ...).predict(image)`.
 
+    Args:
+      image: as `Net.predict` takes them.
+      seed: None: the first.
+      which: "last" or "best" weights.
+
+    Raises:
+      UserError: as `load_net` and `Net.predict`.
+
     >>> run = read_run("results/lenet_vs_dense")  # doctest: +SKIP
     >>> predict(run, "lenet5", image).argmax(axis=1)  # doctest: +SKIP
     array([7, 2, 1])

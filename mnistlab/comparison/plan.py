@@ -102,7 +102,8 @@ def lines(planned: Plan) -> list[str]:
         f"{about['experiment']}, protocol {about['protocol']}, {seeds}, in {planned.workdir}; nothing is trained",
         *([departures.notice(planned.departures)] if planned.departures else []),
         text.text_table(header, rows),
-        "examples: trained / validated / tested on; runs: seeds, at every point of a grid (of rates the first 6 seeds)",
+        "examples: trained / validated / tested on; runs: seeds, at every point of a grid (where a rate is chosen, the "
+        "first 6 seeds at every rate)",
         f"in all about {duration(seconds)} and {text.format_bytes(size)}; prune drops {text.format_bytes(resume)}",
         f"time: {planned.basis}",
         *([planned.later] if planned.later else []),

@@ -24,7 +24,11 @@ class Split(NamedTuple):
 
 
 def read_shipped(folder: Path) -> dict[str, Split]:
-    """The splits in a folder of idx.gz files and SHA256SUMS (of the unpacked files)."""
+    """The splits in a folder of idx.gz files and SHA256SUMS (of the unpacked files).
+
+    Raises:
+      UserError: a file is missing or damaged.
+    """
     names = ["SHA256SUMS", *(f"{prefix}-{kind}.gz" for prefix in PREFIXES.values() for kind in IDX_KINDS)]
     if missing := [name for name in names if not (folder / name).is_file()]:
         raise UserError(f"{folder} lacks {', '.join(missing)}; install mnistlab again")
@@ -52,7 +56,11 @@ def parse_splits(prefixes: Mapping[str, str], unpack: Callable[[str], tuple[byte
 
 
 def gunzip(data: bytes, path: Path) -> bytes:
-    """`data` unpacked; `path` names it where it is damaged."""
+    """`data` unpacked; `path` names it where it is damaged.
+
+    Raises:
+      UserError: it is damaged.
+    """
     try:
         return gzip.decompress(data)
     except (OSError, EOFError, zlib.error) as error:
@@ -60,7 +68,11 @@ def gunzip(data: bytes, path: Path) -> bytes:
 
 
 def parse_idx(data: bytes, path: Path) -> np.ndarray:
-    """The uint8 array of an IDX file: 0, 0, 8 (uint8), rank, then big-endian sizes, then the values."""
+    """The uint8 array of an IDX file: 0, 0, 8 (uint8), rank, then big-endian sizes, then the values.
+
+    Raises:
+      UserError: it is no such file, or damaged.
+    """
     rank = data[3] if data[:3] == b"\0\0\x08" and len(data) >= 4 else 0
     if not rank or len(data) < 4 + 4 * rank:
         raise UserError(f"{path} is not an IDX file of bytes; get it again")

@@ -150,6 +150,9 @@ def read_originals(builder: Any, downloads: Any, manual_dir: Path | None) -> dic
     """The splits of the files that the stock builder would download; TFDS checks their SHA-256.
 
     As the stock builder does, only the first examples are taken of an EMNIST file that holds more than its config says.
+
+    Raises:
+      UserError: a file that cannot be had, that is damaged, or that holds other than its header says.
     """
     config = builder.builder_config
     if config is None:

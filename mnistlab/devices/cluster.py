@@ -35,6 +35,9 @@ CONNECT_SECONDS = 60
 def find_cluster(environ: Mapping[str, str]) -> Cluster | None:
     """What Open MPI, Slurm, Cloud TPU or Kubernetes tell a process in its environment; None for one that is alone.
 
+    Raises:
+      UserError: a launcher says something that is no number.
+
     >>> find_cluster({"OMPI_COMM_WORLD_SIZE": "2", "OMPI_COMM_WORLD_RANK": "1", "OMPI_COMM_WORLD_LOCAL_SIZE": "2",
     ...               "OMPI_COMM_WORLD_LOCAL_RANK": "1", "PMIX_NAMESPACE": "a@1"})[2:]
     (2, 1, 1, 2)

@@ -243,7 +243,7 @@ def make_model(
     """The network of that name in MODELS: `model.apply(variables, image, train=False, weight=None, ...)` -> logits.
 
     form: how convolutions are computed, "cells", "slices" or "lax"; None chooses for the backend.
-    dropout_at_evaluation: experiment 2's quirk; evaluation then needs rngs={"dropout": key} too.
+    dropout_at_evaluation: keras_vs_scratch's quirk; evaluation then needs rngs={"dropout": key} too.
     use_bias: False leaves the biases of the dense layers out.
     Raises UserError for an unknown name.
     """

@@ -1,4 +1,4 @@
-"""The network of experiment 2 by hand: plain functions on plain arrays, no layers, no optimiser library.
+"""The network of keras_vs_scratch by hand: plain functions on plain arrays, no layers, no optimiser library.
 
     p = softmax(dropout(relu(x W1)) W2)        784 -> 512 -> 10, no biases
 
