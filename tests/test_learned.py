@@ -59,13 +59,19 @@ def test_one_run_is_held_against_the_claim_seed_by_seed(tmp_path):
     gap = np.where(np.arange(16) < 4, -0.001, 0.02)  # in 4 of 16 pairs the other way round
     text = scoreboard.learned_page(board_of(tmp_path, reported=gap), "results.md")
     assert "with 4 of 16 seeds one run of each contradicts the claim" in text
-    assert "Of 1 claim that set one network against another, 1 would have been contradicted" in text
+    assert (
+        "Of 1 claim that set one network against another and were run as the source did, 1 would have been contradicted"
+        in text
+    )
 
 
 def test_where_every_pair_agrees_one_run_of_each_was_enough(tmp_path):
     text = scoreboard.learned_page(board_of(tmp_path, reported=GAPS["it holds"]), "results.md")
     assert "with none of 16 seeds one run of each contradicts the claim" in text
-    assert "Of 1 claim that set one network against another, 0 would have been contradicted" in text
+    assert (
+        "Of 1 claim that set one network against another and were run as the source did, 0 would have been contradicted"
+        in text
+    )
 
 
 def test_the_two_protocols_stand_one_below_the_other_and_the_quirk_has_its_price(tmp_path):

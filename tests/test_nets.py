@@ -408,7 +408,7 @@ def test_weights_of_any_structure_come_back_in_their_places(tmp_path):
     def predict(state, image):
         x = image.reshape(len(image), -1).astype(jnp.float32)[:, :3] / 255
         for number, scale in enumerate(state.params.second):
-            x = x * scale + number
+            x = x * scale[None] + number
         return x @ state.params.first
 
     rng = np.random.default_rng(0)

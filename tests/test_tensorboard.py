@@ -74,5 +74,7 @@ def test_a_reloaded_model_predicts_the_same(dataset, tmp_path):
 
 def test_weights_that_are_no_dict_have_histograms_too(dataset, tmp_path):
     config = dataclasses.replace(SCRATCH.config, num_epochs=1, batch_size=50)
-    training.run(config, dataset, callbacks=[tensorboard.TensorBoard(tmp_path)])
+    events = tensorboard.TensorBoard(tmp_path)
+    training.run(config, dataset, callbacks=[events])
+    events.close()
     assert set(read(tmp_path / "seed_0").Tags()["histograms"]) == {"hidden", "output"}

@@ -17,9 +17,9 @@ from mnistlab.data import arrays
 from mnistlab.data.augment import augment, mixup
 from mnistlab.data.batches import Batch
 from mnistlab.errors import UserError
-from mnistlab.training import losses, optim, parts
+from mnistlab.training import losses, microbatches, optim
 from mnistlab.training.losses import Loss, Sums
-from mnistlab.training.parts import Examples
+from mnistlab.training.microbatches import Examples
 
 
 class TrainState(NamedTuple):
@@ -107,7 +107,7 @@ def make_step_functions(
         needs_full_batches=not _takes(model, "weight"),
         splits_batches=_takes(model, "axis_name"),
         # Mixed examples have partners in the other half: two cores would round them differently.
-        halves=lambda size: parts.halves(model, size) and not config.augment.mixup_alpha,
+        halves=lambda size: microbatches.halves(model, size) and not config.augment.mixup_alpha,
     )
 
 
@@ -164,7 +164,7 @@ def make_train_step(
 
     The images are augmented first, with other random numbers at every step.
     The gradient is of sum_i w_i loss_i, divided by sum_i w_i where the reduction is "mean". Networks that allow it are
-    computed on parts of the batch, one after another.
+    computed on microbatches, one after another.
     """
     apply = _apply(model)
     update = optax.with_extra_args_support(tx).update  # some transformations use the loss
@@ -189,8 +189,8 @@ def make_train_step(
             # Else shard_map sums the gradients of replicated parameters by itself, and the sum below counts them again.
             params = jax.tree.map(lambda leaf: jax.lax.pcast(leaf, axis_name, to="varying"), params)
         gradient_of = functools.partial(jax.grad(objective, has_aux=True), params)
-        if parts.halves(model, _whole_size(batch, axis_name)):
-            gradient, (total, model_state) = parts.summed(gradient_of, examples, axis_name)
+        if microbatches.halves(model, _whole_size(batch, axis_name)):
+            gradient, (total, model_state) = microbatches.summed(gradient_of, examples, axis_name)
         else:
             gradient, (total, model_state) = gradient_of(examples)
         gradient, total = _sum_over((gradient, total), axis_name)
@@ -225,7 +225,7 @@ def make_eval_step(
     def eval_step(state: TrainState, batch: Batch, number: jax.Array, /, axis_name: str | None = None) -> Sums:
         rng = jax.random.fold_in(jax.random.fold_in(key_of(state), state.step), number + 1)
 
-        def of_part(part: Examples) -> Sums:
+        def of_microbatch(part: Examples) -> Sums:
             call = Call(part.image, rng, weight=part.weight, axis_name=axis_name, first=part.first)
             logits, _ = apply(state.params, state.model_state, call)
             total = losses.sums(loss(logits, part.label), logits, part.label, part.weight)
@@ -233,9 +233,10 @@ def make_eval_step(
             return total._replace(metrics=own)
 
         examples = _examples(batch, pixel_scale, axis_name)
-        halves = parts.halves(model, _whole_size(batch, axis_name))
+        halves = microbatches.halves(model, _whole_size(batch, axis_name))
         return _sum_over(
-            parts.summed(of_part, examples, axis_name, cut=False) if halves else of_part(examples), axis_name
+            microbatches.summed(of_microbatch, examples, axis_name, cut=False) if halves else of_microbatch(examples),
+            axis_name,
         )
 
     return eval_step

@@ -1,4 +1,4 @@
-"""A sum over a batch, over its halves and their parts: what a core's cache holds, and what two cores can share.
+"""A sum over a batch, over its halves and their microbatches: what a core's cache holds, and what two cores can share.
 
 A half summed by another core is the same sum, bit by bit: a seed's results do not show whether it was trained alone.
 """
@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-MOST_EXAMPLES = 64  # in a part: measured, LeNet-5 of 256 examples takes 0.90 of the time that it takes whole
+MOST_EXAMPLES = 64  # in a microbatch: measured, LeNet-5 of 256 examples takes 0.90 of the time that it takes whole
 FEWEST_EXAMPLES = 16  # fewer make the products too narrow: then the half is not cut
 FEWEST_TO_HALVE = 64  # in a batch: halves of 32 would cost a seed that has one core a tenth of its time
 
@@ -35,10 +35,10 @@ def halves(model: nn.Module, batch_size: int) -> bool:
     return independent and jax.default_backend() == "cpu" and batch_size % 2 == 0 and batch_size >= FEWEST_TO_HALVE
 
 
-def part_size(num_examples: int) -> int:
+def microbatch_size(num_examples: int) -> int:
     """The largest number of at most MOST_EXAMPLES that divides a half, or all of it.
 
-    >>> part_size(128), part_size(27000), part_size(131)
+    >>> microbatch_size(128), microbatch_size(27000), microbatch_size(131)
     (64, 60, 131)
     """
     sizes = [size for size in range(FEWEST_EXAMPLES, MOST_EXAMPLES + 1) if num_examples % size == 0]
@@ -46,37 +46,37 @@ def part_size(num_examples: int) -> int:
 
 
 def summed(function: Callable[[Examples], Any], examples: Examples, axis_name: str | None, cut: bool = True) -> Any:
-    """The sum of function(part), a tree of arrays, over this device's examples: a half of the batch, or both.
+    """The sum of function(microbatch), a tree of arrays, over this device's examples: a half of the batch, or both.
 
     Args:
       axis_name: the mapped axis over which the batch is split; then the sum over it is still to be taken.
-      cut: whether a half is cut into parts.
+      cut: whether a half is cut into microbatches.
     """
 
     def of_half(half: Examples) -> Any:
         num_examples = len(half.label)
-        return _scan(function, half, num_examples // part_size(num_examples) if cut else 1)
+        return _scan(function, half, num_examples // microbatch_size(num_examples) if cut else 1)
 
     return _scan(of_half, examples, 2) if axis_name is None else of_half(examples)
 
 
-def _scan(function: Callable[[Examples], Any], examples: Examples, num_parts: int) -> Any:
+def _scan(function: Callable[[Examples], Any], examples: Examples, num_equal: int) -> Any:
     """The sum of function(part) over equal parts, one after another."""
-    if num_parts == 1:
+    if num_equal == 1:
         return function(examples)
-    size = len(examples.label) // num_parts
+    size = len(examples.label) // num_equal
 
     def split(leaf: jax.Array) -> jax.Array:
-        return leaf.reshape(num_parts, size, *leaf.shape[1:]) if leaf.ndim else leaf + size * jnp.arange(num_parts)
+        return leaf.reshape(num_equal, size, *leaf.shape[1:]) if leaf.ndim else leaf + size * jnp.arange(num_equal)
 
-    parts = jax.tree.map(split, examples)
+    equal = jax.tree.map(split, examples)
     function = jax.jit(function)  # traced once for its shapes and its loop, and inlined
-    shapes = jax.eval_shape(function, jax.tree.map(lambda leaf: leaf[0], parts))
+    shapes = jax.eval_shape(function, jax.tree.map(lambda leaf: leaf[0], equal))
 
     def add(total: Any, part: Examples) -> tuple[Any, None]:
         return jax.tree.map(jnp.add, total, function(part)), None
 
-    return jax.lax.scan(add, jax.tree.map(_zeros, shapes), parts)[0]
+    return jax.lax.scan(add, jax.tree.map(_zeros, shapes), equal)[0]
 
 
 def _zeros(shape: jax.ShapeDtypeStruct) -> jax.Array:

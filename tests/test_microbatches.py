@@ -13,7 +13,7 @@ import pytest
 from mnistlab.config import TrainConfig
 from mnistlab.data.batches import Batch
 from mnistlab.nets import models
-from mnistlab.training import losses, parts, step
+from mnistlab.training import losses, microbatches, step
 
 ROOT = Path(__file__).parents[1]
 
@@ -34,14 +34,14 @@ def state_of(steps):
 
 
 @pytest.mark.parametrize("name", ["lenet5", "lenet5_adadelta"])  # the second drops out
-def test_a_step_by_parts_is_the_step_of_the_whole_batch(monkeypatch, name):
-    steps, batch = functions(name), batch_of(192)  # halves of 96, in parts of 48
+def test_a_step_by_microbatches_is_the_step_of_the_whole_batch(monkeypatch, name):
+    steps, batch = functions(name), batch_of(192)  # halves of 96, in microbatches of 48
     state = state_of(steps)
-    by_parts = jax.jit(lambda *args: steps.train_step(*args))(state, batch)
-    monkeypatch.setattr(parts, "FEWEST_TO_HALVE", 1000)
+    by_microbatches = jax.jit(lambda *args: steps.train_step(*args))(state, batch)
+    monkeypatch.setattr(microbatches, "FEWEST_TO_HALVE", 1000)
     whole = jax.jit(lambda *args: steps.train_step(*args))(state, batch)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-6), by_parts, whole)
-    assert by_parts[1].num_examples == 187
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-6), by_microbatches, whole)
+    assert by_microbatches[1].num_examples == 187
 
 
 @pytest.mark.parametrize(("name", "one_core"), [("lenet5", True), ("lenet5_adadelta", False)])
@@ -69,7 +69,7 @@ def test_evaluation_by_halves_is_that_of_the_whole(monkeypatch):
     steps, batch = functions("lenet5"), batch_of(250)
     state = state_of(steps)
     by_halves = jax.jit(lambda *args: steps.eval_step(*args))(state, batch, 0)
-    monkeypatch.setattr(parts, "FEWEST_TO_HALVE", 1000)
+    monkeypatch.setattr(microbatches, "FEWEST_TO_HALVE", 1000)
     whole = jax.jit(lambda *args: steps.eval_step(*args))(state, batch, 0)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), by_halves, whole)
 
@@ -86,11 +86,11 @@ def test_evaluation_by_halves_is_that_of_the_whole(monkeypatch):
     ],
 )
 def test_which_batches_are_halved(name, size, halves):
-    assert parts.halves(models.make_model(name), size) is halves
+    assert microbatches.halves(models.make_model(name), size) is halves
 
 
 @pytest.mark.parametrize("num_examples", [1, 97, 125, 128, 27000, 100])
-def test_parts_divide_their_half(num_examples):
-    size = parts.part_size(num_examples)
+def test_microbatches_divide_their_half(num_examples):
+    size = microbatches.microbatch_size(num_examples)
     assert num_examples % size == 0
-    assert size == num_examples or parts.FEWEST_EXAMPLES <= size <= parts.MOST_EXAMPLES
+    assert size == num_examples or microbatches.FEWEST_EXAMPLES <= size <= microbatches.MOST_EXAMPLES
