@@ -81,21 +81,8 @@ def main() -> None:
     results = usable("results", flags.FLAGS.results) if flags.FLAGS.results else None
     runs_folder = usable("runs", flags.FLAGS.runs) if flags.FLAGS.runs else folder.parent
     with workdirs.locked(folder):
-        summaries, failures, places = {}, [], {}
-        for name, own in EXPERIMENTS.items():
-            for protocol in spec.PROTOCOLS[name in OURS :]:
-                workdir = runs_folder / workdirs.folder_name(name, protocol)
-                summary = _read(workdir, name, protocol)
-                if summary is None and flags.FLAGS.run:
-                    failures += _run(name, protocol, workdir, (*own, *(QUICK if quick else ())))
-                    summary = _read(workdir, name, protocol)
-                if summary is not None:
-                    summaries[name, protocol] = summary
-                    places[name, protocol] = workdir
-        if not summaries:
-            raise UserError(
-                f"nothing was run yet in {runs_folder}; leave --norun out, or point --runs at the folder of runs"
-            )
+        summaries, failures = _collected(runs_folder, QUICK if quick else ())
+        places = {key: runs_folder / workdirs.folder_name(*key) for key in summaries}
         board = _write(folder, summaries, failures, places, bench)
         if results is not None:
             write_into(results, (folder / "scoreboard.md").read_text())
@@ -103,6 +90,27 @@ def main() -> None:
             files.write_atomic(lessons, learned_page(board, os.path.relpath(results, lessons.parent)))
         if failures:
             raise UserError("; ".join(failures))
+
+
+def _collected(folder: Path, quick: Sequence[str]) -> tuple[dict[Key, dict[str, Any]], list[str]]:
+    """The summaries of all runs in `folder`, those among them that were missing and could be run; and what failed.
+
+    Raises:
+      UserError: there are none.
+    """
+    summaries, failures = {}, []
+    for name, own in EXPERIMENTS.items():
+        for protocol in spec.PROTOCOLS[name in OURS :]:
+            workdir = folder / workdirs.folder_name(name, protocol)
+            summary = _read(workdir, name, protocol)
+            if summary is None and flags.FLAGS.run:
+                failures += _run(name, protocol, workdir, (*own, *quick))
+                summary = _read(workdir, name, protocol)
+            if summary is not None:
+                summaries[name, protocol] = summary
+    if not summaries:
+        raise UserError(f"nothing was run yet in {folder}; leave --norun out, or point --runs at the folder of runs")
+    return summaries, failures
 
 
 def _run(name: str, protocol: str, workdir: Path, extra: tuple[str, ...]) -> list[str]:

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -60,7 +60,7 @@ def run(
     }
     with workdirs.locked(options.workdir):
         workdirs.prepare(options.workdir, identity, options.resume)
-        return _measure(options, identity, log)
+        return _leave(options, identity, _measure(options.first_seed, identity, log), log)
 
 
 def _check(options: Options, sizes: Sequence[int], num_rounds: int) -> tuple[list[int], bool]:
@@ -77,22 +77,39 @@ def _check(options: Options, sizes: Sequence[int], num_rounds: int) -> tuple[lis
     return kept, quick
 
 
-def _measure(options: Options, identity: Mapping[str, Any], log: Log) -> dict[str, Any]:
+class Measured(NamedTuple):
+    """What a run timed."""
+
+    devices: Mapping[str, jax.Device]
+    rows: Sequence[Row]
+    precision: Mapping[str, Precision]  # by device
+    peak: Mapping[str, float]  # by device, GFLOP/s
+    seconds: float
+
+
+def _measure(seed: int, identity: Mapping[str, Any], log: Log) -> Measured:
+    """Times every size on every device that it fits."""
     start = time.perf_counter()
     devices, multiply = products.find_devices(), jax.jit(products.product)
-    seed, num_rounds, quick = options.first_seed, identity["num_rounds"], identity["quick_look"]
     rows: list[Row] = []
     for size in identity["sizes"]:
         skip = {name: reason for name, device in devices.items() if (reason := does_not_fit(size, device))}
-        rows += products.measure(multiply, devices, size, num_rounds, seed, skip)
+        rows += products.measure(multiply, devices, size, identity["num_rounds"], seed, skip)
         for row in rows[-len(devices) :]:
             log(f"{row.device} {size}: {row.note or _spread(row.finished_ms) + ' ms finished'}")
     precision = {name: products.measured_precision(multiply, device) for name, device in devices.items()}
     peak = {}
     for name, device in devices.items():
-        probe_sizes = QUICK_PEAK_SIZES if quick else PEAK_SIZES["cpu" if device.platform == "cpu" else "accelerator"]
+        kind = "cpu" if device.platform == "cpu" else "accelerator"
+        sizes = QUICK_PEAK_SIZES if identity["quick_look"] else PEAK_SIZES[kind]
         rates = [gflops(row.size, row.finished_ms.min()) for row in rows if row.device == name and row.finished_ms.size]
-        peak[name] = max([products.peak_gflops(multiply, device, probe_sizes, seed), *rates])
+        peak[name] = max([products.peak_gflops(multiply, device, sizes, seed), *rates])
+    return Measured(devices, rows, precision, peak, time.perf_counter() - start)
+
+
+def _leave(options: Options, identity: Mapping[str, Any], measured: Measured, log: Log) -> dict[str, Any]:
+    """Writes summary.json and report.html; says the tables."""
+    devices, rows = measured.devices, measured.rows
     sizes = ", ".join(map(str, identity["sizes"]))
     departed = () if set(identity["sizes"]) == set(SIZES) else (f"sizes {', '.join(map(str, SIZES))} -> {sizes}",)
     checked = departures.of_changed_run(_claims(rows, options.protocol), departed)
@@ -105,31 +122,30 @@ def _measure(options: Options, identity: Mapping[str, Any], log: Log) -> dict[st
         "data": None,
         "device": ", ".join(f"{name}: {device.device_kind}" for name, device in devices.items()),
         "n_seeds": 1,
-        "variants": {f"{row.device}_{row.size}": _entry(row, options.protocol, peak) for row in rows},
+        "variants": {f"{row.device}_{row.size}": _entry(row, options.protocol, measured.peak) for row in rows},
         "claims": [item.to_dict() for item in checked],
-        "seconds": {"total": time.perf_counter() - start},
+        "seconds": {"total": measured.seconds},
     }
     tables = [
         _time_table(rows, identity["sizes"], devices, options.protocol),
-        _rate_table(rows, peak),
-        _precision_table(rows, devices, precision),
+        _rate_table(rows, measured.peak),
+        _precision_table(rows, devices, measured.precision),
         sections.measured_table(checked, "Claims, by the growth of the time with n"),
     ]
     for table in tables:
         log(f"\n{table.as_text()}")
-    blocks = _page(options, identity, rows, devices, tables)
+    notice: list[page.Block] = []
     if departed:
         consequence = (
             "The reported time of a size stands beside ours of that size; what was said of growth is not judged."
         )
-        blocks = [page.Text(departures.notice(departed, consequence), notice=True), *blocks]
-    title = departures.title(TITLE, departed)
+        notice = [page.Text(departures.notice(departed, consequence), notice=True)]
     summary = workdirs.leave(
         options.workdir,
         identity=identity,
         command=options.command,
-        title=title,
-        blocks=[page.Answer(said), *blocks],
+        title=departures.title(TITLE, departed),
+        blocks=[page.Answer(said), *notice, *_page(options, identity, rows, devices, tables)],
         summary=summary,
     )
     log(f"\nreport: {options.workdir / 'report.html'}")

@@ -98,19 +98,7 @@ def run(experiment: Experiment, options: Options, hooks: Hooks = NO_HOOKS) -> di
         if options.resume and all(configs.is_named(variant) for variant in variants.values()):
             workdirs.check(options.workdir, about)  # refused before data is loaded
         session = begin()
-        arrays.check(session.dataset)
-        about["data"] = session.dataset.fingerprint
-        for name, variant in variants.items():
-            if not configs.is_named(variant):
-                about["variants"][name]["program"] = _program_digest(variant, session.dataset)
-            elif "dataset" in options.overrides:
-                _check_fits(name, variant, session.dataset)
-        for name, variant in variants.items():  # bad limits end here, before anything is written or replaced
-            parts = batches.split_parts(variant, session.dataset, options.first_seed)
-            if variant.learning_rates and not len(parts.val):
-                raise UserError(
-                    f"{name} has learning_rates, but no validation examples to choose one by; give some, or one rate"
-                )
+        about |= _of_data(session, about["variants"])
         if options.resume and workdirs.is_pruned(options.workdir):
             cluster.from_first([])  # the others have nothing to train
             return _read_pruned(options.workdir, about, hooks.log)
@@ -122,6 +110,24 @@ def run(experiment: Experiment, options: Options, hooks: Hooks = NO_HOOKS) -> di
             hooks.log(f"\n{table.as_text()}")
         session, outcome = _train(session, started)
         return outputs.leave(session, outcome._replace(departures=departed))
+
+
+def _of_data(session: Session, variants: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """What the data add to a run's identity; what cannot be done with them ends here, before anything is written."""
+    dataset, found = session.dataset, {name: dict(known) for name, known in variants.items()}
+    arrays.check(dataset)
+    for name, variant in session.variants.items():
+        if not configs.is_named(variant):
+            found[name]["program"] = _program_digest(variant, dataset)
+        elif "dataset" in session.options.overrides:
+            _check_fits(name, variant, dataset)
+    for name, variant in session.variants.items():
+        parts = batches.split_parts(variant, dataset, session.options.first_seed)  # which ends bad limits
+        if variant.learning_rates and not len(parts.val):
+            raise UserError(
+                f"{name} has learning_rates, but no validation examples to choose one by; give some, or one rate"
+            )
+    return {"data": dataset.fingerprint, "variants": found}
 
 
 def _prepared(session: Session, seeds: Mapping[str, tuple[int, ...]], resume: bool = True) -> Session:
