@@ -57,9 +57,10 @@ def train(session: Session, name: str, callbacks: Sequence[Callback], before: Tr
     path = session.checkpoints(name) / "training" / "parts.json"
     whole, number, first = before, 0, 0
     while first < len(seeds):
-        kept = cluster.from_first(_kept_ranges(path, len(seeds)) if cluster.is_first() else None)
+        sent = cluster.from_first(_kept_ranges(path, len(seeds)) if cluster.is_first() else None)
+        kept = [SeedRange(*(np.asarray(value).item() for value in one)) for one in sent]
         new = None if number < len(kept) else _next_range(session, name, first, whole)
-        one = new or SeedRange(*(np.asarray(value).item() for value in kept[number]))
+        one = new or kept[number]
         number, own = number + 1, seeds[first : first + one.num_seeds]
         first += one.num_seeds
         if before is not None and own[-1] in {run.seed for run in before.result.runs}:
