@@ -55,7 +55,7 @@ def test_a_run_as_the_experiment_has_it_departs_in_nothing(name, protocol):
 
 def test_nothing_reported_stands_beside_a_changed_run():
     results = {"dense": result_of([0.978, 0.977], range(2))}
-    outcome = Outcome(results, {}, {}, None, {}, {}, "reported", departures=("epochs 20 -> 3",))
+    outcome = Outcome(results, {}, {}, {}, None, {}, {}, "reported", departures=("epochs 20 -> 3",))
     assert outputs.reported_beside("lenet_vs_dense", outcome) == {}
     assert outputs.reported_beside("lenet_vs_dense", outcome._replace(departures=())) != {}
     for extra in (cnn_variants.source_table, keras_vs_scratch.source_table):
@@ -79,7 +79,7 @@ def test_columns_of_what_was_reported_are_there_only_under_the_reported_protocol
     results = {"dense": result._replace(metrics={**result.metrics, "test_loss": result.metrics["test_accuracy"]})}
     header, row = {}, {}
     for protocol in spec.PROTOCOLS:
-        outcome = Outcome(results, {}, {}, None, {}, {}, protocol)
+        outcome = Outcome(results, {}, {}, {}, None, {}, {}, protocol)
         table = outputs.overview_table(EXPERIMENT, EXPERIMENT.reported, outcome)
         header[protocol], (row[protocol],) = table.header, table.rows
     assert header["reported"][2] == "test accuracy, reported" and row["reported"][2] == "0.9780"

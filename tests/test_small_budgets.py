@@ -54,7 +54,7 @@ def test_the_best_epoch_is_set_against_the_last():
         metrics=result.metrics | {"val_accuracy": last},
     )  # fmt: skip
     np.testing.assert_array_equal(history.metric(result, "highest:val_accuracy"), [0.9, 0.7, np.nan])
-    outcome = Outcome({"under_8000": result}, {}, {}, None, {}, {}, "controlled")
+    outcome = Outcome({"under_8000": result}, {}, {}, {}, None, {}, {}, "controlled")
     found = small_budgets.best_epoch_table(outcome, None)
     assert found.summary["best_minus_last_epoch"]["under_8000"]["mean"] == pytest.approx(0.05)
     assert found.blocks[-1].rows[0][:4] == ("under_8000", "0.9850", "0.7500", "0.8000")

@@ -208,7 +208,7 @@ def _check_program(name: str, variant: Variant, own: Variant, swept: Iterable[st
         "average_epochs": variant.average_epochs > 0,
         "optimizer, schedule and their numbers": variant.optimizer != optimizer,
         "loss": (variant.loss, variant.loss_reduction) != (own.loss, own.loss_reduction),
-        "convolution": variant.model_options != own.model_options,
+        "these model_options": dict(variant.model_options) | {"form": None} != dict(own.model_options) | {"form": None},
         **{setting: setting in swept for setting in ("momentum", "weight_decay")},
     }
     for flag, is_set in asked.items():
