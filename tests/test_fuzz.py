@@ -227,7 +227,7 @@ def read(folder):
 
 
 def board(folder):
-    summary = scoreboard._read(folder / "summary.json")
+    summary = scoreboard._read(folder, "made_up", "controlled")
     summaries = {("lenet_vs_dense", protocol): summary for protocol in spec.PROTOCOLS}
     departed = {key: departures.of_summary(summary) for key in summaries}
     scoreboard._values(summaries)
