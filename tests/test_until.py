@@ -221,10 +221,7 @@ def test_a_round_is_of_what_is_expected_within_bounds(num_more, expected):
     asked = [Question("1", ("a", "c"), 8, num_more, ""), Question("2", ("a", "b"), 8, 0, "")]
     counts = {"a": 8, "b": 16, "c": 8}
     assert until.next_round(asked, counts, options(), 0.0) == (expected, "")
-    assert until.next_round(asked[1:], counts, options(), 0.0) == (
-        counts,
-        "Every claim that seeds can answer is answered.",
-    )
+    assert until.next_round(asked[1:], counts, options(), 0.0) == (counts, ALL)
 
 
 @pytest.mark.parametrize(

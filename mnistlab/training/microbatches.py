@@ -60,23 +60,23 @@ def summed(function: Callable[[Examples], Any], examples: Examples, axis_name: s
     return _scan(of_half, examples, 2) if axis_name is None else of_half(examples)
 
 
-def _scan(function: Callable[[Examples], Any], examples: Examples, num_equal: int) -> Any:
+def _scan(function: Callable[[Examples], Any], examples: Examples, num_parts: int) -> Any:
     """The sum of function(part) over equal parts, one after another."""
-    if num_equal == 1:
+    if num_parts == 1:
         return function(examples)
-    size = len(examples.label) // num_equal
+    size = len(examples.label) // num_parts
 
     def split(leaf: jax.Array) -> jax.Array:
-        return leaf.reshape(num_equal, size, *leaf.shape[1:]) if leaf.ndim else leaf + size * jnp.arange(num_equal)
+        return leaf.reshape(num_parts, size, *leaf.shape[1:]) if leaf.ndim else leaf + size * jnp.arange(num_parts)
 
-    equal = jax.tree.map(split, examples)
+    parts = jax.tree.map(split, examples)
     function = jax.jit(function)  # traced once for its shapes and its loop, and inlined
-    shapes = jax.eval_shape(function, jax.tree.map(lambda leaf: leaf[0], equal))
+    shapes = jax.eval_shape(function, jax.tree.map(lambda leaf: leaf[0], parts))
 
     def add(total: Any, part: Examples) -> tuple[Any, None]:
         return jax.tree.map(jnp.add, total, function(part)), None
 
-    return jax.lax.scan(add, jax.tree.map(_zeros, shapes), equal)[0]
+    return jax.lax.scan(add, jax.tree.map(_zeros, shapes), parts)[0]
 
 
 def _zeros(shape: jax.ShapeDtypeStruct) -> jax.Array:
