@@ -6,7 +6,6 @@ import os
 import re
 import signal
 import socket
-import time
 from pathlib import Path
 
 import pytest
@@ -78,10 +77,8 @@ def test_a_killed_process_ends_the_other_in_seconds(start, tmp_path, victim):
     both = two(start, "--epochs=100000", f"--workdir={tmp_path}")
     assert any("epoch 2/" in line for line in both[0].stdout)  # both compute
     both[victim].send_signal(signal.SIGKILL)
-    killed = time.monotonic()
     other = both[1 - victim]
-    status = other.wait(20)
-    assert time.monotonic() - killed < 20 and status == os.EX_TEMPFAIL
+    assert other.wait(60) == os.EX_TEMPFAIL  # JAX itself would wait for 100 seconds
     lines = [line for line in other.stderr.read().splitlines() if line.startswith("error")]
     assert len(lines) == 1 and "has died" in lines[0]
 
