@@ -53,11 +53,11 @@ def axe():
 
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory):
-    """Name -> a page of a small run; those of one and eight seeds are made as the experiment's own."""
+    """Name -> a page of a small run; those of one and eight seeds are made as the experiment's own, of dense nets."""
     folder = tmp_path_factory.mktemp("pages")
     quick = {"num_epochs": 2, "limit_examples": 300, "batch_size": 64}
     own = lenet_vs_dense.EXPERIMENT
-    small = {name: dataclasses.replace(variant, **quick) for name, variant in own.reported.items()}
+    small = {name: dataclasses.replace(variant, model="dense", **quick) for name, variant in own.reported.items()}
     as_own, command = dataclasses.replace(own, reported=small), "python -m experiments.lenet_vs_dense --seeds="
     run.run(as_own, Options(folder / "one seed", num_seeds=1, command=command + "1"))
     run.run(as_own, Options(folder / "eight seeds", num_seeds=8, command=command + "8"))

@@ -170,27 +170,35 @@ def test_history_says_so_where_the_axis_ends_before_a_point():
 def test_a_network_with_more_logits_than_there_are_classes_has_its_predictions_drawn():
     image = np.zeros((2, 8, 8, 1), np.uint8)
     figure = images.predictions(image, [0, 1], [0, 7], ["dark", "bright"], 1, 2)
-    assert "7" in figure.axes[1].get_title() and "bright" in figure.axes[1].get_title()
+    assert "7" in figure.axes[0].texts[1].get_text() and "bright" in figure.axes[0].texts[1].get_text()
 
 
 def test_predictions_mark_what_is_wrong_twice():
     image = np.arange(4 * 9, dtype=np.uint8).reshape(4, 3, 3, 1)
     figure = images.predictions(image, [0, 1, 2, 3], [0, 1, 7, 3], [str(k) for k in range(10)], 2, 2)
-    titles = [axes.get_title() for axes in figure.axes]
-    assert titles == [
+    (axes,) = figure.axes
+    assert [title.get_text() for title in axes.texts] == [
         "truth 0, predicted 0",
         "truth 1, predicted 1",
         "truth 2, predicted 7 ✗",
         "truth 3, predicted 3",
     ]
-    colors = [to_rgba(axes.title.get_color()) for axes in figure.axes]
-    assert [color == to_rgba("black") for color in colors] == [True, True, False, True]
-    for k, axes in enumerate(figure.axes):
-        np.testing.assert_array_equal(axes.get_images()[0].get_array(), image[k, ..., 0])
-        assert len(axes.get_xticks()) == 0
+    marked = [True, True, False, True]
+    assert [to_rgba(title.get_color()) == to_rgba("black") for title in axes.texts] == marked
+    assert [frame.get_linewidth() < 1 for frame in axes.patches] == marked
+    for k, picture in enumerate(axes.get_images()):
+        np.testing.assert_array_equal(picture.get_array(), image[k, ..., 0])
+        left, right, foot, top = picture.get_extent()
+        assert 0 < right - left == pytest.approx(foot - top) and left < axes.texts[k].get_position()[0] < right
     labelled = images.predictions(image, [0, 1, 1, 0], None, ["Coat", "Bag"], 2, 3)
-    assert [axes.get_title() for axes in labelled.axes[:4]] == ["Coat", "Bag", "Bag", "Coat"]
-    assert not labelled.axes[5].axison
+    assert [title.get_text() for title in labelled.axes[0].texts] == ["Coat", "Bag", "Bag", "Coat"]
+
+
+def test_a_picture_keeps_its_proportions_within_its_tile():
+    wide = np.zeros((3, 10, 20, 3), np.uint8)
+    for picture in images.predictions(wide, [0, 1, 2], None, ["a", "b", "c"], 2, 2).axes[0].get_images():
+        left, right, foot, top = picture.get_extent()
+        assert right - left == pytest.approx(2 * (foot - top)) and 0 < right - left < 1.42
 
 
 def test_confusion_has_truth_in_rows():
@@ -460,7 +468,7 @@ def test_mistakes_are_those_that_tell_networks_apart_first():
     assert images.choose_mistakes(truth, {"a": truth}).size == 0
     image = np.zeros((2, 28, 28, 1), np.uint8)
     figure = images.mistakes(image, [0, 0], {"a": [1, 1], "b": [0, 1]}, ["zero", "one"])
-    titles = [axes.get_title() for axes in figure.axes]
+    titles = [title.get_text() for title in figure.axes[0].texts]
     assert titles == ["truth zero\none: a ✗\nzero: b", "truth zero\none: a, b ✗"]
 
 

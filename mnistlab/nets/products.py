@@ -2,7 +2,6 @@
 
 import functools
 import math
-import operator
 from typing import NamedTuple
 
 import jax
@@ -46,11 +45,18 @@ def direct(seen: jax.Array, kernel: jax.Array, window: Window) -> jax.Array:
 
     The gradient is that of `dense`: as a sum it would be slower.
     """
-    kernel = kernel.reshape(-1, kernel.shape[-1], 1)
+    return _direct(seen, kernel, window)
+
+
+@functools.partial(jax.jit, static_argnums=2, inline=True)  # traced once for all programs, of which it is a part
+def _direct(seen: jax.Array, kernel: jax.Array, window: Window) -> jax.Array:
+    shape = kernel.shape[-1], seen.shape[-1]
+    taps = [jnp.broadcast_to(tap[:, None], shape) for tap in kernel.reshape(-1, kernel.shape[-1])]
+    pixels = [jnp.broadcast_to(pixel, shape) for pixel in seen]
     planes = []
     for joined in expansion(*window).transpose(1, 0, 2):
-        terms = [kernel[k] * seen[s : s + 1] for s, k in zip(*np.nonzero(joined), strict=True)]
-        planes.append(functools.reduce(operator.add, terms))
+        terms = [lax.mul(taps[k], pixels[s]) for s, k in zip(*np.nonzero(joined), strict=True)]
+        planes.append(functools.reduce(lax.add, terms))
     return jnp.concatenate(planes)
 
 

@@ -41,17 +41,17 @@ def style() -> AbstractContextManager[None]:
     return matplotlib.style.context(["default", "mnistlab.report.mnistlab"])
 
 
-def new_figure(width_inches: float, height_inches: float) -> Figure:
-    """An empty figure."""
+def new_figure(width_inches: float, height_inches: float, is_laid_out: bool = True) -> Figure:
+    """An empty figure, whose axes matplotlib arranges where `is_laid_out`."""
     from matplotlib.figure import Figure
 
-    return Figure(figsize=(width_inches, height_inches), layout="constrained")
+    return Figure(figsize=(width_inches, height_inches), layout="constrained" if is_laid_out else None)
 
 
 def laid_out(figure: Figure) -> Figure:
     """`figure` with its layout computed once and kept: computed at every draw, it would drift in the last digits."""
     figure.draw_without_rendering()
-    figure.set_layout_engine("none")
+    figure.set_layout_engine(None)  # "none" would leave an engine, for which each file is drawn twice
     return figure
 
 

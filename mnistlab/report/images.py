@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,31 +13,48 @@ from mnistlab.report.canvas import VERMILLION, WIDTH_INCHES, laid_out, new_figur
 from mnistlab.report.text import class_words
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-
     from mnistlab.report.canvas import Figure
 
 MOST_MISTAKES = 12
 
 
-def _show(axes: Axes, pixels: NDArray[np.uint8], number: int) -> None:
-    """Draws uint8 [H, W, C]; ink on paper, C = 1, gets a name by which a dark page inverts it."""
-    is_ink = pixels.shape[-1] == 1
-    picture = axes.imshow(pixels[..., 0] if is_ink else pixels, cmap="gray_r", vmin=0, vmax=255, interpolation="none")
-    if is_ink:
-        picture.set_gid(f"ink{number}")
+def _tiles(
+    image: NDArray[np.uint8],
+    titles: Sequence[str],
+    columns: int,
+    tile_inches: tuple[float, float],
+    text_inches: float,
+    wrong: Collection[int] = (),
+) -> Figure:
+    """Framed images uint8 [n, H, W, C] in rows, each at the foot of its tile and titled above; a wrong one is red.
 
+    All are drawn on one pair of axes, in inches: a pair for each takes ten times as long. Ink on paper, C = 1, gets a
+    name by which a dark page inverts it.
+    """
+    from matplotlib.patches import Rectangle
 
-def _panels(figure: Figure, rows: int, columns: int, titles: Sequence[str]) -> list[Axes]:
-    """Framed axes without ticks, one for each title, row by row."""
-    grid = figure.subplots(rows, columns, squeeze=False).ravel()
-    for axes in grid[len(titles) :]:
-        axes.set_axis_off()
-    for axes, title in zip(grid, titles, strict=False):
-        axes.set(xticks=[], yticks=[])
-        axes.set_title(title, fontsize=8, pad=3)
-        axes.spines[:].set(visible=True, color="#c8c8c8", linewidth=0.5)
-    return list(grid[: len(titles)])
+    width, height = tile_inches
+    rows, is_ink = -(-len(titles) // columns), image.shape[-1] == 1
+    inches = min(width - 0.14, height - text_inches) / max(image.shape[1:3])
+    down, across = (inches * pixels for pixels in image.shape[1:3])
+    figure = new_figure(width * max(columns, 2), height * rows, is_laid_out=False)
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.set_axis_off()
+    for k, title in enumerate(titles):
+        middle, foot = (k % columns + 0.5) * width, (k // columns + 1) * height - 0.04
+        extent = (middle - across / 2, middle + across / 2, foot, foot - down)
+        pixels = image[k, ..., 0] if is_ink else image[k]
+        picture = axes.imshow(
+            pixels, cmap="gray_r", vmin=0, vmax=255, interpolation="none", extent=extent, aspect="auto"
+        )
+        if is_ink:
+            picture.set_gid(f"ink{k}")
+        frame, line, words = (VERMILLION, 2.0, VERMILLION) if k in wrong else ("#c8c8c8", 0.5, "black")
+        corner = (extent[0], extent[3])
+        axes.add_patch(Rectangle(corner, across, down, fill=False, edgecolor=frame, linewidth=line))
+        axes.text(middle, foot - down - 0.04, title, ha="center", va="bottom", fontsize=8, color=words)
+    axes.set(xlim=(0, width * max(columns, 2)), ylim=(height * rows, 0))
+    return figure
 
 
 def predictions(
@@ -59,23 +76,18 @@ def predictions(
     labels = None if predicted is None else np.asarray(predicted)
     most = int(max(true_labels.max(initial=0), 0 if labels is None else labels.max(initial=0)))
     class_names = class_words(class_names, most + 1)
-    names = [class_names[int(true)] for true in true_labels[: min(rows * columns, len(image))]]
+    titles = names = [class_names[int(true)] for true in true_labels[: min(rows * columns, len(image))]]
     one_line = max(map(len, class_names)) <= 2 and columns <= 5
+    wrong: list[int] = []
+    if labels is not None:
+        gap = " " if one_line else "\n"
+        wrong = [k for k in range(len(names)) if labels[k] != true_labels[k]]
+        said = [f"{class_names[int(labels[k])]}{' ✗' if k in wrong else ''}" for k in range(len(names))]
+        titles = [f"truth {name},{gap}predicted {word}" for name, word in zip(names, said, strict=True)]
+    cell = min(1.42, WIDTH_INCHES / columns)
+    text_inches = 0.22 if labels is None or one_line else 0.36
     with style():
-        cell = min(1.42, WIDTH_INCHES / columns)
-        text_height = 0.22 if labels is None or one_line else 0.36
-        figure = new_figure(cell * columns, (cell * 0.86 + text_height) * rows)
-        for k, axes in enumerate(_panels(figure, rows, columns, names)):
-            _show(axes, image[k], k)
-            if labels is None:
-                continue
-            wrong, gap = labels[k] != true_labels[k], " " if one_line else "\n"
-            said = f"{class_names[int(labels[k])]}{' ✗' if wrong else ''}"
-            axes.title.set_text(f"truth {names[k]},{gap}predicted {said}")
-            if wrong:
-                axes.title.set_color(VERMILLION)
-                axes.spines[:].set(color=VERMILLION, linewidth=2.0)
-        return laid_out(figure)
+        return _tiles(image, titles, columns, (cell, cell * 0.86 + text_inches), text_inches, wrong)
 
 
 def choose_mistakes(truth: ArrayLike, predicted: Mapping[str, ArrayLike]) -> NDArray[np.int64]:
@@ -114,13 +126,9 @@ def mistakes(
             lines += textwrap.wrap(line, 24)
         titles.append("\n".join(lines))
     columns = min(4, len(titles))
-    rows = -(-len(titles) // columns)
-    text_height = 0.16 * max(title.count("\n") + 1 for title in titles) + 0.1
+    text_inches = 0.16 * max(title.count("\n") + 1 for title in titles) + 0.1
     with style():
-        figure = new_figure(1.62 * max(columns, 2), (1.1 + text_height) * rows)
-        for number, axes in enumerate(_panels(figure, rows, columns, titles)):
-            _show(axes, image[number], number)
-        return laid_out(figure)
+        return _tiles(image, titles, columns, (1.62, 1.24 + text_inches), text_inches)
 
 
 def confusion(counts: ArrayLike, class_names: Sequence[str]) -> Figure:
@@ -163,7 +171,13 @@ def signed(images: ArrayLike, titles: Sequence[str]) -> Figure:
     bound = float(np.abs(arrays).max()) or 1.0
     with style():
         figure = new_figure(WIDTH_INCHES * max(columns, 2) / 5 + 0.9, 1.6 * rows + 0.1)
-        for axes, array in zip(_panels(figure, rows, columns, titles), arrays, strict=True):
+        grid = figure.subplots(rows, columns, squeeze=False).ravel()
+        for axes in grid[len(titles) :]:
+            axes.set_axis_off()
+        for axes, array, title in zip(grid, arrays, titles, strict=False):
+            axes.set(xticks=[], yticks=[])
+            axes.set_title(title, fontsize=8, pad=3)
+            axes.spines[:].set(visible=True, color="#c8c8c8", linewidth=0.5)
             picture = axes.imshow(array, cmap="RdBu_r", vmin=-bound, vmax=bound, interpolation="none")
         figure.colorbar(picture, ax=figure.axes, shrink=0.9, aspect=20, label="weight of the pixel")
         return laid_out(figure)

@@ -24,6 +24,13 @@ class Executables:
     def __init__(self) -> None:
         self.compiled: dict[Any, Any] = {}
         self.compile_seconds = 0.0
+        self._reported_seconds = 0.0
+
+    def new_compile_seconds(self) -> float:
+        """The seconds that compiling took since this was last asked."""
+        new = self.compile_seconds - self._reported_seconds
+        self._reported_seconds = self.compile_seconds
+        return new
 
     def of_each_run(self, name: str, function: Callable, grid: Grid, *args: Any) -> Any:
         """function(state, active, pool, order, what all runs share) of one run, compiled for all runs of `args`."""

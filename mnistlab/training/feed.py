@@ -53,9 +53,12 @@ class Feed:
         one device a chunk is a pool and the order in it, so that the compiler sees what it sees of a resident pool, and
         the bits are the same. On several it is batches, of which each process reads what its devices need.
         """
-        size = min(num_steps or order.weight.shape[0], self._most_steps(order, num_steps))
-        for first in range(0, order.weight.shape[0], size):
-            part = Order(order.example[..., first : first + size, :], order.weight[first : first + size])
+        total = order.weight.shape[0]
+        size = min(num_steps or total, self._most_steps(order, num_steps))
+        for first in range(0, total, size):
+            part = order
+            if size < total:
+                part = Order(order.example[..., first : first + size, :], order.weight[first : first + size])
             if self.pool is not None:
                 yield self._pool_on(grid), part
             elif grid.mesh is None:

@@ -78,7 +78,6 @@ def train(
 def _train(population: Population, callbacks: Sequence[Callback]) -> Trained:
     """Trains one population from its last snapshot to the end."""
     executables = population.setup.executables
-    compiled_before = executables.compile_seconds
     snapshot = _beginning(population, callbacks)
     carry, active = population.put(snapshot.carry), np.asarray(snapshot.carry.active)
     try:
@@ -95,7 +94,7 @@ def _train(population: Population, callbacks: Sequence[Callback]) -> Trained:
             active = np.asarray(snapshot.carry.active)
             for callback in callbacks:
                 callback.on_epoch(Epoch(number + 1, population.runs, seen, seconds, snapshot))
-        return _ended(population, carry, snapshot, compiled_before)
+        return _ended(population, carry, snapshot)
     finally:
         for callback in callbacks:
             callback.on_end()
@@ -127,7 +126,7 @@ def _after(
     return Snapshot(number + 1, carry, history, epoch_seconds)
 
 
-def _ended(population: Population, carry: Carry, snapshot: Snapshot, compiled_before: float) -> Trained:
+def _ended(population: Population, carry: Carry, snapshot: Snapshot) -> Trained:
     """The final weights and their metrics."""
     setup, grid = population.setup, population.grid
     best = carry.state._replace(params=carry.best.params, model_state=carry.best.model_state)
@@ -140,7 +139,7 @@ def _ended(population: Population, carry: Carry, snapshot: Snapshot, compiled_be
     best_epoch = np.asarray(grid.gather(carry.best.epoch), np.float64)
     metrics = trained.final_metrics(total, snapshot.history, num_epochs, best_epoch, trained.finite_runs(weights[0]))
     seconds = {
-        "compile_seconds": setup.executables.compile_seconds - compiled_before,
+        "compile_seconds": setup.executables.new_compile_seconds(),
         "evaluate_seconds": evaluate_seconds,
         "train_seconds": float(np.nansum(snapshot.epoch_seconds)),
     }
