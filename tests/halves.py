@@ -3,6 +3,7 @@
 Needs two devices: XLA_FLAGS=--xla_force_host_platform_device_count=2 makes them of a CPU.
 """
 
+import dataclasses
 import json
 import sys
 
@@ -19,6 +20,8 @@ AUGMENT = AugmentConfig(shift_pixels=2)
 
 def main(net):
     dataset, layout = datasets.load("mnist"), mesh.make_layout()
+    few = datasets.Split(dataset.test.image[:500], dataset.test.label[:500])
+    dataset = dataclasses.replace(dataset, test=few)
     config = TrainConfig(net, augment=AUGMENT, limit_examples=600, batch_size=256, num_epochs=2)
 
     def bits(seeds, layout):
