@@ -342,16 +342,16 @@ def _mistake_blocks(outcome: Outcome, draw: Draw) -> list[page.Block]:
         image, label = nets.test_examples(outcome.results[names[0]], outcome.dataset)
         predicted = {name: outcome.predictions[name] for name in names}
         wrong = {name: int((classes != label).sum()) for name, classes in predicted.items()}
-        said = ", ".join(f"{name} {count:,}" for name, count in wrong.items())
-        said = f"Of {len(label):,} test images the first seeds get wrong: {said}."
+        counts = ", ".join(f"{name} {count:,}" for name, count in wrong.items())
+        said = f"Test images that the first seed gets wrong, of {len(label):,}: {counts}."
         chosen = images.choose_mistakes(label, predicted)
         if not len(chosen):
             blocks.append(page.Text(said))
             continue
         shown = {name: classes[chosen] for name, classes in predicted.items()}
         figure = images.mistakes(image[chosen], label[chosen], shown, outcome.dataset.class_names)
-        which = "on which they disagree, then those that all get wrong" if len(names) > 1 else "that it gets wrong"
-        blocks.append(draw(figure, f"mistakes{number or ''}", f"{said} Shown: {which}; ✗ marks a wrong answer.", said))
+        which = "Those on which the networks disagree come first. " if len(names) > 1 else ""
+        blocks.append(draw(figure, f"mistakes{number or ''}", f"{said} {which}✗ marks a wrong answer.", said))
     if lost := [name for name in outcome.results if name not in finite]:
         blocks.append(page.Text(f"Left out, because the first seed diverged: {', '.join(lost)}."))
     return blocks
