@@ -9,6 +9,7 @@ import atexit
 import concurrent.futures
 import contextlib
 import functools
+import gc
 import json
 import os
 import runpy
@@ -196,6 +197,7 @@ def _become(request: dict) -> None:
 if __name__ == "__main__":
     for name in IMPORTED:
         __import__(name)
+    gc.freeze()  # no fork copies the pages of what is imported, or looks through it at its end
     assert len(os.listdir("/proc/self/task")) == 1  # noqa: PTH208
     asked = _serve(socket.socket(fileno=int(sys.argv[1])))
     if asked is not None:
