@@ -31,6 +31,22 @@ def test_populations_fit_into_memory(num_runs, run_bytes, free_bytes, most, expe
     assert sizing.fitting_size(num_runs, run_bytes, free_bytes, most) == expected
 
 
+@pytest.mark.parametrize("num_devices", [2, 3, 4])
+@pytest.mark.parametrize("most", [4, 8])
+def test_no_other_multiple_of_the_devices_is_done_sooner(num_devices, most):
+    def rounds(num_runs, size):
+        total = 0
+        for first in range(0, num_runs, size):
+            members = min(size, num_runs - first)
+            total += next(members // used for used in range(num_devices, 0, -1) if members % used == 0)
+        return total
+
+    for num_runs in range(num_devices, 40):
+        size = sizing.fitting_size(num_runs, most=most, num_devices=num_devices)
+        others = range(num_devices, min(most, num_runs) + 1, num_devices)
+        assert size <= most and rounds(num_runs, size) <= min(rounds(num_runs, other) for other in others)
+
+
 class Device:
     def __init__(self, platform, stats):
         self.platform, self.stats = platform, stats

@@ -57,17 +57,19 @@ def fitting_size(
 ) -> int:
     """How many of `num_runs` runs share a program: as many as fit into MEMORY_SHARE of `free_bytes`, at least 1.
 
-    The populations are of one size where possible, since each size is compiled: 10 runs are 5 and 5, not 8 and 2.
+    The populations are of one size where possible, since each size is compiled: 10 runs are 5 and 5, not 8 and 2. On
+    several devices a size is a multiple of their number, and one that leaves them idle for less: 9 runs on two are 8
+    and 1, not 6 and 3, of which one device would train all three.
 
     Args:
       free_bytes: None where it is not known, and then no limit.
       most: never more than this.
-      num_devices: a population of at least so many runs is a multiple of it.
+      num_devices: how many share the runs of a population.
 
     >>> fitting_size(20, run_bytes=100, free_bytes=1000), fitting_size(10, most=8)
     (7, 5)
-    >>> fitting_size(10, most=8, num_devices=2), fitting_size(7, num_devices=2)
-    (6, 6)
+    >>> [fitting_size(num_runs, most=8, num_devices=2) for num_runs in (7, 8, 9, 10, 13)]
+    [6, 8, 8, 6, 6]
     """
     most = num_runs if most is None else min(num_runs, most)
     if free_bytes is not None and run_bytes > 0:
@@ -77,7 +79,20 @@ def fitting_size(
     if size < num_devices:
         return size
     rounded_up = -(-size // num_devices) * num_devices
-    return rounded_up if rounded_up <= most else most // num_devices * num_devices
+    balanced = rounded_up if rounded_up <= most else most // num_devices * num_devices
+    sizes = [balanced, *range(most // num_devices * num_devices, 0, -num_devices)]
+    return min(sizes, key=lambda size: _rounds(num_runs, size, num_devices))  # the first of equals
+
+
+def _rounds(num_runs: int, size: int, num_devices: int) -> int:
+    """How many runs one after another the busiest device trains, in populations of `size` and one of what is left."""
+    left = num_runs % size
+    return num_runs // size * _rounds_of_one(size, num_devices) + _rounds_of_one(left, num_devices)
+
+
+def _rounds_of_one(num_runs: int, num_devices: int) -> int:
+    """Of one population, whose runs are spread over as many devices as divide them."""
+    return num_runs // max(number for number in range(1, num_devices + 1) if num_runs % number == 0)
 
 
 def free_memory(device: jax.Device | None = None, meminfo: Path = Path("/proc/meminfo")) -> int | None:
