@@ -1,5 +1,6 @@
 """How claims stand over many runs: counts, why the open ones are open, hours, and PyTorch's hours."""
 
+import dataclasses
 import json
 import re
 from pathlib import Path
@@ -94,6 +95,13 @@ def test_too_few_seeds_and_max_seeds_are_two_reasons(tmp_path):
         assert verdicts.judged(KEY, run)[0].why.startswith(said)
     one = run_of(tmp_path / "one", {name: result_of([0.98], [0]) for name in ("high", "low")}, QUESTIONS[:1])
     assert verdicts.judged(KEY, one)[0].why == "too few seeds: 1 pair; one shows no spread"
+
+
+def test_an_open_claim_about_seconds_asks_for_no_seeds(tmp_path):
+    faster = dataclasses.replace(QUESTIONS[0], metric="epoch_seconds", direction="<")
+    same = {name: result_of([0.98, 0.981, 0.979], range(3)) for name in ("high", "low")}
+    (found,) = verdicts.judged(KEY, run_of(tmp_path / "run", same, [faster]))
+    assert re.fullmatch(r"\d pairs?: seconds have one for each program that was timed", found.why)
 
 
 def test_the_number_of_further_pairs_is_that_of_until(tmp_path):

@@ -4,6 +4,7 @@ import shlex
 from collections.abc import Mapping
 from typing import Any
 
+from mnistlab.analysis import looks
 from mnistlab.comparison.spec import Options
 from mnistlab.report import answer
 
@@ -18,12 +19,15 @@ def next_step(summary: Mapping[str, Any], asked: Options) -> str:
     ('next: 1 seed is too few for a; what can answer it, keeping what was run', ': ', 'mnistlab run x --epochs=2 --until=resolved')
     >>> next_step({"n_seeds": 8, "claims": [{"id": "a", "verdict": "holds"}]}, asked)
     'next: mnistlab open results/x'
+    >>> next_step({"n_seeds": 8, "claims": [{**claims[0], "metric": "epoch_seconds"}]}, asked)  # no matter of seeds
+    'next: mnistlab open results/x'
     >>> next_step({"n_seeds": 64, "claims": claims, "until": "Open, since ..."}, asked)
     'next: mnistlab open results/x'
     """
     count, tool, where = summary["n_seeds"], _tools_of(asked.command), shlex.quote(str(asked.workdir))
-    open_claims = [claim["id"] for claim in summary["claims"] if "not resolved" in claim["verdict"]]
-    too_few = [claim["id"] for claim in summary["claims"] if "n too small" in claim["verdict"]]
+    of_seeds = [claim for claim in summary["claims"] if not looks.is_of_the_clock(claim.get("metric", ""))]
+    open_claims = [claim["id"] for claim in of_seeds if "not resolved" in claim["verdict"]]
+    too_few = [claim["id"] for claim in of_seeds if "n too small" in claim["verdict"]]
     if "until" in summary or not open_claims:  # with until, it says itself what is open and why
         return f"next: {tool}open {where}"
     if too_few:
