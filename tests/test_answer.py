@@ -153,6 +153,12 @@ def test_a_variant_that_was_not_run():
     assert sentence == f"{level}; not asked in this run: “LeNet-5 is more accurate” (dense not run)."
 
 
+def test_of_many_things_that_were_not_asked_the_sentence_has_the_number_alone():
+    others = [Claim(id_, f"claim {id_}", "test_accuracy", "lenet5", ">", f"variant_{id_}") for id_ in "bcde"]
+    few, many = (said([MORE, *others[:n]], HIGHER, ["a", *"bcde"[:n]]).sentence for n in (3, 4))
+    assert "claim d" in few and many.endswith("; not asked in this run: 4 other claims.")
+
+
 def test_several_things_asked_are_one_sentence_without_a_yes():
     other = Claim("b", "the dense net overfits less", "overfitting_gap", "dense", "<", "lenet5")
     third = Claim("c", "true logits win", "test_accuracy", "lenet5", ">", "logits")

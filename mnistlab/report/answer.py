@@ -133,7 +133,8 @@ def _joined(clauses: Sequence[_Clause], changed: bool, num_variants: int) -> str
     parts = [clause.text for clause in said if clause.state != "open"]
     for state, words in (("open", "not resolved"), ("unasked", "not asked in this run")):
         if texts := [clause.text for clause in clauses if clause.state == state]:
-            parts.append(f"{words}: {', '.join(texts)}")
+            many = state == "unasked" and len(texts) > FEW
+            parts.append(f"{words}: {f'{len(texts)} other claims' if many else ', '.join(texts)}")
     sentence = "; ".join(parts)
     if one_run:
         runs = "One run of each" if num_variants > 1 else "One run"
