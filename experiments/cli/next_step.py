@@ -4,7 +4,7 @@ import shlex
 from collections.abc import Mapping
 from typing import Any
 
-from mnistlab.analysis import looks
+from mnistlab.analysis import claims
 from mnistlab.comparison.spec import Options
 from mnistlab.report import answer
 
@@ -25,7 +25,7 @@ def next_step(summary: Mapping[str, Any], asked: Options) -> str:
     'next: mnistlab open results/x'
     """
     count, tool, where = summary["n_seeds"], _tools_of(asked.command), shlex.quote(str(asked.workdir))
-    of_seeds = [claim for claim in summary["claims"] if not looks.is_of_the_clock(claim.get("metric", ""))]
+    of_seeds = [claim for claim in summary["claims"] if not claims.is_of_the_clock(claim.get("metric", ""))]
     open_claims = [claim["id"] for claim in of_seeds if "not resolved" in claim["verdict"]]
     too_few = [claim["id"] for claim in of_seeds if "n too small" in claim["verdict"]]
     if "until" in summary or not open_claims:  # with until, it says itself what is open and why

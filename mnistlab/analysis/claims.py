@@ -136,13 +136,18 @@ def paired(left: Result, right: Result, metric: str) -> tuple[np.ndarray, np.nda
     return once_each(metric, np.array([sides[0][seed] for seed in seeds]), np.array([sides[1][seed] for seed in seeds]))
 
 
+def is_of_the_clock(metric: str) -> bool:
+    """Whether a metric is seconds, of which a population gives one pair: no matter for more seeds."""
+    return metric.endswith("seconds")
+
+
 def once_each(metric: str, left: np.ndarray, right: np.ndarray) -> Sides:
     """Pairs without those that repeat a measurement: the runs of a population share each of their seconds.
 
     >>> [side.tolist() for side in once_each("epoch_seconds", np.array([1.0, 1.0, 2.0]), np.array([3.0, 3.0, 4.0]))]
     [[1.0, 2.0], [3.0, 4.0]]
     """
-    if not metric.endswith("seconds"):
+    if not is_of_the_clock(metric):
         return left, right
     kept: list[int] = []
     for number in range(len(left)):

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from mnistlab.analysis import claims
 from mnistlab.analysis.claims import Checked, Sides
 from mnistlab.analysis.sequential import ALPHA, Array, confidence_sequence, expected_num_pairs, sequential_evidence
 from mnistlab.analysis.stats import Comparison
@@ -41,7 +42,7 @@ def questions(checked: Sequence[Checked], sides: Sequence[Sides | None]) -> list
     found = []
     for item, both in zip(checked, sides, strict=True):
         claim, comparison = item.claim, item.comparison
-        if comparison is None or both is None or is_of_the_clock(claim.metric):
+        if comparison is None or both is None or claims.is_of_the_clock(claim.metric):
             continue
         num_pairs, num_more = comparison.n + comparison.num_failed, 0
         if _is_open(comparison):
@@ -50,11 +51,6 @@ def questions(checked: Sequence[Checked], sides: Sequence[Sides | None]) -> list
         evidence = f"{item.verdict}, p = {comparison.p_holm:.2g}, difference {low:+.2g} to {high:+.2g}"
         found.append(Question(claim.id, claim.variants, num_pairs, num_more, evidence))
     return found
-
-
-def is_of_the_clock(metric: str) -> bool:
-    """Whether a claim's metric is seconds, of which a population gives one pair: no matter for more seeds."""
-    return metric.endswith("seconds")
 
 
 def pairs_to_go(sides: Sides, margin: float, direction: str, num_open: int) -> int:

@@ -25,7 +25,7 @@ def first_number(asked: Sequence[Claim], variants: Collection[str], options: Opt
     if options.until is None:
         return options.num_seeds
     configs.check_seeds(options.first_seed, options.max_seeds)
-    asked = [claim for claim in asked if not looks.is_of_the_clock(claim.metric)]
+    asked = [claim for claim in asked if not claims.is_of_the_clock(claim.metric)]
     measurable = [claim for claim in asked if set(claim.variants) <= set(variants)]
     if asked and not measurable:
         raise UserError(

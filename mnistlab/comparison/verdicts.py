@@ -11,6 +11,7 @@ from mnistlab.analysis import claims, departures, looks
 from mnistlab.analysis.claims import Claim
 from mnistlab.comparison import saved, schema
 from mnistlab.comparison.saved import RunFolder
+from mnistlab.report import text
 
 Key = tuple[str, str]
 """Experiment and protocol."""
@@ -176,11 +177,11 @@ def _why(entry: Mapping[str, Any], run: BoardRun, num_open: int) -> str:
     lost = f"{num_lost} of {num_pairs + num_lost} pairs are lost to runs that diverged" if num_lost else ""
     if not num_pairs:
         return f"diverged: {lost}" if lost else "no pair was measured"
-    if looks.is_of_the_clock(str(entry.get("metric", ""))):
-        return f"{num_pairs} pair{'s' * (num_pairs != 1)}: seconds have one for each program that was timed"
+    if claims.is_of_the_clock(entry.get("metric", "")):
+        return f"{text.counted(num_pairs, 'pair')}: seconds have one for each program that was timed"
     ended = re.match(r"Open, since (max_\w+) is ([\d.]+)", str(run.summary.get("until", "")))
     stopped = f"stopped at --{ended[1]}={ended[2]}" if ended else "too few seeds"
-    parts = [f"{stopped}: {num_pairs} pair{'s' * (num_pairs != 1)}", _more(entry, run, num_open), lost]
+    parts = [f"{stopped}: {text.counted(num_pairs, 'pair')}", _more(entry, run, num_open), lost]
     return "; ".join(filter(None, parts))
 
 

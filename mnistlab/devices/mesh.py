@@ -149,7 +149,7 @@ def make_grid(layout: Layout | None, num_runs: int, halves: bool = False) -> Gri
         return Grid()
     num_devices = len(layout.devices)
     if layout.cores:
-        num_seeds = max(number for number in range(1, num_devices + 1) if num_runs % number == 0)
+        num_seeds = num_cores_of(num_runs, num_devices)
         num_devices = 2 * num_seeds if halves and 2 * num_seeds <= num_devices else num_seeds
         if num_devices == 1:
             return Grid()
@@ -160,6 +160,15 @@ def make_grid(layout: Layout | None, num_runs: int, halves: bool = False) -> Gri
         num_seeds = 1
     devices = np.array(layout.devices, object).reshape(num_seeds, -1)
     return Grid(Mesh(devices, (SEEDS, BATCH), axis_types=(AxisType.Auto,) * 2), layout.strategy)
+
+
+def num_cores_of(num_runs: int, num_cores: int) -> int:
+    """How many cores take whole runs of a population: as many as divide it.
+
+    >>> num_cores_of(6, 4), num_cores_of(3, 2)
+    (3, 1)
+    """
+    return max(number for number in range(1, num_cores + 1) if num_runs % number == 0)
 
 
 def _put_global(leaf: Any, sharding: NamedSharding) -> jax.Array:

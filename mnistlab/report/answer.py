@@ -131,10 +131,10 @@ def _joined(clauses: Sequence[_Clause], changed: bool, num_variants: int) -> str
     if len(clauses) == 1 and not one_run and not changed and clauses[0].state in _OPENINGS:
         return _OPENINGS[clauses[0].state] + clauses[0].text
     parts = [clause.text for clause in said if clause.state != "open"]
-    for state, words in (("open", "not resolved"), ("unasked", "not asked in this run")):
+    for state, words, most in (("open", "not resolved", len(clauses)), ("unasked", "not asked in this run", FEW)):
         if texts := [clause.text for clause in clauses if clause.state == state]:
-            many = state == "unasked" and len(texts) > FEW
-            parts.append(f"{words}: {f'{len(texts)} other claims' if many else ', '.join(texts)}")
+            named = ", ".join(texts) if len(texts) <= most else f"{len(texts)} other claims"
+            parts.append(f"{words}: {named}")
     sentence = "; ".join(parts)
     if one_run:
         runs = "One run of each" if num_variants > 1 else "One run"

@@ -22,22 +22,26 @@ def _tiles(
     image: NDArray[np.uint8],
     titles: Sequence[str],
     columns: int,
-    tile_inches: tuple[float, float],
+    room_inches: tuple[float, float],
     text_inches: float,
     wrong: Collection[int] = (),
 ) -> Figure:
-    """Framed images uint8 [n, H, W, C] in rows, each at the foot of its tile and titled above; a wrong one is red.
+    """Framed images uint8 [n, H, W, C] in rows, each with its title above; a wrong one is red.
 
-    All are drawn on one pair of axes, in inches: a pair for each takes ten times as long. Ink on paper, C = 1, gets a
-    name by which a dark page inverts it.
+    All are drawn on one pair of axes, in inches: a pair for each takes longer. Ink on paper, C = 1, gets a name
+    by which a dark page inverts it.
+
+    Args:
+      room_inches: width and height of the room for an image, its margins among it; `text_inches` is that of its title.
     """
     from matplotlib.patches import Rectangle
 
-    width, height = tile_inches
-    rows, is_ink = -(-len(titles) // columns), image.shape[-1] == 1
-    inches = min(width - 0.14, height - text_inches) / max(image.shape[1:3])
+    width, height = room_inches[0], room_inches[1] + text_inches
+    figure_width, figure_height = width * max(columns, 2), height * -(-len(titles) // columns)
+    is_ink = image.shape[-1] == 1
+    inches = min(width - 0.14, room_inches[1]) / max(image.shape[1:3])
     down, across = (inches * pixels for pixels in image.shape[1:3])
-    figure = new_figure(width * max(columns, 2), height * rows, is_laid_out=False)
+    figure = new_figure(figure_width, figure_height, is_laid_out=False)
     axes = figure.add_axes((0, 0, 1, 1))
     axes.set_axis_off()
     for k, title in enumerate(titles):
@@ -53,7 +57,7 @@ def _tiles(
         corner = (extent[0], extent[3])
         axes.add_patch(Rectangle(corner, across, down, fill=False, edgecolor=frame, linewidth=line))
         axes.text(middle, foot - down - 0.04, title, ha="center", va="bottom", fontsize=8, color=words)
-    axes.set(xlim=(0, width * max(columns, 2)), ylim=(height * rows, 0))
+    axes.set(xlim=(0, figure_width), ylim=(figure_height, 0))
     return figure
 
 
@@ -87,7 +91,7 @@ def predictions(
     cell = min(1.42, WIDTH_INCHES / columns)
     text_inches = 0.22 if labels is None or one_line else 0.36
     with style():
-        return _tiles(image, titles, columns, (cell, cell * 0.86 + text_inches), text_inches, wrong)
+        return _tiles(image, titles, columns, (cell, cell * 0.86), text_inches, wrong)
 
 
 def choose_mistakes(truth: ArrayLike, predicted: Mapping[str, ArrayLike]) -> NDArray[np.int64]:
@@ -128,7 +132,7 @@ def mistakes(
     columns = min(4, len(titles))
     text_inches = 0.16 * max(title.count("\n") + 1 for title in titles) + 0.1
     with style():
-        return _tiles(image, titles, columns, (1.62, 1.24 + text_inches), text_inches)
+        return _tiles(image, titles, columns, (1.62, 1.24), text_inches)
 
 
 def confusion(counts: ArrayLike, class_names: Sequence[str]) -> Figure:

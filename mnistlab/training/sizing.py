@@ -9,6 +9,7 @@ from typing import NamedTuple
 import jax
 
 from mnistlab.config import TrainConfig
+from mnistlab.devices.mesh import num_cores_of
 from mnistlab.files import sha256
 from mnistlab.training.result import Run
 
@@ -86,13 +87,8 @@ def fitting_size(
 
 def _rounds(num_runs: int, size: int, num_devices: int) -> int:
     """How many runs one after another the busiest device trains, in populations of `size` and one of what is left."""
-    left = num_runs % size
-    return num_runs // size * _rounds_of_one(size, num_devices) + _rounds_of_one(left, num_devices)
-
-
-def _rounds_of_one(num_runs: int, num_devices: int) -> int:
-    """Of one population, whose runs are spread over as many devices as divide them."""
-    return num_runs // max(number for number in range(1, num_devices + 1) if num_runs % number == 0)
+    whole, left = divmod(num_runs, size)
+    return sum(count * runs // num_cores_of(runs, num_devices) for count, runs in ((whole, size), (1, left)))
 
 
 def free_memory(device: jax.Device | None = None, meminfo: Path = Path("/proc/meminfo")) -> int | None:
