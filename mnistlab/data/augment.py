@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from mnistlab import random_words
 from mnistlab.config import AugmentConfig
 from mnistlab.errors import UserError
 
@@ -157,10 +158,7 @@ def _positions(num_examples: int, axis_name: str | None) -> jax.Array:
 
 
 def _words(key: jax.Array, num_examples: int, num_words: int, axis_name: str | None) -> jax.Array:
-    """uint32 [N, num_words], of each example by its position; the first ones do not depend on how many there are."""
-    return jax.vmap(lambda position: jax.random.bits(jax.random.fold_in(key, position), (num_words,)))(
-        _positions(num_examples, axis_name)
-    )
+    return random_words.of_examples(key, _positions(num_examples, axis_name), num_words)
 
 
 def _fraction(word: jax.Array) -> jax.Array:

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from mnistlab import random_words
 from mnistlab.nets import products, winograd
 from mnistlab.nets.cells import (
     PIXEL,
@@ -331,7 +332,7 @@ class Dropout(Layer):
             position += lax.axis_index(context.axis_name) * n
         key = self.make_rng("dropout")
         size = math.prod(shape)
-        words = jax.vmap(lambda i: jax.random.bits(jax.random.fold_in(key, i), (-(-size // 2),)))(position)
+        words = random_words.of_examples(key, position, -(-size // 2))
         halves = lax.bitcast_convert_type(words, jnp.uint16).reshape(n, -1)[:, :size]  # two draws from each word
         draw = halves.reshape(x.shape)
         if isinstance(x, jax.Array):

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from mnistlab import random_words
 from mnistlab.config import TrainConfig
 from mnistlab.data.batches import Batch
 from mnistlab.training import losses
@@ -48,8 +49,7 @@ def as_layers(weights: Weights) -> dict[str, dict[str, jax.Array]]:
 
 def dropout(x: jax.Array, rate: jax.Array | float, key: jax.Array) -> jax.Array:
     """x * mask / (1 - rate), float32 [N, K], K even; row i is masked by 16-bit draws, two a word, keyed by i alone."""
-    keys = jax.vmap(lambda row: jax.random.fold_in(key, row))(jnp.arange(len(x)))
-    words = jax.vmap(lambda row_key: jax.random.bits(row_key, (x.shape[1] // 2,)))(keys)
+    words = random_words.of_examples(key, jnp.arange(len(x)), x.shape[1] // 2)
     bits = jax.lax.bitcast_convert_type(words, jnp.uint16).reshape(x.shape)
     keep = bits >= jnp.round(rate * 65536).astype(jnp.uint32)
     return x * (keep / (1 - rate))
