@@ -22,7 +22,7 @@ from mnistlab.data.datasets import IMAGE_SHAPE
 from mnistlab.errors import UserError
 from mnistlab.nets import blocks, models
 from mnistlab.nets import layers as kinds
-from mnistlab.training import by_hand, losses, optim, step
+from mnistlab.training import by_hand, executables, losses, optim, step
 from mnistlab.training.population import EVAL_BATCH_SIZE
 from mnistlab.training.step import TrainState
 
@@ -39,9 +39,9 @@ def made_net(name, **options):
     config = TrainConfig(name, model_options=tuple(options.items()))
     model = models.make_model(name, **options)
     tx = optim.make_optimizer(OptimConfig(), 1, 1)
-    state = step.make_step_functions(model, tx, losses.LOSSES["cross_entropy"], config).init(
-        np.uint32(3), IMAGE_SHAPE, {}
-    )
+    init = step.make_step_functions(model, tx, losses.LOSSES["cross_entropy"], config).init
+    lowered = jax.jit(lambda seed: init(seed, IMAGE_SHAPE, {})).lower(np.uint32(3))
+    state = lowered.compile(compiler_options=executables.compiler_options("init"))(np.uint32(3))
     rng = np.random.default_rng(0)
 
     def moved(leaf):
@@ -65,6 +65,11 @@ def net(request):
     return made_net(request.param)
 
 
+@pytest.fixture(scope="module")
+def logits(net, images):
+    return net.logits(images)
+
+
 def exported(net, format, folder):
     """The file, or a skip with the message that a user gets where a package is missing."""
     try:
@@ -86,27 +91,27 @@ def close(got, want):
     np.testing.assert_allclose(got, want, rtol=0, atol=1e-5 * max(1, np.abs(want).max()))
 
 
-def test_jax_takes_any_number_of_images(net, images, tmp_path):
+def test_jax_takes_any_number_of_images(net, images, logits, tmp_path):
     path = exported(net, "jax", tmp_path)
     read = jax.export.deserialize(bytearray(path.read_bytes()))
     for count in (1, 7):
-        close(read.call(images[:count]), net.logits(images[:count]))
+        close(read.call(images[:count]), logits[:count])
 
 
-def test_onnx_takes_any_number_of_images(net, images, tmp_path):
+def test_onnx_takes_any_number_of_images(net, images, logits, tmp_path):
     path = exported(net, "onnx", tmp_path)
     runtime = pytest.importorskip("onnxruntime")
     session = runtime.InferenceSession(path.read_bytes(), providers=["CPUExecutionProvider"])
     for count in (1, 7):
-        close(session.run(None, {"image": images[:count]})[0], net.logits(images[:count]))
+        close(session.run(None, {"image": images[:count]})[0], logits[:count])
 
 
 @pytest.mark.parametrize("format", ["npz", "safetensors"])
-def test_arrays_applied_as_the_readme_says_give_the_logits(net, images, tmp_path, format):
+def test_arrays_applied_as_the_readme_says_give_the_logits(net, images, logits, tmp_path, format):
     path = exported(net, format, tmp_path)
     read = np.load if format == "npz" else pytest.importorskip("safetensors.numpy").load_file
     arrays = dict(read(path))
-    close(applied(models.MODELS[net.variant], arrays, images), net.logits(images))
+    close(applied(models.MODELS[net.variant], arrays, images), logits)
     readme = (path.parent / "README.md").read_text()
     for name, value in arrays.items():
         assert f"| {name} | {list(value.shape)} | float32 |" in readme
