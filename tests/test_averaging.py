@@ -96,8 +96,8 @@ def test_an_interrupted_run_continues_with_the_same_bits(dataset, whole, tmp_pat
             raise Interrupted
 
     with pytest.raises(Interrupted):
-        training.run(CONFIG, dataset, SEEDS, model=NET, callbacks=[Checkpoint(tmp_path)], on_epoch=interrupt)
-    resumed = training.run(CONFIG, dataset, SEEDS, model=NET, callbacks=[Checkpoint(tmp_path)])
+        training.run(CONFIG, dataset, SEEDS, model=NET, callbacks=[Checkpoint(tmp_path, str)], on_epoch=interrupt)
+    resumed = training.run(CONFIG, dataset, SEEDS, model=NET, callbacks=[Checkpoint(tmp_path, str)])
     for name in ("state", "best", "history", "metrics"):
         same(getattr(resumed, name), getattr(whole[0], name))
 

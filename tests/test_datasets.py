@@ -549,3 +549,9 @@ def test_a_data_source_reads_what_it_is_asked_for(tiny, tmp_path):
 def test_a_dataset_that_is_not_prepared_cannot_be_streamed(tmp_path):
     with pytest.raises(UserError, match="array_record"):
         datasets.from_builder(tfds.builder("mnist", data_dir=tmp_path))
+
+
+def test_a_folder_that_was_copied_in_half_is_named(tmp_path):
+    (tmp_path / "mnist" / "3.0.1").mkdir(parents=True)
+    with pytest.raises(UserError, match="holds no whole dataset; delete that folder and run again"):
+        datasets.load("mnist", data_dir=tmp_path)

@@ -9,10 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from flax import linen as nn
 
 from mnistlab.config import TrainConfig
 from mnistlab.data.batches import Batch
-from mnistlab.nets import models
+from mnistlab.nets import layers, models
 from mnistlab.training import losses, microbatches, step
 
 ROOT = Path(__file__).parents[1]
@@ -87,6 +88,22 @@ def test_evaluation_by_halves_is_that_of_the_whole(monkeypatch):
 )
 def test_which_batches_are_halved(name, size, halves):
     assert microbatches.halves(models.make_model(name), size) is halves
+
+
+def test_a_batch_of_a_layer_of_ones_own_stays_whole(monkeypatch):
+    """What is in it nobody knows: statistics of half a batch would be wrong, and their sum would grow without end."""
+
+    class Block(layers.Layer):
+        @nn.compact
+        def __call__(self, x, context, cell):
+            return layers.BatchNorm()(x, context, cell)
+
+    monkeypatch.setitem(models.MODELS, "mine", (layers.Conv(4, 3), Block(), layers.Flatten(), layers.Dense(10)))
+    steps, batch = functions("mine"), batch_of(128)
+    assert not steps.halves(128)
+    state, _ = jax.jit(steps.train_step)(state_of(steps), batch)
+    moving = state.model_state["batch_stats"]["block_1"]["BatchNorm_0"]["var"]
+    assert np.all(np.asarray(moving) < 1.0) and np.all(np.asarray(moving) > 0.98)  # 0.99 of 1, and of small variances
 
 
 @pytest.mark.parametrize("num_examples", [1, 97, 125, 128, 27000, 100])

@@ -5,6 +5,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 import training
 from flax import linen as nn
@@ -78,7 +79,7 @@ def watched(dataset, folder, seeds=(0, 1), **options):
     """Training under a NanCheck."""
     config = dataclasses.replace(CONFIG, model=Breaks())
     check = NanCheck(config, dataset, loop.step_functions_of(config, dataset))
-    return training.run(config, dataset, seeds, callbacks=[check, Checkpoint(folder)], **options)
+    return training.run(config, dataset, seeds, callbacks=[check, Checkpoint(folder, str)], **options)
 
 
 def test_a_run_that_diverges_ends_with_its_seed_step_layer_and_line(dataset, tmp_path):
@@ -110,3 +111,23 @@ def test_without_validation_examples_nothing_of_them_is_missed(dataset, tmp_path
             dataset,
             callbacks=[NanCheck(config, dataset, loop.step_functions_of(config, dataset))],
         )
+
+
+def test_an_optimiser_that_begins_with_an_infinity(dataset, tmp_path):
+    """optax's reduce_on_plateau does, and keeps it for more steps than these epochs have."""
+    plateau = optax.contrib.reduce_on_plateau(patience=1, accumulation_size=1000)
+
+    def train(rate):
+        config = dataclasses.replace(CONFIG, model=Breaks(), optimizer=optax.chain(optax.sgd(rate), plateau))
+        check = NanCheck(config, dataset, loop.step_functions_of(config, dataset))
+        return training.run(config, dataset, callbacks=[check])
+
+    assert np.isfinite(train(0.05).history["train_loss"]).all()
+    with pytest.raises(FloatingPointError, match="made by log of layer broken, forward"):
+        train(50.0)
+
+
+def test_a_streamed_dataset_is_not_loaded_to_find_it(dataset, tmp_path, monkeypatch):
+    monkeypatch.setattr("mnistlab.data.batches.make_pool", None)
+    with pytest.raises(FloatingPointError, match=r"made by log of layer broken, forward.*step 2"):
+        watched(dataset, tmp_path, sweep={"learning_rate": (50.0,)}, stream_megabytes=1)

@@ -17,8 +17,8 @@ import pytest
 from flax import linen as nn
 
 import mnistlab
-from mnistlab import Claim, Variant
-from mnistlab.comparison import spec
+from mnistlab import Claim, TrainConfig, Variant
+from mnistlab.comparison import run, spec
 from mnistlab.comparison.spec import Experiment, Options
 from mnistlab.errors import UserError
 
@@ -209,8 +209,85 @@ def test_pictures_in_folders(tmp_path):
     assert data.class_names == ("dark", "light") and data.train.image.shape == (16, 8, 8, 1)
     assert data.test.label.tolist() == [0] * 4 + [1] * 4
     (tmp_path / "test" / "dark" / "notes.txt").write_text("no picture")
-    with pytest.raises(UserError, match="no picture"):
+    with pytest.raises(UserError, match="as a picture"):
         mnistlab.from_folder(tmp_path)
+
+
+def test_a_picture_in_a_folder_is_read_as_predict_reads_it(tmp_path):
+    from PIL import Image
+
+    for part in ("train", "test"):
+        (tmp_path / part / "one").mkdir(parents=True)
+        ink = np.zeros((8, 8, 4), np.uint8)  # black, and transparent
+        ink[:, 3:5, 3] = 255
+        Image.fromarray(ink).save(tmp_path / part / "one" / "0.png")
+        lying = Image.fromarray(np.repeat([[0], [255]], 4, axis=0).repeat(8, axis=1).astype(np.uint8))
+        exif = Image.Exif()
+        exif[0x0112] = 6  # the camera was turned: rows become columns
+        lying.save(tmp_path / part / "one" / "1.jpg", exif=exif, quality=100)
+    first, second = mnistlab.from_folder(tmp_path, image_shape=(8, 8, 1)).train.image[..., 0].astype(int)
+    assert (first[:, 3:5] == 0).all() and (first[:, :3] == 255).all()
+    assert second[:, :3].min() > 200 and second[:, 5:].max() < 50  # by EXIF's table of orientations
+
+
+def test_a_name_stands_for_what_it_was_registered_as(data, tmp_path, monkeypatch):
+    """An entry of a registry is part of a run: with another one the old weights are foreign."""
+    from mnistlab.nets import layers, models
+    from mnistlab.training import losses
+
+    def train(activation, loss):
+        monkeypatch.setitem(models.MODELS, "mine", (layers.Flatten(), layers.Dense(4, activation), layers.Dense(3)))
+        monkeypatch.setitem(losses.LOSSES, "mine", loss)
+        variant = Variant("mine", loss="mine", batch_size=50, num_epochs=1)
+        return mnistlab.compare({"net": variant}, data=data, workdir=tmp_path / "run")
+
+    first = train("relu", hinge)
+    assert train("relu", hinge)["variants"] == first["variants"]
+    for activation, loss in (("tanh", hinge), ("relu", lambda logits, label: 2 * hinge(logits, label))):
+        with pytest.raises(UserError, match="another run"):
+            train(activation, loss)
+    net = mnistlab.load_net(tmp_path / "run")
+    monkeypatch.undo()  # a process that does not know the name
+    assert mnistlab.load_net(tmp_path / "run").logits(data.test.image[:3]).shape == (3, 3) and net.image.shape == (
+        6,
+        6,
+        3,
+    )
+
+
+def test_data_with_a_validation_set_are_validated_on_it_by_every_road(data, tmp_path):
+    config = TrainConfig("dense", batch_size=50, num_epochs=1)
+    trained = mnistlab.train(config, data, (0,))
+    assert trained.result.config.split == "own"
+    experiment = Experiment("mine", controlled={"dense": Variant("dense", batch_size=50, num_epochs=1)}, data=data)
+    run.run(experiment, Options(tmp_path / "run", protocol="controlled"))
+    found = mnistlab.read_run(tmp_path / "run").variants["dense"]
+    assert found.config.split == "own"
+    np.testing.assert_allclose(found.metrics["val_accuracy"], trained.result.metrics["val_accuracy"], atol=1e-6)
+    logits = mnistlab.load_net(tmp_path / "run").logits(data.val.image)
+    assert found.metrics["val_accuracy"][0] == pytest.approx(np.mean(logits.argmax(1) == data.val.label), abs=1e-6)
+
+
+def test_a_module_that_must_be_told_whether_it_trains(data, tmp_path):
+    class Told(nn.Module):
+        @nn.compact
+        def __call__(self, image, train):
+            x = nn.Dropout(0.5, deterministic=not train)(image.reshape(len(image), -1))
+            return nn.Dense(3)(x)
+
+    variant = Variant(Told(), batch_size=50, num_epochs=1)
+    assert mnistlab.compare({"net": variant}, data=data, workdir=tmp_path)["variants"]["net"]["metrics"]
+
+
+def test_a_metric_of_a_name_that_is_taken_is_refused(data, tmp_path):
+    with pytest.raises(UserError, match="a metric is called accuracy"):
+        mnistlab.compare({"net": NARROW}, data=data, metrics={"accuracy": top2}, workdir=tmp_path)
+
+
+def test_images_too_small_for_a_named_network_are_one_line_and_leave_nothing(data, tmp_path):
+    with pytest.raises(UserError, match="leaves nothing of the image: it is too small"):
+        mnistlab.compare({"net": Variant("lenet5", num_epochs=1)}, data=data, workdir=tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [".lock"]
 
 
 COMPARISON = """

@@ -24,3 +24,10 @@ def test_seeds_may_be_mapped():
     keys, position = jax.vmap(jax.random.key)(jnp.arange(3)), jnp.arange(4)
     mapped = jax.jit(jax.vmap(lambda key: random_words.of_examples(key, position, 5)))(keys)
     np.testing.assert_array_equal(mapped, [by_jax(key, position, 5) for key in keys])
+
+
+def test_other_backends_take_those_of_jax_itself(monkeypatch):
+    key, position = jax.random.key(1), jnp.arange(3)
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    monkeypatch.setattr(random_words, "_threefry", None)
+    np.testing.assert_array_equal(random_words.of_examples(key, position, 4), by_jax(key, position, 4))

@@ -107,7 +107,7 @@ def test_a_streamed_run_goes_on_after_its_last_epoch_streamed_or_not(dataset, re
             dataset,
             SEEDS,
             model=NET,
-            callbacks=[Checkpoint(tmp_path / "kept")],
+            callbacks=[Checkpoint(tmp_path / "kept", str)],
             on_epoch=interrupt,
             stream_megabytes=stream_megabytes,
         )

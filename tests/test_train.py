@@ -216,14 +216,14 @@ def test_an_interrupted_run_continues_with_the_same_bits(dataset, three_seeds, t
             raise Interrupted
 
     with pytest.raises(Interrupted):
-        training.run(CONFIG, dataset, (4, 5, 6), model=SMALL, callbacks=[Checkpoint(tmp_path)], on_epoch=interrupt)
+        training.run(CONFIG, dataset, (4, 5, 6), model=SMALL, callbacks=[Checkpoint(tmp_path, str)], on_epoch=interrupt)
     epochs = []
     resumed = training.run(
         CONFIG,
         dataset,
         (4, 5, 6),
         model=SMALL,
-        callbacks=[Checkpoint(tmp_path)],
+        callbacks=[Checkpoint(tmp_path, str)],
         on_epoch=lambda seen: epochs.append(seen.number),
     )
     assert epochs == list(range(epoch + 1, 4))
@@ -232,9 +232,11 @@ def test_an_interrupted_run_continues_with_the_same_bits(dataset, three_seeds, t
 
 
 def test_a_finished_run_is_not_trained_again(dataset, tmp_path):
-    first = training.run(sgd(), dataset, (0,), model=Linear(), callbacks=[Checkpoint(tmp_path)])
+    first = training.run(sgd(), dataset, (0,), model=Linear(), callbacks=[Checkpoint(tmp_path, str)])
     epochs = []
-    again = training.run(sgd(), dataset, (0,), model=Linear(), callbacks=[Checkpoint(tmp_path)], on_epoch=epochs.append)
+    again = training.run(
+        sgd(), dataset, (0,), model=Linear(), callbacks=[Checkpoint(tmp_path, str)], on_epoch=epochs.append
+    )
     assert epochs == []
     same((learned(again), again.epoch_seconds), (learned(first), first.epoch_seconds))
 

@@ -47,8 +47,6 @@ def compare(
     named = dict(variants)
     if data is not None:
         named = {label: dataclasses.replace(variant, dataset=data.name) for label, variant in named.items()}
-        if data.val is not None:
-            named = {label: dataclasses.replace(variant, split="own") for label, variant in named.items()}
     said = {name: options.pop(name) for name in ("name", "title", "question", "source", "extra") if name in options}
     experiment = Experiment(
         **{"name": "own", "title": " against ".join(named), "source": "a comparison of the user's own", **said},

@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mnistlab import config as configs
 from mnistlab import files
 from mnistlab.analysis import departures
 from mnistlab.comparison import run, saved, spec, until, workdirs
@@ -16,7 +15,7 @@ from mnistlab.data import batches
 from mnistlab.data.datasets import Dataset
 from mnistlab.errors import UserError
 from mnistlab.report import text
-from mnistlab.training import cost, sizing
+from mnistlab.training import checks, cost, sizing
 from mnistlab.training.checkpoint import NUM_KEPT
 from mnistlab.training.cost import Cost
 
@@ -59,7 +58,7 @@ def plan(experiment: Experiment, options: Options) -> Plan:
     variants = spec.resolve(experiment, options)
     seeds = run.first_seeds(options, variants, until.first_number(experiment.claims, variants, options))
     about = run.identity_of(experiment, options, variants, seeds)
-    if options.resume and all(configs.is_named(variant) for variant in variants.values()):
+    if options.resume and all(checks.is_shipped(variant) for variant in variants.values()):
         workdirs.check(options.workdir, about)
     dataset = run.load(experiment, variants, options.data_dir)
     costs = {name: cost.cost_of(variant.config, dataset) for name, variant in variants.items()}

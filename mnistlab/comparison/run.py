@@ -95,7 +95,7 @@ def run(experiment: Experiment, options: Options, hooks: Hooks = NO_HOOKS) -> di
     with workdirs.locked(options.workdir):
         seeds = first_seeds(options, variants, number)
         about = identity_of(experiment, options, variants, seeds)
-        if options.resume and all(configs.is_named(variant) for variant in variants.values()):
+        if options.resume and all(checks.is_shipped(variant) for variant in variants.values()):
             workdirs.check(options.workdir, about)  # refused before data is loaded
         session = begin()
         about |= _of_data(session, about["variants"])
@@ -117,9 +117,9 @@ def _of_data(session: Session, variants: Mapping[str, Mapping[str, Any]]) -> dic
     dataset, found = session.dataset, {name: dict(known) for name, known in variants.items()}
     arrays.check(dataset)
     for name, variant in session.variants.items():
-        if not configs.is_named(variant):
+        if not checks.is_shipped(variant):
             found[name]["program"] = _program_digest(variant, dataset)
-        elif "dataset" in session.options.overrides:
+        elif "dataset" in session.options.overrides or dataset.train.image.shape[1:] != datasets.IMAGE_SHAPE:
             _check_fits(name, variant, dataset)
     for name, variant in session.variants.items():
         parts = batches.split_parts(variant, dataset, session.options.first_seed)  # which ends bad limits
@@ -365,7 +365,7 @@ def _train_variant(session: Session, name: str, before: Trained | None) -> Train
         board.close(whole.result)
     pixels = session.dataset.train.image
     is_usual = pixels.dtype == np.uint8 and pixels.shape[1:] == datasets.IMAGE_SHAPE
-    if not (configs.is_named(variant.config) and is_usual):
+    if not (checks.is_shipped(variant.config) and is_usual):
         image = jax.ShapeDtypeStruct(pixels.shape[1:], pixels.dtype)
         nets.save_function(folder, _steps(session, variant).predict, whole.state, image)
     whole = whole._replace(state=nets.restore_weights(folder, whole))

@@ -181,6 +181,8 @@ def resolve(experiment: Experiment, options: Options) -> dict[str, Variant]:
             )
         variant = override(configured(name, known[name], options.configs.get(name)), options.overrides)
         variant = dataclasses.replace(variant, metrics={**experiment.metrics, **variant.metrics})
+        if isinstance(experiment.data, Dataset) and experiment.data.val is not None:
+            variant = dataclasses.replace(variant, split="own")
         if variant.program is not None:
             _check_program(name, variant, known[name], options.sweep)
         if "learning_rate" in options.overrides or "learning_rate" in options.sweep:

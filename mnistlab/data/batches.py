@@ -22,7 +22,7 @@ class Batch(NamedTuple):
 
 
 class Pool(NamedTuple):
-    """All examples that an experiment reads: the training images, then the test images."""
+    """All examples that an experiment reads: for training, then for the test, then its own for validation."""
 
     image: jax.Array | np.ndarray  # uint8 [N, H, W, C]
     label: jax.Array | np.ndarray  # int32 [N]
@@ -55,7 +55,8 @@ def split_parts(config: TrainConfig, dataset: Dataset, seed: int) -> Parts:
 
     test_halves: the first half of the test set is the test, the second half the validation set;
     test_halves_swapped: the other way round; test_is_validation: both are the whole test set;
-    own: the dataset's own validation set, or none where it has none;
+    own: the dataset's own validation set, or none where it has none; where it has one,
+    that is the split, whatever is said;
     random_80_20, random_55_5: a seeded random part of the training set, a fifth or a twelfth, is the validation set.
 
     Raises:
@@ -68,7 +69,7 @@ def split_parts(config: TrainConfig, dataset: Dataset, seed: int) -> Parts:
         )
     train = np.arange(min(num_train, config.limit_examples or num_train), dtype=np.int32)
     test = np.arange(num_train, num_train + num_test, dtype=np.int32)
-    if config.split == "own":
+    if config.split == "own" or dataset.val is not None:
         num_all = sum(len(split.label) for split in dataset.parts.values())
         return Parts(train, np.arange(num_train + num_test, num_all, dtype=np.int32), test)
     half = num_test // 2
@@ -83,9 +84,9 @@ def split_parts(config: TrainConfig, dataset: Dataset, seed: int) -> Parts:
     if config.split in ("random_80_20", "random_55_5"):
         fit, rest = random_split(len(train), 0.8 if config.split == "random_80_20" else 55 / 60, seed)
         if not len(fit) or not len(rest):
-            raise UserError(
-                f"limit_examples is {config.limit_examples}; too few to train and to validate on, take more"
-            )
+            limit = config.limit_examples
+            which = f"there are {len(train)} training examples" if limit is None else f"limit_examples is {limit}"
+            raise UserError(f"{which}, too few to train and to validate on by {config.split}; take more")
         return Parts(train[fit], train[rest], test)
     raise ValueError(f"unknown split {config.split}")
 
@@ -99,7 +100,7 @@ def epoch_order(index: np.ndarray, batch_size: int, seed: int, epoch: int) -> Or
 
 
 def padded_order(index: np.ndarray, batch_size: int) -> Order:
-    """`index` int32 [n] in order, cut into batches; the last is padded with its own first example at weight 0.
+    """`index` int32 [n] in order, cut into batches; the last is padded with the last example at weight 0.
 
     >>> padded_order(np.arange(3, dtype=np.int32), 2).weight.tolist()
     [[1.0, 1.0], [1.0, 0.0]]

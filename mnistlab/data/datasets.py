@@ -73,8 +73,8 @@ def load(
 ) -> Dataset:
     """The dataset `name`, its arrays read-only; prepared at the first call, memory-mapped and verified at later ones.
 
-    mnist and fashion_mnist need no network. kmnist and emnist/* are downloaded by TFDS, or read from the original files
-    in `manual_dir`. EMNIST is as TFDS has it: images transposed, and letters with 37 classes of which 1..26 occur.
+    mnist and fashion_mnist ship with the package. kmnist and emnist/* are downloaded by TFDS, or read from the original
+    files in `manual_dir`. EMNIST is as TFDS has it: images transposed, letters with 37 classes of which 1..26 occur.
 
     Args:
       name: one of `NAMES`, or any TFDS dataset of equally large images and labels that is prepared in `data_dir`.
@@ -158,8 +158,8 @@ def random_split(num_examples: int, fraction: float, seed: int) -> tuple[np.ndar
 def from_builder(builder: Any) -> Dataset:
     """The splits train and test of a prepared TFDS dataset of equally large images, whatever its size; for streaming.
 
-    Nothing is kept beside it and no image in memory: train.run(..., stream_megabytes=...) reads and decodes what each
-    chunk names. Labels are read once. `builder` is what `tfds.builder(name, data_dir=...)` gives.
+    Nothing is kept beside it and no image in memory: with Resources(stream_megabytes=...) `loop.train` reads and
+    decodes what each chunk names. Labels are read once. `builder` is what `tfds.builder(name, data_dir=...)` gives.
 
     Raises:
       UserError: not prepared as array_record, no images with labels in two splits, or images of several sizes.
@@ -311,6 +311,8 @@ def _prepare(root: Path, name: str, shipped: Path | None, manual_dir: Path | Non
                 )
             _write_decoded(builder, shipped, None if shipped is None else idx.read_shipped(shipped))
             return
+        if Path(builder.data_dir).exists():
+            raise UserError(f"{builder.data_dir} holds no whole dataset; delete that folder and run again")
         with _writing(root):
             staging = root / f".preparing.{name.replace('/', '.')}"
             shutil.rmtree(staging, ignore_errors=True)  # of a run that was killed; the lock is ours

@@ -80,12 +80,8 @@ def _pictures(folder: Path, class_names: Sequence[str], image_shape: tuple[int, 
     images, labels = [], []
     for label, class_name in enumerate(class_names):
         for path in sorted((folder / class_name).glob("*")):
-            try:
-                with Image.open(path) as picture:
-                    grey_or_colour = photographs.of_eight_bits(picture).convert("L" if channels == 1 else "RGB")
-                    resized = grey_or_colour.resize((width, height), Image.Resampling.BOX)
-            except photographs.no_picture() as error:
-                raise UserError(f"{path} is no picture ({error!s:.200}); remove it") from error
+            picture = Image.fromarray(photographs.read_picture(path)).convert("L" if channels == 1 else "RGB")
+            resized = picture.resize((width, height), Image.Resampling.BOX)
             images.append(np.asarray(resized, np.uint8).reshape(image_shape))
             labels.append(label)
     if not images:

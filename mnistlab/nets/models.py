@@ -1,5 +1,6 @@
 """The homeworks' networks and small ones of ours; MODELS reads like their tables. All return logits."""
 
+import inspect
 import math
 from typing import Any, NamedTuple
 
@@ -28,6 +29,7 @@ from mnistlab.nets.layers import (
     convolution_form,
     to_image,
 )
+from mnistlab.registry import Registry
 
 Layers = tuple[Layer, ...]
 
@@ -120,50 +122,57 @@ def _small(first: int, wide: tuple[int, int], blocks: tuple[int, int]) -> Layers
     )
 
 
-MODELS: dict[str, Layers] = {
-    "lenet5": (
-        Conv(6, 5, padding="SAME", activation="tanh"),
-        AvgPool(2),
-        Conv(16, 5, activation="tanh"),
-        AvgPool(2),
-        Flatten(),
-        Dense(120, "tanh"),
-        Dense(84, "tanh"),
-        Dense(10),
-    ),
-    "dense": (Flatten(), Dense(128, "relu"), Dense(10)),
-    "mlp512": (Flatten(), Dense(512, "relu"), Dropout(0.2), Dense(10)),
-    "lenet5_adadelta": (
-        Pad(2),
-        Conv(6, 5, activation="relu"),
-        AvgPool(2),
-        Dropout(0.25),
-        Conv(16, 5, activation="relu"),
-        AvgPool(2),
-        Conv(120, 5, activation="relu"),
-        Flatten(),
-        Dense(128, "relu"),
-        Dropout(0.5),
-        Dense(10),
-    ),
-    "cnn_a": _cnn_a(),
-    "cnn_b": _cnn_a(at_end=(Dropout(0.45),)),
-    "cnn_c": _cnn_a(after_pool=(LocalResponseNorm(),)),
-    "cnn_d": _cnn_d(
-        (Conv(32, 3, padding="SAME", activation="relu"),) * 2,
-        (Conv(64, 2, padding="SAME", activation="relu"),) * 2,
-    ),
-    "cnn_e": _cnn_e(),
-    "mlp_128_64": (Flatten(), Dense(128, "relu"), Dense(64, "relu"), Dense(10)),
-    "lenet5_relu": _lenet5_relu(),
-    "lenet5_relu_dropout": _lenet5_relu((Dropout(0.5),), (Dropout(0.5),), (Dropout(0.5),)),
-    "lenet5_relu_batchnorm": _lenet5_relu((BatchNorm(),), (BatchNorm(),), (BatchNorm(),)),
-    "small_8k": _small(16, (32, 32), (1, 3)),
-    "small_20k": _small(24, (48, 52), (1, 3)),
-    "small_62k": _small(32, (64, 96), (1, 4)),
-    "small_110k": _small(32, (64, 128), (2, 4)),
-}
+MODELS: Registry[Layers] = Registry(
+    {
+        "lenet5": (
+            Conv(6, 5, padding="SAME", activation="tanh"),
+            AvgPool(2),
+            Conv(16, 5, activation="tanh"),
+            AvgPool(2),
+            Flatten(),
+            Dense(120, "tanh"),
+            Dense(84, "tanh"),
+            Dense(10),
+        ),
+        "dense": (Flatten(), Dense(128, "relu"), Dense(10)),
+        "mlp512": (Flatten(), Dense(512, "relu"), Dropout(0.2), Dense(10)),
+        "lenet5_adadelta": (
+            Pad(2),
+            Conv(6, 5, activation="relu"),
+            AvgPool(2),
+            Dropout(0.25),
+            Conv(16, 5, activation="relu"),
+            AvgPool(2),
+            Conv(120, 5, activation="relu"),
+            Flatten(),
+            Dense(128, "relu"),
+            Dropout(0.5),
+            Dense(10),
+        ),
+        "cnn_a": _cnn_a(),
+        "cnn_b": _cnn_a(at_end=(Dropout(0.45),)),
+        "cnn_c": _cnn_a(after_pool=(LocalResponseNorm(),)),
+        "cnn_d": _cnn_d(
+            (Conv(32, 3, padding="SAME", activation="relu"),) * 2,
+            (Conv(64, 2, padding="SAME", activation="relu"),) * 2,
+        ),
+        "cnn_e": _cnn_e(),
+        "mlp_128_64": (Flatten(), Dense(128, "relu"), Dense(64, "relu"), Dense(10)),
+        "lenet5_relu": _lenet5_relu(),
+        "lenet5_relu_dropout": _lenet5_relu((Dropout(0.5),), (Dropout(0.5),), (Dropout(0.5),)),
+        "lenet5_relu_batchnorm": _lenet5_relu((BatchNorm(),), (BatchNorm(),), (BatchNorm(),)),
+        "small_8k": _small(16, (32, 32), (1, 3)),
+        "small_20k": _small(24, (48, 52), (1, 3)),
+        "small_62k": _small(32, (64, 96), (1, 4)),
+        "small_110k": _small(32, (64, 128), (2, 4)),
+    }
+)
 """What TrainConfig.model may name; a script may add its own layers: MODELS["mine"] = (Flatten(), Dense(10))."""
+
+
+def takes(model: nn.Module, name: str) -> bool:
+    """Whether a module's call takes a keyword."""
+    return name in inspect.signature(model.__call__).parameters
 
 
 class Network(nn.Module):
@@ -182,9 +191,11 @@ class Network(nn.Module):
     def examples_are_independent(self) -> bool:
         """Whether sums over parts of a batch are worth it and are those of the whole: convolutions, no statistics."""
         layers = _flat(self.layers)
-        return any(isinstance(layer, Conv) for layer in layers) and not any(
-            isinstance(layer, BatchNorm) for layer in layers
-        )
+        ours = all(
+            type(layer).__module__.startswith(f"{__package__}.") for layer in layers
+        )  # who knows what is in others
+        statistics = any(isinstance(layer, BatchNorm) for layer in layers)
+        return any(isinstance(layer, Conv) for layer in layers) and ours and not statistics
 
     @nn.compact
     def __call__(
@@ -210,10 +221,16 @@ def _flat(layers: Layers) -> list[Layer]:
 
 
 def output_cells(layers: Layers, shape: tuple[int, ...], form: str) -> list[Cell]:
-    """The cells in which each layer gives its output, such that the next finds its input as it needs it."""
+    """The cells in which each layer gives its output, such that the next finds its input as it needs it.
+
+    Raises:
+      UserError: nothing is left of the image after some layer.
+    """
     shapes = []
     for layer in layers:
         shapes.append(shape := layer.shape_after(shape))
+        if min(shape) < 1:
+            raise UserError(f"{layer} leaves nothing of the image: it is too small for this network")
     cells: list[Cell] = []
     cell = PIXEL
     for layer, (*sides, _) in zip(reversed(layers), reversed(shapes), strict=True):
@@ -294,7 +311,8 @@ def layer_table(model: nn.Module, image_shape: tuple[int, int, int]) -> list[Lay
         return out
 
     def init(image: jax.Array) -> Any:
-        return model.init({"params": jax.random.key(0), "dropout": jax.random.key(0)}, image)
+        given: dict[str, Any] = {"train": False} if takes(model, "train") else {}
+        return model.init({"params": jax.random.key(0), "dropout": jax.random.key(0)}, image, **given)
 
     with nn.intercept_methods(record):
         variables = jax.eval_shape(init, jax.ShapeDtypeStruct((1, *image_shape), jnp.float32))

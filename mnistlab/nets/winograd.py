@@ -13,6 +13,8 @@ from jax import lax
 from mnistlab.nets.cells import windows_added
 from mnistlab.nets.products import Window
 
+LARGEST_KERNEL = 5
+
 
 class Transforms(NamedTuple):
     """of_output ((of_kernel g) * (of_input d)) is y_o = sum_i g_i d_(o + i) for o = 0, 1: float64."""
@@ -47,9 +49,13 @@ def transforms(kernel_size: int) -> Transforms:
 
 
 def computes(window: Window) -> bool:
-    """Whether whole cells of 2 x 2 pixels go to cells of 2 x 2: what `convolve` is for."""
+    """Whether whole cells of 2 x 2 pixels go to cells of 2 x 2, what `convolve` is for, and the kernel is small enough.
+
+    Larger ones take more points, further from 0, and terms cancel that float32 cannot hold.
+    """
     whole = window.offset == 0 and 2 * window.num_cells == window.kernel_size + 1
-    return whole and window.stride == 1 and len(window.cell_in) == len(window.cell_out) == 4
+    small = window.kernel_size <= LARGEST_KERNEL
+    return whole and small and window.stride == 1 and len(window.cell_in) == len(window.cell_out) == 4
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))

@@ -61,8 +61,11 @@ class OnEpoch(Callback):
 class Checkpoint(Callback):
     """Keeps each population after each epoch in a sub-folder of `folder` of its own, and continues what was kept."""
 
-    def __init__(self, folder: Path, belongs_to: Callable[[str], str] = lambda name: "this run"):
-        """`belongs_to` of a population's name is what its checkpoints are marked with; others are refused."""
+    def __init__(self, folder: Path, belongs_to: Callable[[str], str]):
+        """`belongs_to` of a population's name is what its checkpoints are marked with; others are refused.
+
+        It should tell apart what must not be mixed: the config, the data, the code.
+        """
         self.folder, self.belongs_to = folder, belongs_to
         self.keeper: Keeper | None = None
 

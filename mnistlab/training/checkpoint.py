@@ -190,11 +190,11 @@ def _read_meta(step: Path) -> dict[str, Any] | None:
     """What was written beside the arrays; None where it is damaged, or files are missing or no files."""
     if not all(path.is_file() or path.is_dir() for path in step.rglob("*")):  # a FIFO would be waited for
         return None
+    if not (step / "meta" / "metadata").is_file():
+        return None
     try:
         meta = json.loads(files.read_text(step / "meta" / "metadata"))
         whole = meta.pop("of_this") == _digest_of_meta(meta)
-    except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
-        return None
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return None
     return meta if whole else None

@@ -12,10 +12,12 @@ from mnistlab.config import SWEEPABLE, C, OptimConfig, TrainConfig, one_of, with
 from mnistlab.data import arrays, augment
 from mnistlab.data.datasets import Dataset
 from mnistlab.errors import UserError
+from mnistlab.nets import models
+from mnistlab.registry import Registry
 from mnistlab.training import losses, optim
 from mnistlab.training.step import StepFunctions
 
-REGISTRIES: dict[str, Mapping] = {"loss": losses.LOSSES, "optimizer": optim.OPTIMIZERS, "schedule": optim.SCHEDULES}
+REGISTRIES: dict[str, Registry] = {"loss": losses.LOSSES, "optimizer": optim.OPTIMIZERS, "schedule": optim.SCHEDULES}
 """What a setting may name, by the name of its flag; models.make_model checks its own."""
 
 
@@ -26,10 +28,25 @@ def check(train_config: C, image_shape: Sequence[int]) -> C:
       UserError: one line that names the first impossible value.
     """
     config.check(train_config, REGISTRIES)
+    if not isinstance(train_config.metrics, Mapping):
+        raise UserError(f"metrics is {train_config.metrics!r:.80}; expected a mapping from names to functions")
+    for name in {"loss", "accuracy"} & set(train_config.metrics):
+        raise UserError(f"a metric is called {name}, as one of those that every run has; give it another name")
     if isinstance(train_config.optimizer, OptimConfig):
         optim.check(train_config.optimizer)
     augment.check(train_config.augment, image_shape)
     return train_config
+
+
+def is_shipped(train_config: TrainConfig) -> bool:
+    """Whether names and numbers say all of a config, and each name stands for what this package calls so."""
+    if not config.is_named(train_config):
+        return False
+    optimizer = train_config.optimizer
+    assert isinstance(optimizer, OptimConfig)
+    named = {"loss": train_config.loss, "optimizer": optimizer.name, "schedule": optimizer.schedule}
+    ours = all(REGISTRIES[kind].ships(name) for kind, name in named.items())
+    return ours and models.MODELS.ships(train_config.model)
 
 
 def check_sweep(sweep: Mapping[str, Sequence[float]], train_config: TrainConfig, image_shape: Sequence[int]) -> None:

@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from mnistlab.registry import Registry
+
 Loss = Callable[[jax.Array, jax.Array], jax.Array]
 """(logits float32 [N, K], label int32 [N] or soft target float32 [N, K]) -> loss float32 [N]."""
 
@@ -42,11 +44,13 @@ def double_softmax_cross_entropy(logits: jax.Array, label: jax.Array) -> jax.Arr
     return cross_entropy(jax.nn.softmax(logits, axis=-1), label)
 
 
-LOSSES: dict[str, Loss] = {
-    "cross_entropy": cross_entropy,
-    "double_softmax": double_softmax_cross_entropy,
-    "categorical": cross_entropy,  # Keras' name for it with one-hot targets
-}
+LOSSES: Registry[Loss] = Registry(
+    {
+        "cross_entropy": cross_entropy,
+        "double_softmax": double_softmax_cross_entropy,
+        "categorical": cross_entropy,  # Keras' name for it with one-hot targets
+    }
+)
 """What TrainConfig.loss may name; a script may add its own: LOSSES["hinge"] = hinge."""
 
 

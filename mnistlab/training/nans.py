@@ -1,7 +1,7 @@
 """Finds where a run's first NaN or infinity came from: seed, epoch, step, layer, operation and source line."""
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,8 +14,9 @@ from jax.extend import core
 
 from mnistlab.config import TrainConfig
 from mnistlab.data import batches
-from mnistlab.data.batches import Order, Pool
+from mnistlab.data.batches import Batch, Order
 from mnistlab.data.datasets import Dataset
+from mnistlab.training import averaging
 from mnistlab.training.callbacks import Callback, Epoch, Snapshot
 from mnistlab.training.population import EVAL_BATCH_SIZE
 from mnistlab.training.result import Run
@@ -46,7 +47,7 @@ class NanCheck(Callback):
         carry = epoch.snapshot.carry
         active = np.asarray(self.before.active)
         record = {name: values for name, values in epoch.record.items() if self.validates or name.startswith("train_")}
-        bad = np.flatnonzero(active & ~finite_runs((carry.state, record)))
+        bad = np.flatnonzero(active & ~finite_runs((_watched(carry.state), record)))
         if len(bad):
             state = jax.tree.map(lambda leaf: leaf[bad[0]], self.before.state)
             place = self.find(epoch.runs[bad[0]], state, epoch.number)
@@ -56,32 +57,33 @@ class NanCheck(Callback):
 
 def find(config: TrainConfig, dataset: Dataset, steps: StepFunctions, run: Run, state: TrainState, epoch: int) -> str:
     """Repeats the `epoch` (from 1) of one run, from the `state` before it; where the first NaN or infinity was made."""
-    pool, state = jax.device_put((batches.make_pool(dataset), state), jax.local_devices()[0])
+    state = jax.device_put(state, jax.local_devices()[0])
     part = batches.split_parts(config, dataset, run.seed)
     settings = "".join(f", {name} {value:g}" for name, value in run.settings.items())
     where = f"seed {run.seed}{settings}, epoch {epoch}"
-    if not _finite(state):
+    if not _finite(_watched(state)):
         return f"NaN or infinity: {where}, in what was kept of the epoch before; start again with --noresume"
 
-    def train_step(state: TrainState, pool: Pool, order: Order) -> Any:
-        return steps.train_step(state, batches.take(pool, order))
+    def train_step(state: TrainState, batch: Batch) -> Any:
+        after, sums = steps.train_step(state, batch)
+        return _watched(after), sums
 
-    taken = jax.jit(train_step)
-    for number, order in enumerate(_steps(batches.epoch_order(part.train, config.batch_size, run.seed, epoch - 1))):
-        after, sums = taken(state, pool, order)
-        if not _finite((after, sums)):
-            return f"the first {first_nonfinite(train_step, state, pool, order)}: {where}, step {number + 1}"
+    order = batches.epoch_order(part.train, config.batch_size, run.seed, epoch - 1)
+    taken = jax.jit(lambda state, batch: steps.train_step(state, batch))
+    for number, batch in enumerate(_batches(dataset, order)):
+        after, sums = taken(state, batch)
+        if not _finite((_watched(after), sums)):
+            return f"the first {first_nonfinite(train_step, state, batch)}: {where}, step {number + 1}"
         state = after
 
-    def eval_step(state: TrainState, pool: Pool, order: Order, number: jax.Array) -> Any:
-        return steps.eval_step(state, batches.take(pool, order), number)
+    def eval_step(state: TrainState, batch: Batch, number: jax.Array) -> Any:
+        return steps.eval_step(averaging.evaluated(state), batch, number)
 
     evaluated = jax.jit(eval_step)
-    validation = _steps(batches.padded_order(part.val, EVAL_BATCH_SIZE)) if len(part.val) else ()
-    for number, order in enumerate(validation):
-        if not _finite(evaluated(state, pool, order, jnp.int32(number))):
-            made = first_nonfinite(eval_step, state, pool, order, jnp.int32(number))
-            return f"the first {made}: {where}, in validation"
+    validation = _batches(dataset, batches.padded_order(part.val, EVAL_BATCH_SIZE)) if len(part.val) else ()
+    for number, batch in enumerate(validation):
+        if not _finite(evaluated(state, batch, jnp.int32(number))):
+            return f"the first {first_nonfinite(eval_step, state, batch, jnp.int32(number))}: {where}, in validation"
     return f"NaN or infinity: {where}; not found again when this run was repeated alone"
 
 
@@ -183,8 +185,21 @@ def _line(source_info: Any) -> str:
     return ""
 
 
-def _steps(order: Order) -> list[Order]:
-    return [Order(example, weight) for example, weight in zip(order.example, order.weight, strict=True)]
+def _batches(dataset: Dataset, order: Order) -> Iterator[Batch]:
+    """One after another, so that of a dataset that does not fit no more is read."""
+    images, labels = ([part[kind] for part in dataset.parts.values()] for kind in (0, 1))
+    for example, weight in zip(order.example, order.weight, strict=True):
+        image, label = batches.read(images, example), batches.read(labels, example)
+        yield Batch(jnp.asarray(image), jnp.asarray(label, jnp.int32), jnp.asarray(weight))
+
+
+def _watched(state: TrainState) -> TrainState:
+    """`state` without the infinities of its optimiser, some of which begin with one (optax's reduce_on_plateau)."""
+    return state._replace(opt_state=jax.tree.map(_without_infinities, state.opt_state))
+
+
+def _without_infinities(leaf: Any) -> Any:
+    return jnp.where(jnp.isinf(leaf), 0, leaf) if _is_float(leaf) else leaf
 
 
 def _is_float(leaf: Any) -> bool:

@@ -10,6 +10,7 @@ import optax
 
 from mnistlab.config import OptimConfig, one_of
 from mnistlab.errors import UserError
+from mnistlab.registry import Registry
 
 LAST_STEP = 2**31 - 1  # an int32 can count to it, and no run reaches it
 EPSILON = 1e-7  # Keras' default everywhere; optax's is 1e-8
@@ -133,13 +134,15 @@ def _one_cycle(steps: Steps, factor: float) -> optax.Schedule:
     return optax.cosine_onecycle_schedule(steps.total, 1.0, pct_start=fraction)
 
 
-SCHEDULES: dict[str, Callable[[Steps, float], optax.Schedule]] = {
-    "constant": lambda steps, factor: optax.constant_schedule(1.0),
-    "warmup_cosine": _warmup_cosine,
-    "exponential": _exponential,
-    "piecewise": _piecewise,
-    "one_cycle": _one_cycle,
-}
+SCHEDULES: Registry[Callable[[Steps, float], optax.Schedule]] = Registry(
+    {
+        "constant": lambda steps, factor: optax.constant_schedule(1.0),
+        "warmup_cosine": _warmup_cosine,
+        "exponential": _exponential,
+        "piecewise": _piecewise,
+        "one_cycle": _one_cycle,
+    }
+)
 """name -> (steps, decay factor) -> schedule with a peak of 1; a script may add its own."""
 
 
@@ -177,19 +180,21 @@ def scale_by_adam() -> optax.GradientTransformation:
     return optax.GradientTransformation(init, update)
 
 
-OPTIMIZERS: dict[str, Optimizer] = {
-    "adam": Optimizer(lambda momentum: scale_by_adam(), OptimConfig("adam", 1e-3)),
-    "adamw": Optimizer(
-        lambda momentum: scale_by_adam(), OptimConfig("adamw", 1e-3, weight_decay=0.004), uses=("weight_decay",)
-    ),
-    "sgd": Optimizer(lambda momentum: optax.trace(decay=momentum), OptimConfig("sgd", 1e-2), uses=("momentum",)),
-    "rmsprop": Optimizer(
-        lambda momentum: optax.scale_by_rms(decay=0.9, eps=EPSILON, eps_in_sqrt=False), OptimConfig("rmsprop", 1e-3)
-    ),
-    "adadelta": Optimizer(  # the rate as Keras 2.1 had it; later releases say 1e-3
-        lambda momentum: optax.scale_by_adadelta(rho=0.95, eps=EPSILON), OptimConfig("adadelta", 1.0)
-    ),
-}
+OPTIMIZERS: Registry[Optimizer] = Registry(
+    {
+        "adam": Optimizer(lambda momentum: scale_by_adam(), OptimConfig("adam", 1e-3)),
+        "adamw": Optimizer(
+            lambda momentum: scale_by_adam(), OptimConfig("adamw", 1e-3, weight_decay=0.004), uses=("weight_decay",)
+        ),
+        "sgd": Optimizer(lambda momentum: optax.trace(decay=momentum), OptimConfig("sgd", 1e-2), uses=("momentum",)),
+        "rmsprop": Optimizer(
+            lambda momentum: optax.scale_by_rms(decay=0.9, eps=EPSILON, eps_in_sqrt=False), OptimConfig("rmsprop", 1e-3)
+        ),
+        "adadelta": Optimizer(  # the rate as Keras 2.1 had it; later releases say 1e-3
+            lambda momentum: optax.scale_by_adadelta(rho=0.95, eps=EPSILON), OptimConfig("adadelta", 1.0)
+        ),
+    }
+)
 """name -> optimiser with Keras' defaults; a script may add its own.
 
 OPTIMIZERS["lion"] = Optimizer(lambda momentum: optax.scale_by_lion(), OptimConfig("lion", 1e-4), ("weight_decay",))

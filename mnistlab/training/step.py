@@ -1,7 +1,6 @@
 """One step of training and of evaluation: pure, bare functions of (state, batch)."""
 
 import functools
-import inspect
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
@@ -17,6 +16,7 @@ from mnistlab.data import arrays
 from mnistlab.data.augment import augment, mixup
 from mnistlab.data.batches import Batch
 from mnistlab.errors import UserError
+from mnistlab.nets.models import takes
 from mnistlab.training import losses, microbatches, optim
 from mnistlab.training.losses import Loss, Sums
 from mnistlab.training.microbatches import Examples
@@ -104,8 +104,8 @@ def make_step_functions(
         ),
         make_eval_step(model, loss, pixel_scale=pixel_scale, metrics=config.metrics),
         make_predict(model, pixel_scale=pixel_scale, is_float=is_float),
-        needs_full_batches=not _takes(model, "weight"),
-        splits_batches=_takes(model, "axis_name"),
+        needs_full_batches=not takes(model, "weight"),
+        splits_batches=takes(model, "axis_name"),
         # Mixed examples have partners in the other half: two cores would round them differently.
         halves=lambda size: microbatches.halves(model, size) and not config.augment.mixup_alpha,
     )
@@ -132,7 +132,8 @@ def init_state(
     rng = jax.random.key(seed)
     init_rng, rng = jax.random.split(rng)
     # A parameter's values do not depend on the image, so one image is enough.
-    variables = model.init({"params": init_rng, "dropout": init_rng}, jnp.zeros((1, *image_shape)))
+    given: dict[str, Any] = {"train": False} if takes(model, "train") else {}
+    variables = model.init({"params": init_rng, "dropout": init_rng}, jnp.zeros((1, *image_shape)), **given)
     model_state = {name: value for name, value in variables.items() if name != "params"}
     params = variables["params"]
     if "initial_scale" in settings:
@@ -293,7 +294,7 @@ class Call(NamedTuple):
 
 def _apply(model: nn.Module) -> Callable[[Any, dict[str, Any], Call], tuple[jax.Array, dict[str, Any]]]:
     """(params, model state, call) -> (logits, new model state) of any Linen module."""
-    given = [name for name in ("train", "weight", "axis_name", "first") if _takes(model, name)]
+    given = [name for name in ("train", "weight", "axis_name", "first") if takes(model, name)]
 
     def apply(params: Any, model_state: dict[str, Any], call: Call) -> tuple[jax.Array, dict[str, Any]]:
         keywords = {name: getattr(call, name) for name in given}
@@ -302,10 +303,6 @@ def _apply(model: nn.Module) -> Callable[[Any, dict[str, Any], Call], tuple[jax.
         return model.apply(variables, call.image, rngs={"dropout": call.rng}, mutable=mutable, **keywords)  # type: ignore[return-value]
 
     return apply
-
-
-def _takes(model: nn.Module, name: str) -> bool:
-    return name in inspect.signature(model.__call__).parameters
 
 
 def _varies(axis_name: str) -> bool:
