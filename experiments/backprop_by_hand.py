@@ -312,7 +312,7 @@ def _page(
         page.Text(
             "Do derivatives worked out by hand with the chain rule, written in NumPy alone, give the numbers of "
             "automatic differentiation? A network 2-3-1 with sigmoids at its hidden units and its output, "
-            f"{identity['num_points']:,} points, L = 1/(2N) Σ (y − t)². Source: homework 4 of a computer vision course (document "
+            f"{identity['num_points']:,} points, L = 1/(2N) Σ (y − t)². Source: homework 4 of a course of spring 2022 (document "
             "004), part 1. Both protocols do the same here."
         ),
         page.Heading("Claims"),

@@ -82,10 +82,11 @@ def enter(body: Callable[..., Any], arguments: Sequence[str] = (), *, needs_jax:
             process.leave(1)
         except process.Stopped as stop:
             name = signal.Signals(stop.number).name
-            process.say(f"stopped by {name} after a whole epoch, which is kept; the same command goes on from there")
+            process.say(f"stopped by {name} after a whole epoch, which is kept; {_again()} goes on from there")
             sys.exit(process.STATUS_OF_SIGNAL[stop.number])
         except KeyboardInterrupt:
-            print("\ninterrupted; the same command resumes after the last whole epoch", file=sys.stderr)
+            goes_on = f"; {_again()} resumes after the last whole epoch" if "resume" in flags.FLAGS else ""
+            print(f"\ninterrupted{goes_on}", file=sys.stderr)
             process.leave(130)
         except Exception as error:
             if "jax" not in sys.modules:
@@ -97,12 +98,14 @@ def enter(body: Callable[..., Any], arguments: Sequence[str] = (), *, needs_jax:
                     traceback.print_exc()
                     process.leave(1)
                 raise
-            print(
-                "error: another process has died; the same command resumes after the last whole epoch", file=sys.stderr
-            )
+            print(f"error: another process has died; {_again()} resumes after the last whole epoch", file=sys.stderr)
             process.leave(process.STATUS_OF_SIGNAL[signal.SIGTERM])
 
     app.run(start, flags_parser=lambda argv: _parse(argv, arguments))
+
+
+def _again() -> str:
+    return "the same command" if flags.FLAGS.resume else "the same command without --noresume"
 
 
 def _run(experiment: "Experiment") -> None:

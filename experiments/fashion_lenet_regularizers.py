@@ -89,7 +89,7 @@ def mistakes(outcome: Outcome, draw: Draw) -> Findings:
 EXPERIMENT = Experiment(
     name="fashion_lenet_regularizers",
     title="Dropout against batch normalisation in LeNet-5 on Fashion-MNIST",
-    source="homework 4 of a deep learning course, part 4 (document 004)",
+    source="homework 4 of a course of spring 2022, part 4 (document 004)",
     question="Do dropout and batch normalisation help LeNet-5 with overfitting, and what do they do to its accuracy?",
     quirks=(
         "The source trains the three with different learning rates (1e-2, 1e-3, 1e-2) and epochs (10, 15, 15), so that the "

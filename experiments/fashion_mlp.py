@@ -97,7 +97,7 @@ def exercises(outcome: Outcome, draw: Draw) -> Findings:
 EXPERIMENT = Experiment(
     name="fashion_mlp",
     title="A dense net on Fashion-MNIST",
-    source="homework 4 of a deep learning course, parts 2 and 3 (document 004)",
+    source="homework 4 of a course of spring 2022, parts 2 and 3 (document 004)",
     question="How accurate is a dense net 784-128-64-10 after 20 epochs, and what does the choice of its learning rate change?",
     quirks=(
         "The development set is split 80:20 at random, seed by seed. `reported` takes the source's learning rate of 1e-2; "

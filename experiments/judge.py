@@ -71,7 +71,7 @@ def _write(folder: Path, path: str, runs: Runs, checked: Sequence[Checked], side
         page.Answer(answer.of_judged(checked)),
         page.Text(f"From the table `{name}`: {len(runs.values)} variants, {num_seeds} seeds, paired by seed."),
         page.Heading("Claims"),
-        *sections.claim_cards(checked),
+        *sections.claim_cards(checked, text.Unit),  # the table's own unit, whatever the name says
         *sections.quotable(checked, f"{name}, {num_seeds} seeds"),
         *sections.looks_picture(checked, sides, draw),
         page.Heading("Runs"),

@@ -10,10 +10,12 @@ from importlib.metadata import version
 import jax
 import numpy as np
 
+from mnistlab.analysis import history
 from mnistlab.analysis.claims import Claim
+from mnistlab.comparison.outputs import reported_beside
 from mnistlab.comparison.spec import Experiment, Findings, Outcome, Variant
 from mnistlab.config import OptimConfig
-from mnistlab.report import page
+from mnistlab.report import page, text
 from mnistlab.report.page import Draw
 
 from . import common
@@ -45,21 +47,22 @@ CLAIMS = (
 
 
 def source_table(outcome: Outcome, draw: Draw) -> Findings:
-    """The source's one-row table with our row under it."""
+    """The source's one-row table with our row under it, where a run is as the source's was."""
     del draw
     result = outcome.results.get("lenet5_dropout")
-    if result is None:
+    if result is None or not reported_beside("lenet5_adadelta", outcome):
         return Findings()
+    loss, accuracy = (history.summarize(result.metrics[name]) for name in ("test_loss", "test_accuracy"))
     header = ("#", "framework", "Python", "hardware", "training time, s", "test loss", "test accuracy")
     seconds = np.nansum(result.epoch_seconds, axis=1).mean()
     ours = (
-        f"ours, mean of {len(result.runs)}",
+        f"ours, mean of {accuracy['n']}",
         f"JAX {version('jax')}, Flax {version('flax')}",
         platform.python_version(),
         jax.devices()[0].device_kind,
         f"{seconds:.2f}",
-        f"{result.metrics['test_loss'].mean():.4f}",
-        f"{result.metrics['test_accuracy'].mean():.4f}",
+        text.format_value("test_loss", loss["mean"]),
+        text.format_value("test_accuracy", accuracy["mean"]),
     )
     theirs = ("source", "Keras 2.1.6, TensorFlow 1.11.0", "3.6.5", "GeForce MX250", "99.07", "0.0299", "0.9905")
     return Findings([page.Heading("The source's table"), page.Table(header, [theirs, ours], "As the source prints it")])

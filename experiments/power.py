@@ -112,7 +112,9 @@ def _pilot(label: str, run: RunFolder, left: str, right: str | float, metric: st
         values, others = claims.paired(run.variants[left], run.variants[right], metric)
         differences = values - others
     else:
-        differences = history.metric(run.variants[left], metric) - right
+        values = history.metric(run.variants[left], metric)
+        values, _ = claims.once_each(metric, values, np.arange(len(values)))
+        differences = values - right
     finite = np.isfinite(differences)
     return Pilot(label, metric, differences[finite], int((~finite).sum()))
 

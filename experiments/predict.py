@@ -50,11 +50,18 @@ def _probabilities(run: RunFolder, label: str, seen: np.ndarray) -> np.ndarray:
 
 
 def _words(probability: np.ndarray) -> Sequence[str]:
-    """Of one picture, from float32 [seeds, K]: class, probability, seeds that agree, the next class."""
-    mean = probability.mean(axis=0)
+    """Of one picture, from float32 [seeds, K]: class, probability, seeds that agree, the next class.
+
+    Networks that diverged say nothing, and are counted.
+    """
+    said = probability[np.isfinite(probability).all(axis=1)]
+    lost = f", {len(probability) - len(said)} diverged" if len(said) < len(probability) else ""
+    if not len(said):
+        return text.MISSING, text.MISSING, f"0 of 0{lost}", text.MISSING
+    mean = said.mean(axis=0)
     first, second = np.argsort(-mean)[:2]
-    agree = int((probability.argmax(axis=1) == first).sum())
-    return str(first), f"{mean[first]:.3f}", f"{agree} of {len(probability)}", f"{second} ({mean[second]:.3f})"
+    agree = int((said.argmax(axis=1) == first).sum())
+    return str(first), f"{mean[first]:.3f}", f"{agree} of {len(said)}{lost}", f"{second} ({mean[second]:.3f})"
 
 
 def _sheet(seen: np.ndarray) -> bytes:

@@ -81,6 +81,7 @@ def main() -> None:
     results = usable("results", flags.FLAGS.results) if flags.FLAGS.results else None
     runs_folder = usable("runs", flags.FLAGS.runs) if flags.FLAGS.runs else folder.parent
     with workdirs.locked(folder):
+        workdirs.holds(folder, "scoreboard")
         summaries, failures = _collected(runs_folder, QUICK if quick else ())
         places = {key: runs_folder / workdirs.folder_name(*key) for key in summaries}
         board = _write(folder, summaries, failures, places, bench)

@@ -23,11 +23,11 @@ def one_line(error: BaseException) -> str:
 
 @contextlib.contextmanager
 def file_errors(what: str, advice: str) -> Iterator[None]:
-    """An OSError within becomes a UserError "<what>: <reason>; <advice>"."""
+    """An OSError within, or text that is no UTF-8, becomes a UserError "<what>: <reason>; <advice>"."""
     try:
         yield
-    except OSError as error:
-        raise UserError(f"{what}: {error.strerror or error}; {advice}") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{what}: {getattr(error, 'strerror', None) or one_line(error)}; {advice}") from error
 
 
 def nearest(given: str, known: Iterable[str]) -> str | None:

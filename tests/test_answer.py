@@ -145,6 +145,27 @@ def test_a_claim_that_there_is_no_difference():
     assert sentence.startswith("No: lenet5 has a higher test loss than dense by 0.00302") and "(8 seeds)" in sentence
 
 
+def test_a_claim_that_two_variants_are_about_the_same():
+    about = Claim("a", "as good", "test_accuracy", "lenet5", "about", "dense", 0.002)
+    sentence = said([about], CLOSE, verdicts=["holds"]).sentence
+    assert sentence.startswith("Yes: lenet5 and dense do not differ in test accuracy by as much as would matter")
+    assert "whether lenet5 and dense differ" in said([about], CLOSE, verdicts=["not resolved"]).sentence
+
+
+def test_a_level_says_of_how_many_seeds_it_is_the_mean():
+    few = {"lenet5": whole(0.98 + WIGGLE, range(8)), "dense": whole(0.97 + WIGGLE[:3], range(3))}
+    few["lenet5"].metrics["test_accuracy"][0] = np.nan
+    sentence = said([], few, ["test_accuracy"]).sentence
+    assert sentence.count("(mean of 7 seeds)") == 1 and sentence.count("(mean of 3 seeds)") == 1
+
+
+def test_seconds_ask_for_no_more_seeds():
+    timed = Claim("a", "faster", "epoch_seconds", "lenet5", "<", "dense")
+    timings = {"lenet5": np.full((8, 2), 1.0), "dense": np.full((8, 2), 2.0)}
+    found = {name: HIGHER[name]._replace(epoch_seconds=seconds) for name, seconds in timings.items()}
+    assert said([timed], found).wanted_seeds is None
+
+
 def test_a_variant_that_was_not_run():
     alone = {"lenet5": HIGHER["lenet5"]}
     sentence = said([MORE], alone).sentence

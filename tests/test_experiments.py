@@ -275,6 +275,13 @@ def test_the_scoreboard_reads_what_is_there(run_main, workdir, tmp_path):
     assert {claim["experiment"] for claim in summary["claims"]} == {"lenet_vs_dense"}
 
 
+def test_a_scoreboard_takes_no_runs_place(run_main, workdir):
+    before = (workdir / "summary.json").read_text()
+    done = run_main("scoreboard", "--norun", f"--runs={workdir.parent}", f"--workdir={workdir}")
+    assert done.returncode == 2 and "holds another run" in done.stderr and len(done.stderr.strip().splitlines()) == 1
+    assert (workdir / "summary.json").read_text() == before
+
+
 def test_a_scoreboard_of_nothing_is_one_line_and_status_2(run_main, tmp_path):
     done = run_main("scoreboard", "--norun", f"--workdir={tmp_path / 'scoreboard'}")
     assert done.returncode == 2 and len(done.stderr.strip().splitlines()) == 1 and "--norun" in done.stderr

@@ -58,7 +58,7 @@ def test_the_sentence_is_that_of_the_verdict_and_leads_to_its_run(tmp_path, said
 def test_one_run_is_held_against_the_claim_seed_by_seed(tmp_path):
     gap = np.where(np.arange(16) < 4, -0.001, 0.02)  # in 4 of 16 pairs the other way round
     text = scoreboard.learned_page(board_of(tmp_path, reported=gap), "results.md")
-    assert "with 4 of 16 seeds one run of each contradicts the claim" in text
+    assert "one run of each contradicts the claim for 4 of 16 seeds" in text
     assert (
         "Of 1 claim that set one network against another and were run as the source did, 1 would have been contradicted"
         in text
@@ -67,7 +67,7 @@ def test_one_run_is_held_against_the_claim_seed_by_seed(tmp_path):
 
 def test_where_every_pair_agrees_one_run_of_each_was_enough(tmp_path):
     text = scoreboard.learned_page(board_of(tmp_path, reported=GAPS["it holds"]), "results.md")
-    assert "with none of 16 seeds one run of each contradicts the claim" in text
+    assert "one run of each contradicts the claim for none of 16 seeds" in text
     assert (
         "Of 1 claim that set one network against another and were run as the source did, 0 would have been contradicted"
         in text

@@ -14,6 +14,7 @@ from flax import linen as nn
 from PIL import Image
 
 import mnistlab
+from experiments import predict
 from mnistlab import OptimConfig, TrainConfig, Variant
 from mnistlab.comparison import export, loaded, nets
 from mnistlab.comparison.card import Card
@@ -358,6 +359,12 @@ def test_the_command_predict_tells_of_every_variant_and_shows_what_was_seen(run,
     saw = np.asarray(Image.open(tmp_path / "out" / "saw.png"))
     assert saw.shape == (8 * 30, 8 * 60)
     assert np.abs(saw[12:228:8, 12:228:8].astype(int) - images[0, ..., 0][:27, :27]).max() <= 8
+
+
+def test_a_network_that_diverged_says_nothing():
+    probability = np.array([[0.1, 0.9], [np.nan, np.nan], [0.2, 0.8]], np.float32)
+    assert predict._words(probability) == ("1", "0.850", "2 of 2, 1 diverged", "0 (0.150)")
+    assert predict._words(probability[1:2])[2] == "0 of 0, 1 diverged"
 
 
 def test_the_command_export_leaves_a_folder_and_refuses_in_one_line(run, tmp_path):

@@ -50,7 +50,7 @@ def test_show_prints_what_the_run_ended_with(trained):
 
 def test_a_run_ends_with_what_to_do_next(trained):
     said = trained[1].strip().splitlines()[-1]
-    assert said.startswith("next: 2 seeds are too few for a, d1; what can answer it, keeping what was run: mnistlab ")
+    assert said.startswith("next: 2 seeds are too few for a, d1; to answer it, keeping what was already run: mnistlab ")
     assert said.endswith(" --workdir=run --until=resolved") and said.count("--seeds") == 1
     command = said.partition("was run: ")[2]
     assert command in html.unescape((trained[0] / "run" / "report.html").read_text())  # the page says the same

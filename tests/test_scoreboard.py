@@ -9,7 +9,7 @@ from run_folders import result_of, write_run
 from experiments import scoreboard
 from mnistlab.analysis import claims, departures
 from mnistlab.analysis.claims import Claim
-from mnistlab.comparison import saved
+from mnistlab.comparison import saved, workdirs
 from mnistlab.errors import UserError
 
 QUESTIONS = (Claim("a", "LeNet-5 is more accurate", "test_accuracy", "lenet5", ">", "dense"),)
@@ -92,3 +92,10 @@ def test_a_folder_that_holds_another_run_than_its_name_says_is_refused(tmp_path)
         scoreboard._read(folder, "lenet_vs_dense", "reported")
     assert scoreboard._read(folder, "lenet_vs_dense", "controlled")["n_seeds"] == 8
     assert scoreboard._read(tmp_path / "nothing", "lenet_vs_dense", "reported") is None
+
+
+def test_a_folder_of_a_run_is_no_place_for_it(tmp_path):
+    folder = write_run(tmp_path / "run", RESULTS, experiment="lenet_vs_dense", protocol="controlled")
+    with pytest.raises(UserError, match="holds another run"):
+        workdirs.holds(folder, "scoreboard")
+    assert not workdirs.holds(tmp_path / "nothing", "scoreboard")

@@ -42,7 +42,8 @@ def test_the_evidence_of_the_claims_that_were_measured():
     rows = {row[0]: row[1:] for row in table.rows}
     assert rows["verdict"][0] == "holds" and rows["B"][3] == "0.5" and rows["pairs"] == ("8",) * 4
     assert rows["one look: A − B [95 %, t]"][0].startswith("+0.02")
-    assert rows["P(A < B) [95 %]"][2].startswith("0.50") and rows["P(A < B) [95 %]"][0] == text.MISSING
+    chances = rows["one look: P(A < B) [95 %]"]
+    assert chances[2].startswith("0.50") and chances[0] == text.MISSING
 
 
 def test_runs_that_diverged_are_named():
@@ -82,6 +83,18 @@ def test_alternative_texts_say_the_finding():
         "test_accuracy", RESULTS, lambda *block: page.Picture(block[0], *block[2:]), {"high": 0.9}
     )
     assert "high 0.9" in seeds.alt and "(n=8)" in seeds.alt and seeds.alt.endswith("reported for high 0.9000.")
+
+
+def test_a_card_counts_in_the_unit_that_it_is_told():
+    per_cent = {name: result_of(100 * result.metrics["test_accuracy"], SEEDS) for name, result in RESULTS.items()}
+    checked = claims.check([Claim("a", "higher", "test_accuracy", "high", ">", "low", matters=0.2)], per_cent)
+    (cards,) = sections.claim_cards(checked, text.Unit)
+    assert cards.cards[0].facts[0][0] == "difference" and cards.cards[0].facts[0][1].startswith("+2.0")
+
+
+def test_a_claim_of_equality_has_no_chance_of_being_true_of_a_pair():
+    checked = claims.check([Claim("a", "the same", "test_accuracy", "high", "same", "low")], RESULTS)
+    assert sections.claims_table(checked).rows[0][6] == text.MISSING
 
 
 def test_only_what_is_known_to_be_a_share_is_counted_in_points():

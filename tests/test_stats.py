@@ -566,3 +566,9 @@ def test_a_mean_that_a_wild_pair_pulls_out_of_the_interval_is_said():
     assert wild.verdict.startswith("holds (a few pairs are far from the others")
     (tame,) = stats.judge([stats.compare(np.full(6, 0.1), np.zeros(6))])
     assert tame.verdict == "holds"
+
+
+@pytest.mark.parametrize("names", [("B", "A"), ("model B", "model A"), ("wide", "0.9")])
+def test_the_side_that_diverged_is_named(names):
+    said = stats.named("holds (A diverged in 1 of 8 seeds, B diverged in 2 of 8 seeds)", *names)
+    assert said == f"holds ({names[0]} diverged in 1 of 8 seeds, {names[1]} diverged in 2 of 8 seeds)"

@@ -96,6 +96,29 @@ def test_a_claim_that_cannot_be_asked_is_refused(tmp_path, words, reason):
         tables.claim(words, runs, 1)
 
 
+def test_text_that_is_no_utf_8_or_no_table_is_one_line(tmp_path):
+    (tmp_path / "excel.csv").write_bytes("variant,seed,größe\na,0,1\n".encode("cp1252"))
+    with pytest.raises(UserError, match=r"cannot read .*; expected a CSV file in UTF-8"):
+        tables.read(tmp_path / "excel.csv")
+    (tmp_path / "quote.csv").write_text('variant,seed,loss\n"a,0,' + "1" * 200_000)
+    with pytest.raises(UserError, match=r"quote.csv, line .*field larger than"):
+        tables.read(tmp_path / "quote.csv")
+
+
+def test_a_variant_may_be_called_after_a_setting(tmp_path):
+    (tmp_path / "runs.csv").write_text("variant,seed,accuracy\nlr=0.1,0,0.9\nlr=0.01,0,0.8\n")
+    runs = tables.read(tmp_path / "runs.csv")
+    asked = tables.claim("lr=0.1 > lr=0.01 in accuracy", runs, 1)
+    assert (asked.left, asked.direction, asked.right) == ("lr=0.1", ">", "lr=0.01")
+
+
+def test_a_metric_that_only_others_have_is_said_to_be_missing(tmp_path):
+    (tmp_path / "long.csv").write_text("variant,seed,metric,value\na,0,accuracy,1\nb,0,accuracy,1\nc,0,loss,1\n")
+    runs = tables.read(tmp_path / "long.csv")
+    with pytest.raises(UserError, match="a has no loss"):
+        tables.sides([tables.claim("a > b in loss", runs, 1)], runs)
+
+
 def test_runs_that_do_not_pair_or_have_no_rival_are_refused(tmp_path):
     (tmp_path / "runs.csv").write_text("variant,seed,x\na,1,2\na,2,2\nb,2,3\n")
     with pytest.raises(UserError, match="a and b do not pair in x: seed 1 is of one of them alone"):

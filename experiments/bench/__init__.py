@@ -11,6 +11,6 @@ first round compiles and is not counted in the median; its loss must agree betwe
 Where rounds disagree by more than --most_noise, no ratio is given. --whole_epochs names what is also timed with a new
 order, validation and the best weights kept; --profile says what a step of ours spends.
 On two slow cores LeNet-5 took seven minutes with every setting tried, and with --notune and two other peers two to three:
-all workloads take hours. The last line says how long it was.
+all workloads with every setting take hours, with --notune half an hour on two fast cores. The last line says how long it was.
 PyTorch and Keras come with the extra: pip install -e .[bench]; without it they are left out, and the page says so.
 """

@@ -35,7 +35,7 @@ def define_run_flags() -> None:
     flags.DEFINE_string(
         "workdir",
         None,
-        "Folder for what the run leaves; default results/<experiment>, and results/quick/... with --limit_examples.",
+        "Folder for what the run leaves; default results/<experiment>[_controlled], in results/quick/ with --limit_examples.",
     )
     flags.DEFINE_string("data_dir", None, "TFDS data folder; default ~/.cache/mnistlab/datasets.")
     flags.DEFINE_enum("progress", "auto", ["auto", "bar", "lines", "none"], "How progress is shown.")

@@ -16,7 +16,7 @@ def next_step(summary: Mapping[str, Any], asked: Options) -> str:
     >>> asked = Options(Path("results/x"), command="mnistlab run x --epochs=2")
     >>> claims = [{"id": "a", "verdict": "not resolved (n too small)", "comparison": {"n": 1}}]
     >>> next_step({"n_seeds": 1, "claims": claims}, asked).rpartition(": ")
-    ('next: 1 seed is too few for a; what can answer it, keeping what was run', ': ', 'mnistlab run x --epochs=2 --until=resolved')
+    ('next: 1 seed is too few for a; to answer it, keeping what was already run', ': ', 'mnistlab run x --epochs=2 --until=resolved')
     >>> next_step({"n_seeds": 8, "claims": [{"id": "a", "verdict": "holds"}]}, asked)
     'next: mnistlab open results/x'
     >>> next_step({"n_seeds": 8, "claims": [{**claims[0], "metric": "epoch_seconds"}]}, asked)  # no matter of seeds

@@ -105,7 +105,7 @@ def variant_of(label: str, names: Iterable[str]) -> str:
 def metric(result: Result, name: str) -> np.ndarray:
     """A metric of every run, float64 [R], by name; NaN where a run has no such epoch, or diverged.
 
-    final metrics          test_accuracy, overfitting_gap, ... (train.final_metrics), train_seconds, epoch_seconds
+    final metrics          test_accuracy, overfitting_gap, ... (trained.final_metrics), train_seconds, epoch_seconds
     of the history         val_accuracy@1 (after epoch 1), lowest_epoch:val_loss (the epoch at which it is lowest),
                            highest:val_accuracy (the largest of any epoch),
                            range_after_20:val_accuracy (largest minus smallest after epoch 20),

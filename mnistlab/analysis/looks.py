@@ -1,5 +1,6 @@
 """What a claim said after each pair, whether it is answered, and how many more pairs it would probably take."""
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -29,7 +30,7 @@ class Looks(NamedTuple):
     evidence: Array  # of "they differ", the largest so far
     low: Array  # of the 95 % confidence sequence; -inf while nothing can be said
     high: Array
-    decides: float  # the evidence that settles it where it is the strongest of all claims
+    decides: float  # the evidence that settles it where it is the strongest of all claims; nan: none settles it
 
 
 def questions(checked: Sequence[Checked], sides: Sequence[Sides | None]) -> list[Question]:
@@ -66,11 +67,15 @@ def pairs_to_go(sides: Sides, margin: float, direction: str, num_open: int) -> i
     return max(needed.median - len(differences), 1)
 
 
-def looks(sides: Sides, num_claims: int) -> Looks:
-    """A claim's evidence and interval by number of pairs, beside `num_claims` in all."""
+def looks(sides: Sides, num_claims: int, direction: str = ">") -> Looks:
+    """A claim's evidence and interval by number of pairs, beside `num_claims` in all.
+
+    Args:
+      direction: as a Comparison has it; evidence of a difference does not settle "=".
+    """
     differences = _differences(sides)
     evidence = np.maximum.accumulate(sequential_evidence(differences).e)
-    return Looks(evidence, *confidence_sequence(differences), num_claims / ALPHA)
+    return Looks(evidence, *confidence_sequence(differences), math.nan if direction == "=" else num_claims / ALPHA)
 
 
 def _is_open(comparison: Comparison) -> bool:

@@ -12,6 +12,7 @@ and their intervals hold however often one looks (`sequential`); the other numbe
 import dataclasses
 import html
 import math
+import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -36,9 +37,6 @@ UNKNOWN = Interval(math.nan, math.nan)
 
 _beyond_floats = np.errstate(over="ignore", invalid="ignore", divide="ignore")
 """Where sums of numbers near 1e308 become infinite, which is looked for afterwards."""
-
-
-# Intervals
 
 
 def mean_interval(values: ArrayLike, confidence: float = 0.95) -> Interval:
@@ -395,8 +393,7 @@ def sentence(comparison: Comparison, name_a: str, name_b: str, metric: str) -> s
     n = 6 pairs), p = 0.037 (Holm; valid whenever one stops), P(batchnorm < baseline) = 1.00.'
     """
     c = comparison
-    relation = f"{name_a} {c.direction} {name_b}"
-    text = f'"{relation}" in {metric}: {named(c.verdict, name_a, name_b)}'
+    text = f'"{name_a} {c.direction} {name_b}" in {metric}: {named(c.verdict, name_a, name_b)}'
     if c.n == 0:
         return text + "."
     low, high = c.interval
@@ -411,7 +408,8 @@ def sentence(comparison: Comparison, name_a: str, name_b: str, metric: str) -> s
 
 def named(verdict: str, name_a: str, name_b: str) -> str:
     """A verdict, its sides by their names."""
-    return verdict.replace("A diverged", f"{name_a} diverged").replace("B diverged", f"{name_b} diverged")
+    names = {"A": name_a, "B": name_b}
+    return re.sub(r"\b([AB]) diverged", lambda found: f"{names[found[1]]} diverged", verdict)
 
 
 def _too_small(p: NDArray[np.float64], index: int, n: int) -> bool:

@@ -7,7 +7,7 @@ import csv
 import itertools
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,7 +16,7 @@ import numpy as np
 from mnistlab import files
 from mnistlab.analysis.claims import Claim
 from mnistlab.analysis.stats import LARGEST
-from mnistlab.errors import UserError, file_errors
+from mnistlab.errors import UserError, file_errors, one_line
 
 LONG = ("metric", "value")  # the columns of a long table beside variant and seed
 INDEX = re.compile(r"|Unnamed: \d+")  # how pandas calls the column of the row numbers
@@ -37,13 +37,15 @@ class Runs(NamedTuple):
         """The seeds of both sides, in rising order, and their values, each float64 [n].
 
         Raises:
-          UserError: a seed that one side alone has.
+          UserError: a seed that one side alone has, or none with this metric.
         """
         of_left = self.values[left].get(metric, {})
         of_right = self.values[right].get(metric, {}) if isinstance(right, str) else dict.fromkeys(of_left, right)
         seeds, alone = sorted(of_left.keys() | of_right.keys()), sorted(of_left.keys() ^ of_right.keys())
-        if alone or not seeds:
-            which = f"{'seed ' + str(alone[0]) if alone else 'every seed'} is of one of them alone"
+        if not seeds:
+            raise UserError(f"{left} has no {metric}; ask of a metric that it has")
+        if alone:
+            which = f"seed {alone[0]} is of one of them alone"
             raise UserError(f"{left} and {right} do not pair in {metric}: {which}; give both the same seeds, each once")
         return seeds, np.array([of_left[seed] for seed in seeds]), np.array([of_right[seed] for seed in seeds])
 
@@ -64,7 +66,7 @@ def read(path: Path) -> Runs:
     is_long = set(LONG) <= set(names)
     metrics = [name for name in names if name not in ("variant", "seed") and not INDEX.fullmatch(name)]
     values: dict[str, dict[str, dict[int, float]]] = {}
-    for row in table:
+    for row in _rows(table, path):
         where = f"{path}, line {table.line_num}"
         if None in row or None in row.values():
             raise UserError(f"{where} has more or fewer cells than there are columns ({len(names)})")
@@ -86,7 +88,8 @@ def claim(words: str, runs: Runs, number: int, matters: float | None = None) -> 
     Raises:
       UserError: other words, or a variant or metric that is not in the table.
     """
-    found = re.fullmatch(r"\s*(.+?)\s*([<>=])\s*(.+?)\s+in\s+(.+?)\s*", words)
+    apart = r"\s*(.+?)\s+([<>=])\s+(.+?)\s+in\s+(.+?)\s*"  # first, since a variant may be called lr=0.1
+    found = re.fullmatch(apart, words) or re.fullmatch(apart.replace(r"\s+([<>=])\s+", r"\s*([<>=])\s*"), words)
     if not found:
         raise UserError(f'claim is {words!r:.200}; expected such as "wide > narrow in accuracy", with >, < or =')
     left, direction, right, metric = found.groups()
@@ -121,6 +124,13 @@ def every_claim(runs: Runs, matters: float | None = None) -> list[Claim]:
             words = f"{left} > {right} in {metric}"
             asked.append(Claim(str(len(asked) + 1), words, metric, left, ">", right, ours=True, matters=matters))
     return asked
+
+
+def _rows(table: "csv.DictReader[str]", path: Path) -> Iterator[dict[str, str]]:
+    try:
+        yield from table
+    except csv.Error as error:
+        raise UserError(f"{path}, line {table.line_num}: {one_line(error)}; {EXPECTED}") from error
 
 
 def _seed(cell: str, where: str) -> int:

@@ -1,11 +1,13 @@
 """The page "What we learned": sentences made of verdicts, so that none can disagree with its run."""
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from mnistlab.analysis import claims
 from mnistlab.comparison import verdicts, workdirs
 from mnistlab.comparison.quirks import Cost
 from mnistlab.comparison.verdicts import BoardRun, Judged, Key
@@ -112,18 +114,26 @@ def one_run(one: Judged, board: Board) -> str:
     else:
         scatter = f"runs of {left} scatter by ±{_size(metric, sds[0])} about {_level(metric, measured['mean_a'])}"
     who = "one run of each" if is_pair else "one run"
-    said = f"; {_contradicted(measured['probability'], measured['n'], who)}" if asked else ""
+    pairs = text.counted(measured["n"], _noun(one, board))
+    said = f"; {_contradicted(measured['probability'], measured['n'], pairs, who)}" if asked else ""
     return f"*One run:* {scatter}{said}{link}."
 
 
-def _contradicted(share: float, num_pairs: int, who: str) -> str:
-    """With how many seeds single runs contradict a claim that is true of `share` of them; a tie is half a one.
+def _noun(one: Judged, board: Board) -> str:
+    """What a pair is of: seconds are those of a program, which its seeds share."""
+    if not board.runs[one.key].training:
+        return "round"
+    return "program" if claims.is_of_the_clock(one.evidence["metric"]) else "seed"
 
-    >>> _contradicted(0.75, 8, "one run"), _contradicted(1.0, 8, "one run")
-    ('with 2 of 8 seeds one run contradicts the claim', 'with none of 8 seeds one run contradicts the claim')
+
+def _contradicted(share: float, num_pairs: int, pairs: str, who: str) -> str:
+    """For how many `pairs` single runs contradict a claim that is true of `share` of them; a tie is half a one.
+
+    >>> _contradicted(0.75, 8, "8 seeds", "one run"), _contradicted(1.0, 8, "8 seeds", "one run")
+    ('one run contradicts the claim for 2 of 8 seeds', 'one run contradicts the claim for none of 8 seeds')
     """
     number = round(2 * (1 - share) * num_pairs) / 2
-    return f"with {f'{number:g}' if number else 'none'} of {num_pairs} seeds {who} contradicts the claim"
+    return f"{who} contradicts the claim for {f'{number:g}' if number else 'none'} of {pairs}"
 
 
 def cost_sentence(cost: Cost, board: Board) -> str:
@@ -140,6 +150,8 @@ def cost_sentence(cost: Cost, board: Board) -> str:
         "no difference that matters": f"{_capital(words)} makes no difference that matters",
     }.get(cost.word, f"What {words} costs is not settled")
     seeds, links = text.counted(cost.num_pairs, "seed"), "".join(_run(key, board) for key in cost.keys)
+    if cost.difference == low == high == 0:  # validation chose what the source had
+        return f"{start}: mended, it is the same run, {seeds}{links}."
     return f"{start}: mended, test accuracy changes by {change}, {seeds}{links}."
 
 
@@ -165,17 +177,16 @@ def of_one_run(board: Board) -> list[str]:
     ]
     made = []
     if pairs:
-        often = [one for one in pairs if 1 - one.evidence["comparison"]["probability"] >= OFTEN]
+        often = [one for one in pairs if one.evidence["comparison"]["probability"] <= 1 - OFTEN]
         which = "; ".join(f"“{one.text}”{_run(one.key, board)}" for one in often)
         asked = text.counted(len(pairs), "claim")
         said = f"Of {asked} that set one network against another and were run as the source did"
-        contradicted = "would have been contradicted by one run of each with every tenth seed or more"
+        contradicted = "would have been contradicted by one run of each for at least one seed in ten"
         made.append(f"{said}, {len(often)} {contradicted}{': ' if often else ''}{which}.")
     within, of = board.inside
     if of:
-        said = (
-            f"Of {text.counted(of, 'number')} that the sources print, {within} could have come out of one run of ours"
-        )
+        could = "could have come out of one run of ours"
+        said = f"Of {of} test accuracies and losses that the sources print, {within} {could}"
         made.append(f"{said} ([in its 95 % prediction interval]({board.results}#reported-and-ours)).")
     return made or ["Nothing was run yet that could tell."]
 
@@ -196,6 +207,8 @@ def optimism(board: Board) -> list[str]:
 def _interval(metric: str, mean: float, low: float, high: float) -> str:
     unit = text.unit(metric)
     values = (unit.factor * value for value in (mean, low, high))
+    if math.isnan(low):
+        return f"{'+' * (mean > 0)}{text.format_significant(unit.factor * mean, 2)}{unit.of_difference}"
     return text.format_interval(*values, signed=True) + unit.of_difference
 
 
@@ -220,7 +233,7 @@ def _evidence(one: Judged, board: Board) -> str:
     low, high = (float("nan") if end is None else end for end in ends)
     what = "" if isinstance(entry["right"], str) else " from the number"
     change = _interval(entry["metric"], entry["delta"], low, high)
-    pairs = text.counted(entry["n"], "seed" if board.runs[one.key].training else "round")
+    pairs = text.counted(entry["n"], _noun(one, board))
     return f": {change}{what}{'' if one.state == 'open' else f', {pairs}'}"  # why it is open says them
 
 

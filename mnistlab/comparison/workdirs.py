@@ -145,12 +145,21 @@ def made_anew(workdir: Path, tool: str) -> Iterator[None]:
       UserError: something else left its files there, or another process holds it.
     """
     with locked(workdir):
-        earlier = _earlier(workdir, "use another --workdir")
-        if earlier is not None:
-            if earlier.get("tool", earlier.get("experiment")) != tool:
-                raise UserError(f"{workdir} holds another run; use another --workdir")
+        if holds(workdir, tool):
             _clear(workdir)
         yield
+
+
+def holds(workdir: Path, tool: str) -> bool:
+    """Whether `workdir` holds what `tool` left; False where it holds nothing.
+
+    Raises:
+      UserError: something else left its files there.
+    """
+    earlier = _earlier(workdir, "use another --workdir")
+    if earlier is not None and earlier.get("tool", earlier.get("experiment")) != tool:
+        raise UserError(f"{workdir} holds another run; use another --workdir")
+    return earlier is not None
 
 
 def _earlier(workdir: Path, advice: str) -> dict[str, Any] | None:

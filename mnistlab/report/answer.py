@@ -10,13 +10,13 @@ from typing import NamedTuple
 import numpy as np
 
 from mnistlab.analysis import claims, history, sequential, stats
-from mnistlab.analysis.claims import Checked
+from mnistlab.analysis.claims import Checked, Claim
 from mnistlab.analysis.departures import tally, verdict_word
 from mnistlab.report import text
 from mnistlab.training.result import Result
 
 USUAL_SEEDS = 8
-GO_ON = "What can answer it, keeping what was run"
+GO_ON = "To answer it, keeping what was already run"
 FEW = 3  # claims that one sentence names
 
 
@@ -91,13 +91,15 @@ def of_measured(checked: Sequence[Checked]) -> str:
         if item.verdict != "not measured"
     ]
     parts += [f"not measured: {item.claim.text}" for item in checked if item.verdict == "not measured"]
-    return _capital("; ".join(parts)) + "."
+    sentence = "; ".join(parts) + "."
+    return sentence[:1].upper() + sentence[1:]
 
 
 def of_judged(checked: Sequence[Checked]) -> str:
     """The sentence of claims alone: of few, each with its verdict; of many, how many have which."""
     if len(checked) <= FEW:
-        return "; ".join(f"{item.claim.text}: {item.verdict}" for item in checked) + "."
+        verdicts = [stats.named(item.verdict, item.claim.left, str(item.claim.right)) for item in checked]
+        return "; ".join(f"{item.claim.text}: {verdict}" for item, verdict in zip(checked, verdicts, strict=True)) + "."
     return f"Of {len(checked)} claims: {tally(item.verdict for item in checked)}."
 
 
@@ -112,9 +114,10 @@ def going_on(command: str, num_seeds: int, *, until: bool) -> str:
 
     >>> going_on("mnistlab run fashion_mlp --seeds=1", 128, until=True)
     'mnistlab run fashion_mlp --seeds=1 --until=resolved --max_seeds=128'
-    >>> going_on("mnistlab run fashion_mlp --seeds=1 --epochs=2", 8, until=False)
+    >>> going_on("mnistlab run fashion_mlp --seeds=1 --noresume --epochs=2", 8, until=False)
     'mnistlab run fashion_mlp --seeds=8 --epochs=2'
     """
+    command = re.sub(r"\s--(noresume|resume=\w+)(?!\S)", "", command)
     if until:
         rest = re.sub(r"\s--(until|max_seeds)[= ]\w+", "", command) + " --until=resolved"
         return rest if num_seeds <= sequential.MAX_SEEDS else f"{rest} --max_seeds={num_seeds}"
@@ -163,7 +166,7 @@ def _clause(item: Checked, results: Mapping[str, Result]) -> _Clause:
     if state == "open":
         gap = f"{'−' if c.difference < 0 else '+'}{_amount(claim.metric, c.difference)} on average"
         return _Clause(state, f"whether {_claimed(item)} ({gap}, {_seeds(item, results)})")
-    if claim.direction == "same" and state in ("yes", "same"):
+    if _is_of_two_alike(claim) and state in ("yes", "same"):
         same = f"{claim.left} and {claim.right} do not differ in {_words(claim.metric)} by as much as would matter"
         return _Clause("yes", f"{same}, on average by {_amount(claim.metric, c.difference)} ({_total(item)})")
     if state == "same" and isinstance(claim.right, str):
@@ -199,9 +202,14 @@ def _claimed(item: Checked) -> str:
     if claim.direction == "about" and not isinstance(claim.right, str):
         near = f"{_amount(claim.metric, claim.tolerance)} of {_level_of(claim.metric, claim.right)}"
         return f"the {_words(claim.metric)} of {claim.left} is within {near}"
-    if claim.direction == "same":
+    if _is_of_two_alike(claim):
         return f"{claim.left} and {claim.right} differ in {_words(claim.metric)}"
     return _relation(item, claim.direction == ">")
+
+
+def _is_of_two_alike(claim: Claim) -> bool:
+    """Whether a claim says that two variants are the same, or about the same."""
+    return claim.direction in ("same", "about") and isinstance(claim.right, str)
 
 
 def _observed(item: Checked) -> str:
@@ -264,15 +272,19 @@ def _level(metric: str, results: Mapping[str, Result]) -> _Clause:
     if not means:
         return _Clause("diverged", f"every network diverged, so that there is no {words}")
     best = [name for name, mean in means.items() if mean == max(means.values())]
-    n = max(len(array) for array in values.values())
+
+    def of(name: str) -> str:
+        n = int(np.isfinite(values[name]).sum())
+        return f" (mean of {n} seeds)" if n > 1 else ""
+
     level = _level_of(metric, max(means.values()))
-    of = f" (mean of {n} seeds)" if n > 1 else ""
-    state = "level" if n > 1 else "one run"
+    state = "level" if max(len(array) for array in values.values()) > 1 else "one run"
     if len(values) == 1:
-        return _Clause(state, f"{best[0]} has a {words} of {level}{of}")
+        return _Clause(state, f"{best[0]} has a {words} of {level}{of(best[0])}")
     lowest = min(means, key=lambda name: means[name])
+    level += "" if of(best[0]) == of(lowest) else of(best[0])  # else said once, of both
     has = f"{' and '.join(best)} {'has' if len(best) == 1 else 'have'}"
-    low = f"{lowest} the lowest, {_level_of(metric, means[lowest])}{of}"
+    low = f"{lowest} the lowest, {_level_of(metric, means[lowest])}{of(lowest)}"
     return _Clause(state, f"of {len(means)} variants {has} the highest {words}, {level}, and {low}")
 
 
@@ -308,6 +320,8 @@ def _reproduced(
 def _wanted(clauses: Sequence[_Clause], checked: Sequence[Checked], items: Sequence[Checked]) -> int | None:
     """How many seeds can resolve what is open, where all go the same way; more than there are."""
     if not {clause.state for clause in clauses} & {"open", "one run"}:
+        return None
+    if items and all(claims.is_of_the_clock(item.claim.metric) for item in items):
         return None
     measured = sum(item.comparison is not None for item in checked)
     return wanted_seeds(max((item.comparison.n for item in items if item.comparison), default=1), measured)

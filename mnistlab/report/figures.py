@@ -271,7 +271,7 @@ def differences(
         axes.axvline(0.0, color=VERMILLION, linestyle="--", linewidth=1.0, zorder=1, label="no difference")
         for y, (claim, array) in enumerate(zip(differences, rows.values(), strict=True)):
             if array.size:
-                _seed_row(axes, y, array, intervals.get(claim, UNKNOWN), "mean and its 95 % interval")
+                _seed_row(axes, y, array, intervals.get(claim, UNKNOWN), "mean, and the claim's 95 % interval")
         axes.set_xlabel(label)
         legend(figure, 3)
         return laid_out(figure)
@@ -469,7 +469,8 @@ def looks(claims: Mapping[str, tuple[Looks, float]]) -> Figure:
         for (left, right), (label, (said, margin)) in zip(grid, claims.items(), strict=True):
             n = np.arange(1, len(said.evidence) + 1)
             left.step(n, said.evidence, color=BLUE, where="post", label="evidence that they differ")
-            left.axhline(said.decides, color=VERMILLION, linestyle="--", linewidth=1.0, label="settles the claim")
+            if np.isfinite(said.decides):
+                left.axhline(said.decides, color=VERMILLION, linestyle="--", linewidth=1.0, label="settles the claim")
             left.set(yscale="log", ylabel="evidence", title=label)
             left.yaxis.set_major_formatter(lambda value, _: f"{value:,g}")  # the style writes no powers
             known = np.isfinite(said.low) & np.isfinite(said.high)

@@ -1,6 +1,6 @@
 """Checked claims as blocks of a page: tables, sentences to quote, figures of the seeds and their differences."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -25,14 +25,18 @@ def claims_table(checked: Sequence[Checked], changes: Sequence[str] = ()) -> pag
         low, high = c.interval
         interval = text.format_interval(c.difference, low, high, signed=True)
         p = text.format_p(c.p_holm) if np.isfinite(c.p_holm) else text.MISSING
-        rows.append((item.claim.id, item.claim.text, who, verdict, interval, p, f"{c.probability:.2f}", str(c.n)))
+        chance = text.MISSING if c.direction == "=" else f"{c.probability:.2f}"
+        rows.append((item.claim.id, item.claim.text, who, verdict, interval, p, chance, str(c.n)))
     header = ("", "claim", "whose", "verdict", "difference [95 %]", "p (Holm)", "P(claim)", "n")
     what = "What the claims say, asked of a changed run: it judges no source" if changes else "Claims, checked"
     return page.Table(header, rows, f"{what}; runs are paired by seed")
 
 
-def claim_cards(checked: Sequence[Checked]) -> list[page.Block]:
-    """The claims that were measured with their verdicts, a card each, and in a line those that were not."""
+def claim_cards(checked: Sequence[Checked], unit_of: Callable[[str], text.Unit] = text.unit) -> list[page.Block]:
+    """The claims that were measured with their verdicts, a card each, and in a line those that were not.
+
+    `unit_of` says in which unit a metric is.
+    """
     cards = []
     for item in checked:
         if item.verdict == "not measured":
@@ -40,7 +44,7 @@ def claim_cards(checked: Sequence[Checked]) -> list[page.Block]:
         claim, c = item.claim, item.comparison
         facts = []
         if c is not None and c.n:
-            unit = text.unit(claim.metric)
+            unit = unit_of(claim.metric)
             values = unit.factor * np.array([c.difference, *c.interval])
             facts = [
                 (f"difference,{unit.of_difference}".rstrip(","), text.format_interval(*values, signed=True)),
@@ -103,6 +107,7 @@ def evidence_table(checked: Sequence[Checked]) -> page.Table:
         claim = item.claim
         low, high = c.probability_interval
         right = claim.right if isinstance(claim.right, str) else f"{claim.right:g}"
+        more = "<" if c.direction == "<" else ">"
         columns.append(
             {
                 "metric": claim.metric.replace("_", " "),
@@ -120,7 +125,7 @@ def evidence_table(checked: Sequence[Checked]) -> page.Table:
                 "one look: A − B [95 %, t]": text.format_interval(c.difference, *c.t_interval, signed=True),
                 "one look: A − B [95 %, BCa]": text.format_interval(c.difference, *c.bca_interval, signed=True),
                 "one look: sign-flip p": text.format_p(c.p),
-                f"P(A {'<' if c.direction == '<' else '>'} B) [95 %]": f"{c.probability:.2f} [{low:.2f}, {high:.2f}]",
+                f"one look: P(A {more} B) [95 %]": f"{c.probability:.2f} [{low:.2f}, {high:.2f}]",
                 "correlation of A and B": text.format_significant(c.correlation, 2),
                 "one look: smallest resolvable difference": text.format_significant(c.smallest_resolvable, 2),
                 "verdict": item.verdict,
@@ -173,7 +178,7 @@ def difference_pictures(checked: Sequence[Checked], results: Mapping[str, Result
         draw(
             figures.differences(differences, intervals, f"difference in {quantity}"),
             f"differences_{quantity}",
-            f"Paired differences in {quantity}, one dot per seed; below them the mean with its 95 % interval.",
+            f"Paired differences in {quantity}, one dot per seed; below them the mean, and the claim's 95 % interval.",
             "Mean differences: " + "; ".join(f"{row} {said[row]}" for row in differences) + ".",
         )
         for quantity, differences in rows.items()
@@ -184,13 +189,13 @@ def looks_picture(checked: Sequence[Checked], sides: Sequence[Sides | None], dra
     """Evidence and interval of the claims by number of pairs; nothing where no claim has two."""
     measured = [(c, both) for c, both in zip(checked, sides, strict=True) if c.comparison and both]
     rows = {
-        f"({item.claim.id})": (looks.looks(both, len(measured)), item.claim.margin)
+        f"({item.claim.id})": (looks.looks(both, len(measured), item.comparison.direction), item.claim.margin)
         for item, both in measured
         if item.comparison and item.comparison.n > 1
     }
     caption = (
         "Evidence and 95 % interval by number of pairs. The broken line settles the claim with the most evidence "
-        "(Holm); an interval between the dotted lines says that no difference matters."
+        "(Holm); one of equality has none. An interval between the dotted lines says that no difference matters."
     )
     alt = "By number of pairs: " + "; ".join(f"({item.claim.id}) {item.verdict}" for item, _ in measured) + "."
     return [draw(figures.looks(rows), "looks", caption, alt)] if rows else []
