@@ -34,6 +34,7 @@ def test_looks_are_the_evidence_and_the_interval_of_the_verdict():
     (item, _) = claims.check_sides(CLAIMS[:2], SIDES[:2])
     assert 1 / found.evidence == pytest.approx(sequential_p(SIDES[0][0] - SIDES[0][1]))
     assert (found.low[-1], found.high[-1]) == item.comparison.interval and found.decides == 40
+    assert np.isnan(looks(SIDES[0], 2, "=").decides)  # evidence of a difference settles no claim of equality
 
 
 def test_the_picture_has_a_row_of_two_panels_for_each_claim_with_two_pairs():
@@ -41,5 +42,7 @@ def test_the_picture_has_a_row_of_two_panels_for_each_claim_with_two_pairs():
     sections.looks_picture(claims.check_sides(CLAIMS, SIDES), SIDES, lambda figure, *words: drawn.append(figure))
     panels = drawn[0].axes
     assert len(panels) == 4
-    assert list(panels[0].lines[0].get_ydata()) == list(looks(SIDES[0], 2).evidence)
+    steps, evidence = panels[0].lines[0], looks(SIDES[0], 2).evidence
+    assert list(steps.get_ydata()) == [*evidence, evidence[-1]]
+    assert list(steps.get_xdata()) == [n + 0.5 for n in range(len(evidence) + 1)]  # the last is seen as the others are
     assert sections.looks_picture([], [], lambda *words: pytest.fail("drawn")) == []

@@ -467,21 +467,22 @@ def looks(claims: Mapping[str, tuple[Looks, float]]) -> Figure:
         figure = new_figure(WIDTH_INCHES, 0.55 + 2.0 * len(claims))
         grid = figure.subplots(len(claims), 2, squeeze=False)
         for (left, right), (label, (said, margin)) in zip(grid, claims.items(), strict=True):
-            n = np.arange(1, len(said.evidence) + 1)
-            left.step(n, said.evidence, color=BLUE, where="post", label="evidence that they differ")
+            edges = np.arange(len(said.evidence) + 1) + 0.5  # what is said after n pairs stands about n
+            evidence, low, high = (np.append(values, values[-1]) for values in said[:3])
+            left.step(edges, evidence, color=BLUE, where="post", label="evidence that they differ")
             if np.isfinite(said.decides):
                 left.axhline(said.decides, color=VERMILLION, linestyle="--", linewidth=1.0, label="settles the claim")
             left.set(yscale="log", ylabel="evidence", title=label)
             left.yaxis.set_major_formatter(lambda value, _: f"{value:,g}")  # the style writes no powers
-            known = np.isfinite(said.low) & np.isfinite(said.high)
+            known = np.isfinite(low) & np.isfinite(high)
             bounds = {"step": "post", "color": BLUE, "alpha": 0.3, "linewidth": 2.0, "label": "95 % interval"}
-            right.fill_between(n[known], said.low[known], said.high[known], **bounds)
+            right.fill_between(edges[known], low[known], high[known], **bounds)
             right.axhline(0.0, color=GREY, linewidth=1.0)
             for bound in {-margin, margin} - {0.0}:
                 right.axhline(bound, color=GREEN, linestyle=":", linewidth=1.2, label="as much as would matter")
             right.set(ylabel="difference")
             for axes in (left, right):
-                axes.set(xlabel="pairs", xlim=(1, max(len(n), 2)))
+                axes.set(xlabel="pairs", xlim=(edges[0], edges[-1]))
                 axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
         legend(figure, 4)
         return laid_out(figure)
