@@ -105,7 +105,8 @@ def enter(body: Callable[..., Any], arguments: Sequence[str] = (), *, needs_jax:
 
 
 def _again() -> str:
-    return "the same command" if flags.FLAGS.resume else "the same command without --noresume"
+    replaces = "resume" in flags.FLAGS and not flags.FLAGS.resume
+    return "the same command without --noresume" if replaces else "the same command"
 
 
 def _run(experiment: "Experiment") -> None:

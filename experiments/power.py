@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from absl import flags
 
-from mnistlab.analysis import claims, departures, history, stats
+from mnistlab.analysis import claims, departures, stats
 from mnistlab.analysis.power import num_pairs_needed, smallest_resolvable_difference, standardised
 from mnistlab.analysis.sequential import expected_num_pairs
 from mnistlab.comparison import saved, workdirs
@@ -108,13 +108,8 @@ def pilots(run: RunFolder, claim: str | None, variant_a: str | None, variant_b: 
 def _pilot(label: str, run: RunFolder, left: str, right: str | float, metric: str) -> Pilot:
     for name in (left, right) if isinstance(right, str) else (left,):
         saved.check_metric(run.variants[saved.choose_variant(run, name)], metric)
-    if isinstance(right, str):
-        values, others = claims.paired(run.variants[left], run.variants[right], metric)
-        differences = values - others
-    else:
-        values = history.metric(run.variants[left], metric)
-        values, _ = claims.once_each(metric, values, np.arange(len(values)))
-        differences = values - right
+    against = run.variants[right] if isinstance(right, str) else right
+    differences = np.subtract(*claims.measured(run.variants[left], against, metric))
     finite = np.isfinite(differences)
     return Pilot(label, metric, differences[finite], int((~finite).sum()))
 

@@ -244,7 +244,7 @@ def _markdown(board: Board, values: Sequence[page.Table]) -> str:
     for block in blocks:
         parts.append(f"## {block.text}" if isinstance(block, page.Heading) else _in_markdown(block))
     meaning = verdict_tables.meaning(board.bench)
-    parts += ["## Every verdict, run by run", f"{meaning[0].upper()}{meaning[1:]}."]
+    parts += ["## Every verdict, run by run", f"{text.capital(meaning)}."]
     for key, run in board.runs.items():
         own = verdict_tables.claims_of([one for one in board.found if one.key == key], run, board.bench)
         device, seeds = run.summary["device"], text.counted(run.summary["n_seeds"], "seed")

@@ -156,16 +156,25 @@ def once_each(metric: str, left: np.ndarray, right: np.ndarray) -> Sides:
     return left[kept], right[kept]
 
 
+def measured(left: Result, right: Result | float, metric: str) -> Sides:
+    """A metric of one variant against that of another, or against a number.
+
+    Raises:
+      UserError: two variants that do not pair.
+    """
+    if isinstance(right, Result):
+        return paired(left, right, metric)
+    values = history.metric(left, metric)
+    values, _ = once_each(metric, values, np.arange(len(values)))
+    return values, np.full(len(values), right)
+
+
 def sides(claim: Claim, results: Mapping[str, Result]) -> Sides | None:
     """Both sides of a claim on `results`; None where a variant or an epoch of it was not run."""
     if not set(claim.variants) <= set(results):
         return None
-    if isinstance(claim.right, str):
-        left, right = paired(results[claim.left], results[claim.right], claim.metric)
-    else:
-        left = history.metric(results[claim.left], claim.metric)
-        left, _ = once_each(claim.metric, left, np.arange(len(left)))
-        right = np.full(len(left), float(claim.right))
+    against = results[claim.right] if isinstance(claim.right, str) else float(claim.right)
+    left, right = measured(results[claim.left], against, claim.metric)
     for name, values in zip(claim.variants, (left, right), strict=False):
         if not np.isfinite(values).any() and not history.diverged(results[name]).all():
             return None  # fewer epochs than the claim speaks of

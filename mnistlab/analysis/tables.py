@@ -88,8 +88,9 @@ def claim(words: str, runs: Runs, number: int, matters: float | None = None) -> 
     Raises:
       UserError: other words, or a variant or metric that is not in the table.
     """
-    apart = r"\s*(.+?)\s+([<>=])\s+(.+?)\s+in\s+(.+?)\s*"  # first, since a variant may be called lr=0.1
-    found = re.fullmatch(apart, words) or re.fullmatch(apart.replace(r"\s+([<>=])\s+", r"\s*([<>=])\s*"), words)
+    # With spaces about the sign first, since a variant may be called lr=0.1.
+    forms = (rf"\s*(.+?){space}([<>=]){space}(.+?)\s+in\s+(.+?)\s*" for space in (r"\s+", r"\s*"))
+    found = next(filter(None, (re.fullmatch(form, words) for form in forms)), None)
     if not found:
         raise UserError(f'claim is {words!r:.200}; expected such as "wide > narrow in accuracy", with >, < or =')
     left, direction, right, metric = found.groups()

@@ -87,7 +87,7 @@ def lessons(board: Board, experiment: str) -> list[Lesson]:
         answered = [one for one in asked if one.state in SAID]
         sentences = [verdict_sentence(one, board) for one in answered]
         sentences += [said for one in answered if (said := one_run(one, board))][:1]
-        made.append(Lesson(_capital(asked[0].text), sentences))
+        made.append(Lesson(text.capital(asked[0].text), sentences))
     return made
 
 
@@ -145,9 +145,9 @@ def cost_sentence(cost: Cost, board: Board) -> str:
     low, high = cost.interval or (float("nan"), float("nan"))
     change = _interval("test_accuracy", cost.difference, low, high)
     start = {
-        "holds": f"{_capital(words)} costs test accuracy",
-        "reversed": f"{_capital(words)} does not cost test accuracy, it adds to it",
-        "no difference that matters": f"{_capital(words)} makes no difference that matters",
+        "holds": f"{text.capital(words)} costs test accuracy",
+        "reversed": f"{text.capital(words)} does not cost test accuracy, it adds to it",
+        "no difference that matters": f"{text.capital(words)} makes no difference that matters",
     }.get(cost.word, f"What {words} costs is not settled")
     seeds, links = text.counted(cost.num_pairs, "seed"), "".join(_run(key, board) for key in cost.keys)
     if cost.difference == low == high == 0:  # validation chose what the source had
@@ -255,7 +255,3 @@ def _state_words(state: str, number: int) -> str:
         "changed run": ("was asked of a changed run", "were asked of changed runs"),
     }
     return str(many[state][number != 1])
-
-
-def _capital(words: str) -> str:
-    return words[:1].upper() + words[1:]

@@ -15,6 +15,7 @@ from mnistlab.analysis import departures
 from mnistlab.analysis.claims import Checked, Claim
 from mnistlab.analysis.sequential import MAX_SEEDS
 from mnistlab.config import COUNT, POSITIVE, AugmentConfig, Interval, TrainConfig, setting
+from mnistlab.data import batches
 from mnistlab.data.datasets import IMAGE_SHAPE, NAMES, Dataset
 from mnistlab.devices import mesh
 from mnistlab.errors import UserError, meant
@@ -181,8 +182,8 @@ def resolve(experiment: Experiment, options: Options) -> dict[str, Variant]:
             )
         variant = override(configured(name, known[name], options.configs.get(name)), options.overrides)
         variant = dataclasses.replace(variant, metrics={**experiment.metrics, **variant.metrics})
-        if isinstance(experiment.data, Dataset) and experiment.data.val is not None:
-            variant = dataclasses.replace(variant, split="own")
+        if isinstance(experiment.data, Dataset):
+            variant = dataclasses.replace(variant, split=batches.split_of(variant, experiment.data))
         if variant.program is not None:
             _check_program(name, variant, known[name], options.sweep)
         if "learning_rate" in options.overrides or "learning_rate" in options.sweep:

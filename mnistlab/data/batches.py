@@ -50,13 +50,17 @@ def make_pool(dataset: Dataset) -> Pool:
     return Pool(image, label.astype(np.int32))
 
 
+def split_of(config: TrainConfig, dataset: Dataset) -> str:
+    """The split that `config` has on a dataset: a validation set of its own is taken whatever is said."""
+    return config.split if dataset.val is None else "own"
+
+
 def split_parts(config: TrainConfig, dataset: Dataset, seed: int) -> Parts:
-    """The parts that `config.split` makes of a dataset for one seed.
+    """The parts that `split_of` makes of a dataset for one seed.
 
     test_halves: the first half of the test set is the test, the second half the validation set;
     test_halves_swapped: the other way round; test_is_validation: both are the whole test set;
-    own: the dataset's own validation set, or none where it has none; where it has one,
-    that is the split, whatever is said;
+    own: the dataset's own validation set, or none where it has none;
     random_80_20, random_55_5: a seeded random part of the training set, a fifth or a twelfth, is the validation set.
 
     Raises:
@@ -69,7 +73,7 @@ def split_parts(config: TrainConfig, dataset: Dataset, seed: int) -> Parts:
         )
     train = np.arange(min(num_train, config.limit_examples or num_train), dtype=np.int32)
     test = np.arange(num_train, num_train + num_test, dtype=np.int32)
-    if config.split == "own" or dataset.val is not None:
+    if split_of(config, dataset) == "own":
         num_all = sum(len(split.label) for split in dataset.parts.values())
         return Parts(train, np.arange(num_train + num_test, num_all, dtype=np.int32), test)
     half = num_test // 2

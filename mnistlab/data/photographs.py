@@ -42,16 +42,16 @@ def read_picture(path: Path | str) -> NDArray[np.uint8]:
 
     try:
         with Image.open(path) as file:
-            picture = of_eight_bits(ImageOps.exif_transpose(file)).convert("RGBA")
+            picture = _of_eight_bits(ImageOps.exif_transpose(file)).convert("RGBA")
             paper = Image.new("RGBA", picture.size, "white")
             return np.asarray(Image.alpha_composite(paper, picture).convert("RGB"))
     except FileNotFoundError as error:
         raise UserError(f"there is no file {path}; expected a picture of a digit") from error
-    except no_picture() as error:
+    except _no_picture() as error:
         raise UserError(f"cannot read {path} as a picture ({error!s:.200}); give a PNG or JPEG") from error
 
 
-def of_eight_bits(picture: Any) -> Any:
+def _of_eight_bits(picture: Any) -> Any:
     """A Pillow image whose pixels have 8 bits; Pillow's own conversion turns all that is light in 16 bits white."""
     from PIL import Image
 
@@ -60,7 +60,7 @@ def of_eight_bits(picture: Any) -> Any:
     return Image.fromarray((np.asarray(picture, np.int64) // 257).clip(0, 255).astype(np.uint8))
 
 
-def no_picture() -> tuple[type[Exception], ...]:
+def _no_picture() -> tuple[type[Exception], ...]:
     """What Pillow raises of a file that is no picture, or a damaged one."""
     from PIL import Image, UnidentifiedImageError
 

@@ -175,6 +175,12 @@ def takes(model: nn.Module, name: str) -> bool:
     return name in inspect.signature(model.__call__).parameters
 
 
+def init_variables(model: nn.Module, key: jax.Array, image: jax.Array) -> dict[str, Any]:
+    """The variables of any Linen module, of which `train` may be a required keyword."""
+    given: dict[str, Any] = {"train": False} if takes(model, "train") else {}
+    return model.init({"params": key, "dropout": key}, image, **given)  # type: ignore[return-value]
+
+
 class Network(nn.Module):
     """The layers one after another: image float32 [N, H, W, C] -> logits float32 [N, classes].
 
@@ -191,9 +197,8 @@ class Network(nn.Module):
     def examples_are_independent(self) -> bool:
         """Whether sums over parts of a batch are worth it and are those of the whole: convolutions, no statistics."""
         layers = _flat(self.layers)
-        ours = all(
-            type(layer).__module__.startswith(f"{__package__}.") for layer in layers
-        )  # who knows what is in others
+        # Who knows what is in a layer of somebody else?
+        ours = all(type(layer).__module__.startswith(f"{__package__}.") for layer in layers)
         statistics = any(isinstance(layer, BatchNorm) for layer in layers)
         return any(isinstance(layer, Conv) for layer in layers) and ours and not statistics
 
@@ -311,8 +316,7 @@ def layer_table(model: nn.Module, image_shape: tuple[int, int, int]) -> list[Lay
         return out
 
     def init(image: jax.Array) -> Any:
-        given: dict[str, Any] = {"train": False} if takes(model, "train") else {}
-        return model.init({"params": jax.random.key(0), "dropout": jax.random.key(0)}, image, **given)
+        return init_variables(model, jax.random.key(0), image)
 
     with nn.intercept_methods(record):
         variables = jax.eval_shape(init, jax.ShapeDtypeStruct((1, *image_shape), jnp.float32))

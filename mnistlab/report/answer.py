@@ -91,8 +91,7 @@ def of_measured(checked: Sequence[Checked]) -> str:
         if item.verdict != "not measured"
     ]
     parts += [f"not measured: {item.claim.text}" for item in checked if item.verdict == "not measured"]
-    sentence = "; ".join(parts) + "."
-    return sentence[:1].upper() + sentence[1:]
+    return text.capital("; ".join(parts) + ".")
 
 
 def of_judged(checked: Sequence[Checked]) -> str:
@@ -346,4 +345,4 @@ def _of_exact(checked: Sequence[Checked], departures: Sequence[str]) -> str:
 
 def _capital(words: str) -> str:
     """A sentence begins with a capital, unless a variant's name does."""
-    return words[:1].upper() + words[1:] if re.match(r"(the|of|all|not|every)\b", words) else words
+    return text.capital(words) if re.match(r"(the|of|all|not|every)\b", words) else words

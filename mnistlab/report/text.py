@@ -120,6 +120,15 @@ def format_mean_sd(mean: float, sd: float, n: int) -> str:
     return minus(f"{_fixed(mean, decimals)} ± {_fixed(sd, decimals)} (n={n})")
 
 
+def capital(words: str) -> str:
+    """`words` as the beginning of a sentence.
+
+    >>> capital("dropout helps")
+    'Dropout helps'
+    """
+    return words[:1].upper() + words[1:]
+
+
 def format_interval(mean: float, low: float, high: float, *, signed: bool = False) -> str:
     """Mean and interval; half the interval's width decides the digits; `signed` writes the + of a difference.
 

@@ -58,8 +58,8 @@ def train(
       UserError: an impossible config, sweep, seed or resource; a model that cannot be spread as the layout asks.
     """
     arrays.check(dataset)
-    split = config.split if dataset.val is None else "own"
-    config = dataclasses.replace(config, dataset=dataset.name, split=split)  # what the result is of
+    # What the result is of.
+    config = dataclasses.replace(config, dataset=dataset.name, split=batches.split_of(config, dataset))
     runs = _checked_runs(config, dataset, seeds, sweep or {}, resources)
     setup = Setup(
         config,

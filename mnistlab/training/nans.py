@@ -69,7 +69,7 @@ def find(config: TrainConfig, dataset: Dataset, steps: StepFunctions, run: Run, 
         return _watched(after), sums
 
     order = batches.epoch_order(part.train, config.batch_size, run.seed, epoch - 1)
-    taken = jax.jit(lambda state, batch: steps.train_step(state, batch))
+    taken = jax.jit(steps.train_step)
     for number, batch in enumerate(_batches(dataset, order)):
         after, sums = taken(state, batch)
         if not _finite((_watched(after), sums)):

@@ -16,7 +16,7 @@ from mnistlab.data import arrays
 from mnistlab.data.augment import augment, mixup
 from mnistlab.data.batches import Batch
 from mnistlab.errors import UserError
-from mnistlab.nets.models import takes
+from mnistlab.nets.models import init_variables, takes
 from mnistlab.training import losses, microbatches, optim
 from mnistlab.training.losses import Loss, Sums
 from mnistlab.training.microbatches import Examples
@@ -132,8 +132,7 @@ def init_state(
     rng = jax.random.key(seed)
     init_rng, rng = jax.random.split(rng)
     # A parameter's values do not depend on the image, so one image is enough.
-    given: dict[str, Any] = {"train": False} if takes(model, "train") else {}
-    variables = model.init({"params": init_rng, "dropout": init_rng}, jnp.zeros((1, *image_shape)), **given)
+    variables = init_variables(model, init_rng, jnp.zeros((1, *image_shape)))
     model_state = {name: value for name, value in variables.items() if name != "params"}
     params = variables["params"]
     if "initial_scale" in settings:
