@@ -1,6 +1,5 @@
 """The page "What we learned": sentences made of verdicts, so that none can disagree with its run."""
 
-import math
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -207,8 +206,6 @@ def optimism(board: Board) -> list[str]:
 def _interval(metric: str, mean: float, low: float, high: float) -> str:
     unit = text.unit(metric)
     values = (unit.factor * value for value in (mean, low, high))
-    if math.isnan(low):
-        return f"{'+' * (mean > 0)}{text.format_significant(unit.factor * mean, 2)}{unit.of_difference}"
     return text.format_interval(*values, signed=True) + unit.of_difference
 
 

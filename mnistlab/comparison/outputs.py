@@ -17,7 +17,7 @@ from mnistlab.data.datasets import Dataset
 from mnistlab.files import sha256, write_atomic
 from mnistlab.nets import models
 from mnistlab.report import figures, images, page, playground, sections, text
-from mnistlab.report.answer import GO_ON, Answer, answer, going_on
+from mnistlab.report.answer import GO_ON, Answer, answer, going_on, keeping
 from mnistlab.report.page import Draw
 from mnistlab.training import loop
 from mnistlab.training.result import Result
@@ -277,7 +277,7 @@ def _ending(session: Session, outcome: Outcome) -> list[page.Block]:
     header = ("variant", *(name.replace("_", " ") for name in next(iter(outcome.seconds.values()))))
     return [
         page.Heading("How to repeat it"),
-        page.Command(options.command or f"python -m experiments.{experiment.name}", "The command of this run"),
+        page.Command(keeping(options.command or f"python -m experiments.{experiment.name}"), "The command of this run"),
         page.Table(header, seconds, "Wall time on this machine"),
         page.Heading("About the protocol"),
         page.Text(f"Protocol `{options.protocol}`. {experiment.quirks} Source: {experiment.source}."),

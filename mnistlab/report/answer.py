@@ -108,6 +108,15 @@ def wanted_seeds(num_seeds: int, num_claims: int) -> int:
     return fewest if num_seeds < fewest else 2 * num_seeds
 
 
+def keeping(command: str) -> str:
+    """`command` without the flag that would delete what it left.
+
+    >>> keeping("mnistlab run fashion_mlp --noresume --epochs=2")
+    'mnistlab run fashion_mlp --epochs=2'
+    """
+    return re.sub(r"\s--(noresume|resume=\w+)(?!\S)", "", command)
+
+
 def going_on(command: str, num_seeds: int, *, until: bool) -> str:
     """`command`, going on until its claims are answered, with at most `num_seeds` or what is usual; or with so many.
 
@@ -116,7 +125,7 @@ def going_on(command: str, num_seeds: int, *, until: bool) -> str:
     >>> going_on("mnistlab run fashion_mlp --seeds=1 --noresume --epochs=2", 8, until=False)
     'mnistlab run fashion_mlp --seeds=8 --epochs=2'
     """
-    command = re.sub(r"\s--(noresume|resume=\w+)(?!\S)", "", command)
+    command = keeping(command)
     if until:
         rest = re.sub(r"\s--(until|max_seeds)[= ]\w+", "", command) + " --until=resolved"
         return rest if num_seeds <= sequential.MAX_SEEDS else f"{rest} --max_seeds={num_seeds}"

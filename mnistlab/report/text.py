@@ -132,17 +132,21 @@ def capital(words: str) -> str:
 def format_interval(mean: float, low: float, high: float, *, signed: bool = False) -> str:
     """Mean and interval; half the interval's width decides the digits; `signed` writes the + of a difference.
 
+    A difference without an interval has two significant digits: more would say that it is known.
+
     >>> format_interval(0.00891, 0.0081, 0.0097, signed=True), format_interval(0.98712, 0.98652, 0.98772)
     ('+0.0089 [+0.0081, +0.0097]', '0.9871 [0.9865, 0.9877]')
+    >>> format_interval(0.00891, math.nan, math.nan, signed=True), format_interval(0.98712, math.nan, math.nan)
+    ('+0.0089', '0.9871')
     """
     if math.isnan(mean):
         return MISSING
     decimals = _decimals((high - low) / 2)
     sign = "+" if signed else ""
     middle = _fixed(mean, decimals, sign)
-    if not (math.isfinite(low) and math.isfinite(high)):
-        return minus(middle)
-    return minus(f"{middle} [{_fixed(low, decimals, sign)}, {_fixed(high, decimals, sign)}]")
+    if math.isfinite(low) and math.isfinite(high):
+        return minus(f"{middle} [{_fixed(low, decimals, sign)}, {_fixed(high, decimals, sign)}]")
+    return (sign if mean > 0 else "") + format_significant(mean, 2) if signed else minus(middle)
 
 
 def format_p(p: float) -> str:
