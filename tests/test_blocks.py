@@ -10,6 +10,7 @@ from mnistlab.nets.blocks import GlobalAvgPool, Residual, SeparableConv
 from mnistlab.nets.layers import BatchNorm, Conv, Dense, Dropout
 
 IMAGE = (12, 12, 3)
+QUICK = {"xla_backend_optimization_level": 0}  # a program that runs once takes longer to optimise than to run
 NET = models.Network(
     (
         Conv(6, 3, padding="SAME", activation="relu"),
@@ -65,7 +66,7 @@ class PlainSeparable(nn.Module):
 @pytest.mark.parametrize("form", ["cells", "slices", "lax"])
 def test_blocks_are_flaxs_with_their_gradients(form):
     net, x = NET.clone(form=form), image()
-    variables = jax.jit(net.init)(jax.random.key(0), x)
+    variables = jax.jit(net.init, compiler_options=QUICK)(jax.random.key(0), x)
     params = jax.tree.map(lambda leaf: leaf + 0.1, variables["params"])  # biases, too
 
     def values(apply):
@@ -73,7 +74,7 @@ def test_blocks_are_flaxs_with_their_gradients(form):
             logits, state = apply({**variables, "params": params}, x)
             return (logits * jnp.cos(jnp.arange(logits.size).reshape(logits.shape))).sum(), (logits, state)
 
-        return jax.jit(jax.value_and_grad(loss, (0, 1), has_aux=True))(params, x)
+        return jax.jit(jax.value_and_grad(loss, (0, 1), has_aux=True), compiler_options=QUICK)(params, x)
 
     with jax.numpy_rank_promotion("allow"):  # Flax's own batch normalisation broadcasts across ranks
         expected = values(lambda variables, x: Plain().apply(variables, x, mutable=["batch_stats"]))
@@ -82,10 +83,12 @@ def test_blocks_are_flaxs_with_their_gradients(form):
 
 def test_blocks_are_the_same_vmapped_over_seeds():
     x = image()
-    variables = jax.jit(jax.vmap(NET.init, (0, None)))(jax.random.split(jax.random.key(0), 2), x)
-    both = jax.jit(jax.vmap(NET.apply, (0, None)))(variables, x)
+    keys = jax.random.split(jax.random.key(0), 2)
+    variables = jax.jit(jax.vmap(NET.init, (0, None)), compiler_options=QUICK)(keys, x)
+    both = jax.jit(jax.vmap(NET.apply, (0, None)), compiler_options=QUICK)(variables, x)
+    alone = jax.jit(NET.apply, compiler_options=QUICK)
     for seed in range(2):
-        close(both[seed], NET.apply(jax.tree.map(lambda leaf: leaf[seed], variables), x))  # noqa: B023
+        close(both[seed], alone(jax.tree.map(lambda leaf: leaf[seed], variables), x))  # noqa: B023
 
 
 def test_separable_kernels_begin_as_keras_and_the_table_counts_them():
@@ -98,7 +101,7 @@ def test_separable_kernels_begin_as_keras_and_the_table_counts_them():
         ("dense_1", "dense 10", (10,), 90),
     ]
     layer = models.Network((SeparableConv(64, 3),))
-    kernel = np.asarray(layer.init(jax.random.key(0), image(1, (4, 4, 64)))["params"]["separableconv_1"]["kernel"])
+    kernel = np.asarray(jax.jit(layer.init)(jax.random.key(0), image(1, (4, 4, 64)))["params"]["separableconv_1"]["kernel"])
     limit = np.sqrt(6 / (9 * 64 + 9))
     assert abs(kernel).max() <= limit and abs(kernel.std() - limit / np.sqrt(3)) < 0.1 * limit
 

@@ -10,10 +10,16 @@ from mnistlab.errors import UserError
 from mnistlab.nets import models
 
 IMAGE = (28, 28, 1)
+QUICK = {"xla_backend_optimization_level": 0}  # a program that runs once takes longer to optimise than to run
 
 
 def variables_of(model, seed=0, n=2):
-    return jax.jit(model.init)({"params": jax.random.key(seed)}, jnp.zeros((n, *IMAGE)))
+    init = jax.jit(model.init, compiler_options=QUICK)
+    return init({"params": jax.random.key(seed)}, jnp.zeros((n, *IMAGE)))
+
+
+def shapes_of(model):
+    return jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, *IMAGE)))["params"]
 
 
 @pytest.mark.parametrize(
@@ -42,10 +48,10 @@ def test_parameter_counts_of_the_sources(name, parameters):
 
 
 def test_counts_without_moving_averages_and_without_biases():
-    assert models.count_parameters(variables_of(models.make_model("lenet5_relu_batchnorm"))["params"]) == 62_158
+    assert models.count_parameters(shapes_of(models.make_model("lenet5_relu_batchnorm"))) == 62_158
     rows = models.layer_table(models.make_model("lenet5_relu_batchnorm"), IMAGE)
     assert (sum(row.trainable for row in rows), sum(row.parameters for row in rows)) == (62_158, 62_610)
-    assert models.count_parameters(variables_of(models.make_model("mlp512", use_bias=False))["params"]) == 406_528
+    assert models.count_parameters(shapes_of(models.make_model("mlp512", use_bias=False))) == 406_528
 
 
 def test_cnn_a_shapes_by_hand():
@@ -92,8 +98,8 @@ def test_lenet5_is_flax_lenet5_with_gradients(form):
 
     def values(apply):
         loss = lambda params, image: (apply({"params": params}, image) ** 2).sum()  # noqa: E731
-        both = jax.jit(lambda p, x: (jax.grad(loss, (0, 1))(p, x), apply({"params": p}, x)))
-        return both(params, image)
+        both = lambda p, x: (jax.grad(loss, (0, 1))(p, x), apply({"params": p}, x))  # noqa: E731
+        return jax.jit(both, compiler_options=QUICK)(params, image)
 
     ours, theirs = values(model.apply), values(plain.apply)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), ours, theirs)
@@ -102,12 +108,13 @@ def test_lenet5_is_flax_lenet5_with_gradients(form):
 @pytest.mark.parametrize("name", ["lenet5_adadelta", "cnn_c", "cnn_d", "cnn_e", "lenet5_relu_batchnorm", "small_8k"])
 def test_forms_agree(name):
     image = jax.random.uniform(jax.random.key(1), (2, *IMAGE))
-    variables = variables_of(models.make_model(name))
+    variables = variables_of(models.make_model(name, form="lax"))
     rngs = {"dropout": jax.random.key(2)}
 
     def logits(form):
         model = models.make_model(name, form=form)
-        return jax.jit(lambda v: model.apply(v, image, train=True, rngs=rngs, mutable=["batch_stats"])[0])(variables)
+        apply = lambda v: model.apply(v, image, train=True, rngs=rngs, mutable=["batch_stats"])[0]  # noqa: E731
+        return jax.jit(apply, compiler_options=QUICK)(variables)
 
     np.testing.assert_allclose(logits("cells"), logits("lax"), rtol=1e-4, atol=1e-5)
 
@@ -126,7 +133,7 @@ def test_no_convolution_in_a_vmapped_training_scan():
     def init(key):
         return model.init(key, jnp.zeros((1, *IMAGE)))["params"]
 
-    params = jax.jit(jax.vmap(init))(jax.random.split(jax.random.key(0), 2))
+    params = jax.eval_shape(jax.vmap(init), jax.random.split(jax.random.key(0), 2))
 
     def train(params, images):
         def step(params, image):
@@ -135,5 +142,6 @@ def test_no_convolution_in_a_vmapped_training_scan():
 
         return jax.lax.scan(step, params, images)[0]
 
-    compiled = jax.jit(train).lower(params, jnp.zeros((3, 4, *IMAGE))).compile().as_text()
+    lowered = jax.jit(train).lower(params, jax.ShapeDtypeStruct((3, 4, *IMAGE), jnp.float32))
+    compiled = lowered.compile(QUICK).as_text()
     assert "while" in compiled and not re.search(r"= \S+ convolution\(", compiled)
