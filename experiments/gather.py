@@ -44,7 +44,7 @@ def main(folder: str) -> None:
     table = sections.claims_table(checked, departed)
     seeds = sorted(seed for run in found for seed in run.seeds)
     print(f"{name}: {len(found)} runs, {len(seeds)} seeds\n\n{text.text_table(table.header, table.rows)}")
-    target = common.workdir(f"{name}_gathered")
+    target = common.workdir(f"{workdirs.folder_name(name, found[0].summary['protocol'])}_gathered")
     with workdirs.made_anew(target, NAME):
         title = departures.title(experiment.title, departed)
         said = answer.answer(checked, results, experiment.answered_by, departures=departed).sentence
@@ -92,13 +92,14 @@ def _write(
         caption = f"{name}: training (running mean of the epoch) and validation."
         blocks.append(draw(figures.history({name: result.history}), f"history_{name}", caption))
     blocks += page.how_to_repeat(common.command())
-    files.write_atomic(target / "history.csv", history.to_csv(results))
     own = first.config["run"] | {"tool": NAME, "gathered": [str(run.path) for run in found]}
     by_variant = {
         history.variant_of(name, own["variants"]): [run.seed for run in result.runs] for name, result in results.items()
     }
     own = identity.with_seeds(own, by_variant)
-    workdirs.leave(target, identity=own, command=common.command(), title=title, blocks=blocks, summary=summary)
+    workdirs.write_config(target, own, common.command(), None)  # first, so that what is there is never nobody's
+    files.write_atomic(target / "history.csv", history.to_csv(results))
+    workdirs.write_findings(target, title, blocks, summary)
 
 
 if __name__ == "__main__":
