@@ -14,7 +14,7 @@ from mnistlab.analysis import claims, departures, history
 from mnistlab.analysis.claims import Checked
 from mnistlab.comparison import identity, saved, workdirs
 from mnistlab.comparison.saved import RunFolder
-from mnistlab.errors import UserError
+from mnistlab.errors import UserError, file_errors
 from mnistlab.report import answer, figures, page, sections, text
 from mnistlab.training.result import Result
 
@@ -26,10 +26,8 @@ define_flags = common.define_run_flags
 
 def main(folder: str) -> None:
     """Reads all runs, joins them, and only then writes."""
-    try:
+    with file_errors(f"cannot read {folder}", "expected what launch/sweep.sh left"):
         paths = sorted(path.parent for path in Path(folder).glob("*/config.json"))
-    except OSError as error:
-        raise UserError(f"cannot read {folder}: {error.strerror}; expected what launch/sweep.sh left") from error
     if not paths:
         raise UserError(f"{folder} holds no folders of runs; expected what launch/sweep.sh left")
     found = [saved.read_run(path) for path in paths]

@@ -128,17 +128,13 @@ def _onnx(net: Net) -> bytes:
     for collection in (net.weights["params"], *net.weights["model_state"].values()):
         flat |= traverse_util.flatten_dict(collection)
     weights = traverse_util.unflatten_dict(flat)
-    return onnx_graph.build(_layers(net), weights, _image_shape(net), net.config.pixel_scale, card.markdown(net.card))
+    network = loop.make_model(net.config.model, net.config.model_options)
+    assert isinstance(network, models.Network)
+    return onnx_graph.build(network.layers, weights, _image_shape(net), net.config.pixel_scale, card.markdown(net.card))
 
 
 def _is_table(net: Net) -> bool:
     return net.exported is None and isinstance(net.config.model, str)
-
-
-def _layers(net: Net) -> models.Layers:
-    network = loop.make_model(net.config.model, net.config.model_options)
-    assert isinstance(network, models.Network)
-    return network.layers
 
 
 def _image_shape(net: Net) -> tuple[int, int, int]:

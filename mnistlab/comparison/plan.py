@@ -72,7 +72,7 @@ def plan(experiment: Experiment, options: Options) -> Plan:
         planned[name] = _planned(variant, options, seeds[name], costs[name], dataset, example_seconds)
     departed = spec.departures_of(experiment, options, variants)
     later = f"this is the first round; until {options.until}, a variant gets up to {options.max_seeds} seeds"
-    basis = _basis(earlier, known, variants, rate)
+    basis = _basis(earlier, known, rate)
     return Plan(options.workdir, about, departed, planned, basis, later if options.until else "")
 
 
@@ -188,9 +188,7 @@ def _seconds_of(earlier: RunFolder, variants: Mapping[str, Variant], dataset: Da
     return known
 
 
-def _basis(
-    earlier: RunFolder | None, known: Mapping[str, float], variants: Sequence[str] | Mapping[str, Any], rate: float
-) -> str:
+def _basis(earlier: RunFolder | None, known: Mapping[str, float], rate: float) -> str:
     measured = f"the epochs of {earlier.path}" if earlier is not None and known else ""
     if not rate:
         return f"by {measured}"

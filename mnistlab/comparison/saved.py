@@ -10,7 +10,7 @@ from mnistlab import config, sealed
 from mnistlab.analysis import history
 from mnistlab.comparison import identity, notebook, schema, workdirs
 from mnistlab.config import TrainConfig
-from mnistlab.errors import UserError, meant
+from mnistlab.errors import UserError, file_errors, meant
 from mnistlab.training.result import Record, Result, Run, concatenate, padded, select
 
 if TYPE_CHECKING:
@@ -217,10 +217,8 @@ def _settings(run: RunFolder, variant: str) -> dict[str, Any]:
 
 def _read_json(folder: Path, name: str, missing: str, advice: str) -> dict[str, Any]:
     path = folder / name
-    try:
+    with file_errors(f"cannot read {path}", missing):  # the name is too long, or a folder on the way is closed
         there = path.is_file()
-    except OSError as error:  # the name is too long, or a folder on the way is closed
-        raise UserError(f"cannot read {path}: {error.strerror}; {missing}") from error
     if not there:
         raise UserError(f"{folder} has no {name}: {missing}")
     content = sealed.read(path, advice)

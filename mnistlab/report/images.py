@@ -181,15 +181,11 @@ def confusion(counts: ArrayLike, class_names: Sequence[str]) -> Figure:
 def signed(images: ArrayLike, titles: Sequence[str]) -> Figure:
     """Signed images float [n, H, W] in a row, on one diverging colour scale symmetric about zero."""
     arrays = np.asarray(images, np.float64)
-    columns = min(5, len(arrays))
-    rows = -(-len(arrays) // columns)
     bound = float(np.abs(arrays).max()) or 1.0
     with style():
-        figure = new_figure(WIDTH_INCHES * max(columns, 2) / 5 + 0.9, 1.6 * rows + 0.1)
-        grid = figure.subplots(rows, columns, squeeze=False).ravel()
-        for axes in grid[len(titles) :]:
-            axes.set_axis_off()
-        for axes, array, title in zip(grid, arrays, titles, strict=False):
+        figure = new_figure(WIDTH_INCHES * max(len(arrays), 2) / 5 + 0.9, 1.7)
+        panels = figure.subplots(1, len(arrays), squeeze=False)[0]
+        for axes, array, title in zip(panels, arrays, titles, strict=True):
             axes.set(xticks=[], yticks=[])
             axes.set_title(title, fontsize=8, pad=3)
             axes.spines[:].set(visible=True, color="#c8c8c8", linewidth=0.5)
