@@ -14,7 +14,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from absl import flags
 from jax.flatten_util import ravel_pytree
 
 from mnistlab import config
@@ -29,12 +28,14 @@ from mnistlab.report import answer, figures, page, sections, text
 from . import common
 from .jacobian_eigen import central_differences
 
-FLAGS = flags.FLAGS
 NAME = "backprop_by_hand"
 TITLE = "Backpropagation by hand against automatic differentiation"
 NUM_POINTS = 1000
 NUM_STEPS = 1000
 LEARNING_RATE = 1.0
+NOTHING_BESIDE = (
+    "The reported gradient is of the source's points alone, so nothing reported stands beside other points."
+)
 TOLERANCE = 1e-12  # by hand against jax.grad, both in float64: gradients, and losses of every step
 
 
@@ -174,7 +175,7 @@ def reproduces(value: Any, gradient: Weights) -> bool:
     return bool(full) and all(np.array_equal(np.round(ours, PRINTED_DECIMALS), theirs) for ours, theirs in arrays)
 
 
-def run(options: Options, learning_rate: float = LEARNING_RATE, log: Log = silent) -> dict:
+def run(options: Options, log: Log = silent) -> dict:
     """Runs the experiment in options.workdir and returns what summary.json holds.
 
     Raises:
@@ -182,6 +183,7 @@ def run(options: Options, learning_rate: float = LEARNING_RATE, log: Log = silen
     """
     num_steps = options.overrides.get("num_epochs", NUM_STEPS)
     num_points = options.overrides.get("limit_examples", NUM_POINTS)
+    learning_rate = options.overrides.get("learning_rate", LEARNING_RATE)
     _check(num_steps, num_points, learning_rate)
     config.check_seeds(options.first_seed, 1)
     identity = {
@@ -214,7 +216,11 @@ def run(options: Options, learning_rate: float = LEARNING_RATE, log: Log = silen
             identity=identity,
             command=options.command,
             title=departures.title(TITLE, departed),
-            blocks=[page.Answer(said), *_notice(departed), *_page(options, identity, found, tables)],
+            blocks=[
+                page.Answer(said),
+                *sections.notices(departed, {}, NOTHING_BESIDE),
+                *_page(options, identity, found, tables),
+            ],
             summary=summary,
         )
         log(f"\nreport: {options.workdir / 'report.html'}")
@@ -365,11 +371,6 @@ def _departures(seed: int, identity: Mapping[str, Any]) -> tuple[list[str], list
     return points, [f"{name} {own[name]:g} -> {identity[name]:g}" for name in own if identity[name] != own[name]]
 
 
-def _notice(departed: Sequence[str]) -> list[page.Block]:
-    said = "The reported gradient is of the source's points alone, so nothing reported stands beside other points."
-    return [page.Text(departures.notice(departed, said), notice=True)] if departed else []
-
-
 def _claims(found: Found, num_steps: int, other_points: Sequence[str], departed: Sequence[str]) -> list[Checked]:
     """Each claim is one exact comparison."""
     claim = Claim("a", "float64 by hand reproduces every printed digit", "loss", "by hand", "same", "reported")
@@ -423,12 +424,6 @@ def _difference_table(found: Found) -> page.Table:
     return page.Table(("method", "of the loss", "of the gradient"), rows, "Largest absolute difference to by hand")
 
 
-def _main() -> None:
-    options = common.options(NAME)
-    learning_rate = LEARNING_RATE if FLAGS.learning_rate is None else FLAGS.learning_rate
-    run(options, learning_rate, common.log)
-
-
 def define_flags() -> None:
     """Flags of this entry point: the common ones."""
     common.define_run_flags()
@@ -437,4 +432,4 @@ def define_flags() -> None:
 
 if __name__ == "__main__":
     define_flags()
-    common.enter(_main)
+    common.enter(lambda: run(common.options(NAME), common.log))

@@ -54,9 +54,8 @@ def source_table(outcome: Outcome, draw: Draw) -> Findings:
     rows, halves, summary = [], [], {}
     for name, result in outcome.results.items():
         number = theirs.get(name, {})
-        loss, accuracy = (
-            history.summarize(history.metric(result, metric)) for metric in ("test_loss", "test_accuracy")
-        )
+        metrics = ("test_loss", "test_accuracy", "val_accuracy", "test_accuracy - val_accuracy")
+        loss, accuracy, first, gap = (history.summarize(history.metric(result, metric)) for metric in metrics)
         rows.append(
             (
                 name,
@@ -67,8 +66,6 @@ def source_table(outcome: Outcome, draw: Draw) -> Findings:
                 text.format_value("accuracy", accuracy["mean"]),
             )
         )
-        gap = history.summarize(history.metric(result, "test_accuracy - val_accuracy"))
-        first = history.summarize(history.metric(result, "val_accuracy"))
         halves.append(
             (
                 name,

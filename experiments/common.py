@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from mnistlab.comparison.spec import Experiment, Options
 
 # Entry points that are no comparison of a source.
-TOOLS = (
+TOOLS = [
     "bench",
     "compare",
     "completion",
@@ -43,7 +43,7 @@ TOOLS = (
     "prune",
     "scoreboard",
     "show",
-)
+]
 flags.disclaim_key_flags()  # those that `main` defines are the experiment's
 
 
@@ -157,19 +157,8 @@ def _parse(argv: Sequence[str], arguments: Sequence[str]) -> list[str]:
 
 def names() -> list[str]:
     """The modules of this package that are comparisons: of a source, or our own."""
-    return [name for name in _entry_points() if name not in TOOLS]
-
-
-def tools() -> list[str]:
-    """The modules of this package that work on runs of any experiment."""
-    return [name for name in _entry_points() if name in TOOLS]
-
-
-def _entry_points() -> list[str]:
-    folder = Path(__file__).parent
-    others = {"common", "cli", "__main__"}
-    modules = pkgutil.iter_modules([str(folder)])
-    return sorted(module.name for module in modules if module.name not in others)
+    modules = pkgutil.iter_modules([str(Path(__file__).parent)])
+    return sorted({module.name for module in modules} - {*TOOLS, "common", "cli", "__main__"})
 
 
 def flags_of(name: str | None) -> list[Flag]:
@@ -211,7 +200,7 @@ def summary_line(name: str) -> str:
 
 def listing() -> str:
     """The comparisons and the tools, one line each."""
-    groups = (("Experiments", names()), ("Tools", tools()))
+    groups = (("Experiments", names()), ("Tools", TOOLS))
     return "\n".join(
         f"{heading}\n" + "\n".join(f"  {name:28} {summary_line(name)}" for name in own) for heading, own in groups
     )

@@ -13,7 +13,7 @@ from .cli import shells
 def main(shell: str) -> None:
     """Prints the script for `shell`."""
     one_of("shell", shell, shells.SHELLS)
-    tools = {name: common.flags_of(name) for name in common.tools()}
+    tools = {name: common.flags_of(name) for name in common.TOOLS}
     comparisons = {name: common.flags_of(name) for name in common.names()}
     print(shells.script(shell, tools, comparisons, common.flags_of(None)), end="")
 

@@ -14,7 +14,7 @@ from mnistlab.analysis import claims, departures, history
 from mnistlab.analysis.claims import Checked
 from mnistlab.comparison import identity, saved, workdirs
 from mnistlab.comparison.saved import RunFolder
-from mnistlab.errors import UserError
+from mnistlab.errors import UserError, file_errors
 from mnistlab.report import answer, figures, page, sections, text
 from mnistlab.training.result import Result
 
@@ -26,10 +26,8 @@ define_flags = common.define_run_flags
 
 def main(folder: str) -> None:
     """Reads all runs, joins them, and only then writes."""
-    try:
+    with file_errors(f"cannot read {folder}", "expected what launch/sweep.sh left"):
         paths = sorted(path.parent for path in Path(folder).glob("*/config.json"))
-    except OSError as error:
-        raise UserError(f"cannot read {folder}: {error.strerror}; expected what launch/sweep.sh left") from error
     if not paths:
         raise UserError(f"{folder} holds no folders of runs; expected what launch/sweep.sh left")
     found = [saved.read_run(path) for path in paths]
@@ -44,7 +42,7 @@ def main(folder: str) -> None:
     table = sections.claims_table(checked, departed)
     seeds = sorted(seed for run in found for seed in run.seeds)
     print(f"{name}: {len(found)} runs, {len(seeds)} seeds\n\n{text.text_table(table.header, table.rows)}")
-    target = common.workdir(f"{name}_gathered")
+    target = common.workdir(f"{workdirs.folder_name(name, found[0].summary['protocol'])}_gathered")
     with workdirs.made_anew(target, NAME):
         title = departures.title(experiment.title, departed)
         said = answer.answer(checked, results, experiment.answered_by, departures=departed).sentence
@@ -92,13 +90,14 @@ def _write(
         caption = f"{name}: training (running mean of the epoch) and validation."
         blocks.append(draw(figures.history({name: result.history}), f"history_{name}", caption))
     blocks += page.how_to_repeat(common.command())
-    files.write_atomic(target / "history.csv", history.to_csv(results))
     own = first.config["run"] | {"tool": NAME, "gathered": [str(run.path) for run in found]}
     by_variant = {
         history.variant_of(name, own["variants"]): [run.seed for run in result.runs] for name, result in results.items()
     }
     own = identity.with_seeds(own, by_variant)
-    workdirs.leave(target, identity=own, command=common.command(), title=title, blocks=blocks, summary=summary)
+    workdirs.write_config(target, own, common.command(), None)  # first, so that what is there is never nobody's
+    files.write_atomic(target / "history.csv", history.to_csv(results))
+    workdirs.write_findings(target, title, blocks, summary)
 
 
 if __name__ == "__main__":

@@ -133,15 +133,6 @@ def network_errors(params: Any, pixels: np.ndarray) -> dict[str, float]:
     }
 
 
-def first_of_each_class(label: np.ndarray) -> np.ndarray:
-    """Index of the first example of each class, in the order of the classes.
-
-    >>> first_of_each_class(np.array([2, 0, 0, 1])).tolist()
-    [1, 3, 0]
-    """
-    return np.unique(label, return_index=True)[1]
-
-
 # ---------------------------------------------------------------------------------------------------------------------
 # The experiment
 
@@ -236,7 +227,7 @@ class _Network(NamedTuple):
 
 def _network(trained: Trained, outcome: Outcome) -> _Network:
     image, label = nets.test_examples(trained.result, outcome.dataset)
-    chosen = first_of_each_class(label)
+    chosen = np.unique(label, return_index=True)[1]  # the first of each class
     pixels = image[chosen].reshape(len(chosen), -1).astype(np.float32) / 255
     params = [jax.tree.map(lambda leaf, k=k: leaf[k], trained.state.params) for k in range(len(trained.result.runs))]
     jacobians = [network_jacobians(one, pixels) for one in params]

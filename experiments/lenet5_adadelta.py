@@ -8,7 +8,6 @@ from dataclasses import replace
 from importlib.metadata import version
 
 import jax
-import numpy as np
 
 from mnistlab.analysis import history
 from mnistlab.analysis.claims import Claim
@@ -54,7 +53,7 @@ def source_table(outcome: Outcome, draw: Draw) -> Findings:
         return Findings()
     loss, accuracy = (history.summarize(result.metrics[name]) for name in ("test_loss", "test_accuracy"))
     header = ("#", "framework", "Python", "hardware", "training time, s", "test loss", "test accuracy")
-    seconds = np.nansum(result.epoch_seconds, axis=1).mean()
+    seconds = history.metric(result, "train_seconds").mean()
     ours = (
         f"ours, mean of {accuracy['n']}",
         f"JAX {version('jax')}, Flax {version('flax')}",

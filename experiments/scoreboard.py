@@ -126,10 +126,8 @@ def _run(name: str, protocol: str, workdir: Path, extra: tuple[str, ...]) -> lis
 
 def _read(workdir: Path, name: str, protocol: str) -> dict[str, Any] | None:
     """The summary in `workdir`, which must be of this experiment and protocol: a folder can have any name."""
-    try:
+    with file_errors(f"cannot read {workdir}", "point --runs at the folder of runs"):
         there = (workdir / "summary.json").exists()
-    except OSError as error:
-        raise UserError(f"cannot read {workdir}: {error.strerror}; point --runs at the folder of runs") from error
     if not there:
         return None
     summary = saved.read_summary(workdir, "of an experiment")

@@ -11,8 +11,6 @@ from mnistlab.config import AugmentConfig
 
 from . import common, small_budgets
 
-BUDGETS = {"under_110000": 110_000}
-
 CONTROLLED = {
     "under_110000": replace(
         small_budgets.SMALL,

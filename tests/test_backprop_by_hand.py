@@ -121,10 +121,10 @@ def test_other_points_have_nothing_reported(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("overrides", "learning_rate"),
-    [({"num_epochs": 0}, 1.0), ({"limit_examples": 1}, 1.0), ({}, 0.0), ({}, float("nan"))],
+    "overrides",
+    [{"num_epochs": 0}, {"limit_examples": 1}, {"learning_rate": 0.0}, {"learning_rate": float("nan")}],
 )
-def test_impossible_values(tmp_path, overrides, learning_rate):
+def test_impossible_values(tmp_path, overrides):
     with pytest.raises(UserError):
-        backprop.run(Options(tmp_path, overrides=overrides), learning_rate)
+        backprop.run(Options(tmp_path, overrides=overrides))
     assert not list(tmp_path.iterdir())

@@ -280,14 +280,14 @@ def test_the_best_setting_stays():
 
 
 def test_settings_are_tried_where_they_differ():
-    cpu, core, gpu = tuning.Machine(False, 2), tuning.Machine(False, 1), tuning.Machine(True, 16)
-    assert "pytorch_ordered_channels_last_one_thread" in tuning.settings("pytorch", True, cpu)
-    assert not [name for name in tuning.settings("pytorch", False, cpu) if "channels_last" in name]
-    assert not [name for name in tuning.settings("pytorch_compiled", True, core) if "one_thread" in name]
-    assert "pytorch_compiled_graphs_ordered" in tuning.settings("pytorch_compiled", True, gpu)
-    assert "pytorch_compiled_graphs_ordered" not in tuning.settings("pytorch_compiled", True, cpu)
-    assert tuning.settings("keras_tensorflow", True, gpu) == ("keras_tensorflow", "keras_tensorflow_nojit")
-    assert tuning.settings("pytorch_one_thread", True, core) == ("pytorch_one_thread",)  # as it was asked for
+    cpu, core, gpu = (False, 2), (False, 1), (True, 16)
+    assert "pytorch_ordered_channels_last_one_thread" in tuning.settings("pytorch", True, *cpu)
+    assert not [name for name in tuning.settings("pytorch", False, *cpu) if "channels_last" in name]
+    assert not [name for name in tuning.settings("pytorch_compiled", True, *core) if "one_thread" in name]
+    assert "pytorch_compiled_graphs_ordered" in tuning.settings("pytorch_compiled", True, *gpu)
+    assert "pytorch_compiled_graphs_ordered" not in tuning.settings("pytorch_compiled", True, *cpu)
+    assert tuning.settings("keras_tensorflow", True, *gpu) == ("keras_tensorflow", "keras_tensorflow_nojit")
+    assert tuning.settings("pytorch_one_thread", True, *core) == ("pytorch_one_thread",)  # as it was asked for
     known = {*worker.PEERS}
     assert known.issuperset(name for family in tuning.FAMILIES.values() for name in family)
 

@@ -115,16 +115,16 @@ OWN_FLAGS = {
 
 @pytest.fixture(scope="module")
 def helped(folder):
-    names = common.names() + common.tools()
+    names = common.names() + common.TOOLS
     return dict(zip(names, run_all([(f"experiments.{name}", ["--help"]) for name in names], folder), strict=True))
 
 
-@pytest.mark.parametrize("name", common.names() + common.tools())
+@pytest.mark.parametrize("name", common.names() + common.TOOLS)
 def test_help_lists_the_flags_of_the_command_with_an_example(helped, name):
     status, out, err = helped[name]
     assert (status, err) == (0, "")
     assert f"python -m experiments.{name}" in out and common.summary_line(name) in out
-    of_all = ["workdir", "compile_cache"] + ([] if name in common.tools() else ["seeds", "epochs", "augment"])
+    of_all = ["workdir", "compile_cache"] + ([] if name in common.TOOLS else ["seeds", "epochs", "augment"])
     if name in WITHOUT_FLAGS:
         assert not re.search(r"^  --", out, re.MULTILINE)
         return

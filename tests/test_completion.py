@@ -101,7 +101,7 @@ def test_a_tab_completes(terminal, keys, given):
 
 def test_every_flag_of_every_entry_point_is_completed(folder):
     text = (folder / "completion.bash").read_text()
-    for name in common.tools() + common.names():
+    for name in common.TOOLS + common.names():
         for flag in common.flags_of(name):
             assert f"--{flag.name}" in text
     assert "'run lenet_vs_dense --variants') echo 'lenet5 dense " in text

@@ -88,7 +88,7 @@ def test_the_commands_of_the_tutorial_run_in_their_order(tmp_path):
 @pytest.mark.parametrize("page", [page.name for page in PAGES])
 def test_the_commands_of_a_page_name_what_there_is(page):
     for command, *rest in typed(page):
-        assert command in ("run", *common.tools()), command
+        assert command in ("run", *common.TOOLS), command
         name = rest[0] if command == "run" and rest[0] in common.names() else command
         known = {flag.name for flag in common.flags_of(None if name == "run" else name)}
         given = {word[2:].partition("=")[0] for word in rest if word.startswith("--")}

@@ -1,17 +1,19 @@
 """Options as they reach a variant's config, and the tables of a page."""
 
+import dataclasses
 import importlib
 from pathlib import Path
 
 import numpy as np
 import pytest
+from flax import linen as nn
 from metrics_doc import unnamed
 from run_folders import result_of
 
 from experiments import cnn_variants, common, keras_vs_scratch
 from experiments.lenet_vs_dense import EXPERIMENT
 from mnistlab.analysis import history
-from mnistlab.comparison import outputs, spec
+from mnistlab.comparison import nets, outputs, spec
 from mnistlab.comparison.spec import Options, Outcome, Variant
 from mnistlab.training import step
 
@@ -51,6 +53,29 @@ def test_a_run_as_the_experiment_has_it_departs_in_nothing(name, protocol):
     assert departed() == departed(overrides={"convolution": "lax"}) == ()
     assert departed(overrides={"limit_examples": 500}) == ("trained on the first 500 examples",)
     assert departed(sweep={"initial_scale": (0.5, 2.0)}) == ("initial_scale swept over 0.5, 2",)
+
+
+def test_modules_that_have_no_hash_have_a_table_each(dataset):
+    wide, narrow = (Variant(nn.Sequential([nn.Dense(width), nn.relu])) for width in (4, 3))
+    tables = outputs.layer_tables({"wide": wide, "narrow": narrow, "twin": dataclasses.replace(wide)}, dataset)
+    assert [tables[name].caption.partition(":")[0] for name in tables] == ["wide, twin", "narrow"]
+
+
+def test_classes_that_the_data_lack_are_in_the_confusion_matrix(dataset, tmp_path):
+    two = dataclasses.replace(
+        dataset, class_names=("even", "odd"), test=dataset.test._replace(label=dataset.test.label % 2)
+    )
+    result = result_of([0.5], [0])
+    _, label = nets.test_examples(result, two)
+    outcome = Outcome({"a": result}, {}, {}, {}, two, {"a": np.where(label == 1, 7, 0)}, {}, "controlled")
+    drawn = {}
+
+    def draw(figure, name, caption):
+        return drawn.setdefault(name, figure)
+
+    outputs.class_pictures("a", outcome, draw)
+    ticks = [tick.get_text() for tick in drawn["confusion_a"].axes[0].get_yticklabels()]
+    assert ticks[:2] == ["even", "odd"] and ticks[-1] == "7"
 
 
 def test_nothing_reported_stands_beside_a_changed_run():

@@ -103,7 +103,7 @@ def test_lists_the_entry_points_with_a_line_each(run_main):
     listed = done.stdout.strip().removeprefix("Experiments\n")
     experiments, tools = (part.splitlines() for part in listed.split("Tools\n"))
     assert [line.split()[0] for line in experiments] == common.names() and len(experiments) == 12
-    assert [line.split()[0] for line in tools] == common.tools() and {"compare", "power"} <= set(common.tools())
+    assert [line.split()[0] for line in tools] == common.TOOLS and {"compare", "power"} <= set(common.TOOLS)
     assert all(len(line.split()) > 4 for line in experiments + tools)
 
 

@@ -73,6 +73,26 @@ def test_layer_table_shows_the_users_shapes_and_takes_other_modules():
     assert models.layer_table(Own(), IMAGE) == [("Dense_0", "Dense", (10,), 7850, 7850)]
 
 
+def test_what_is_called_twice_or_is_the_models_own_is_counted_once():
+    class Pair(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            return x[:, :1], nn.Dense(3)(x)
+
+    class Shared(nn.Module):
+        @nn.compact
+        def __call__(self, image):
+            scale, dense = self.param("scale", nn.initializers.ones, ()), nn.Dense(4)
+            return Pair()(dense(dense(scale * image.reshape(len(image), -1)[:, :4])))[1]
+
+    assert models.layer_table(Shared(), IMAGE) == [
+        ("Dense_0", "Dense", (4,), 20, 20),
+        ("Dense_0", "Dense", (4,), 0, 0),
+        ("Pair_0", "Pair", (3,), 15, 15),
+        ("scale", "parameters", (), 1, 1),
+    ]
+
+
 def test_unknown_name_is_a_user_error():
     with pytest.raises(UserError, match=r"unknown model 'lenet6'.*lenet5"):
         models.make_model("lenet6")

@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import shutil
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,7 +17,7 @@ from PIL import Image
 import mnistlab
 from experiments import predict
 from mnistlab import OptimConfig, TrainConfig, Variant
-from mnistlab.comparison import export, loaded, nets
+from mnistlab.comparison import card, export, loaded, nets
 from mnistlab.comparison.card import Card
 from mnistlab.comparison.loaded import Net
 from mnistlab.data.datasets import IMAGE_SHAPE
@@ -396,6 +397,44 @@ def test_a_named_net_on_images_of_another_size_is_read_back_and_exported(tmp_pat
     np.testing.assert_allclose(called, want, atol=1e-5)
     path = exported(net, "npz", tmp_path)
     assert "8, 8, 1" in (path.parent / "README.md").read_text()
+
+
+def test_fractions_are_asked_as_they_were_trained_and_another_run_leaves_nothing_of_them(tmp_path):
+    rng = np.random.default_rng(0)
+    image, label = rng.normal(size=(120, 28, 28, 1)), rng.integers(0, 10, 120)
+    data = mnistlab.from_arrays((image, label), (image[:40], label[:40]), name="mnist")
+    variant = Variant("dense", num_epochs=1, batch_size=50)
+    mnistlab.compare({"dense": variant}, data=data, workdir=tmp_path / "run", playground=False)
+    net = mnistlab.load_net(tmp_path / "run")
+    np.testing.assert_array_equal(net.predict(image[:3]), net.predict(image[:3].astype(np.float32)))
+    assert "| pixel_scale | 1.0 |" in card.markdown(net.card)
+    Image.fromarray(np.kron(np.eye(28, dtype=np.uint8) * 255, np.ones((3, 3), np.uint8))).save(tmp_path / "one.png")
+    with pytest.raises(UserError, match=r"images are uint8 .* takes float32 \[N, 28, 28, 1\]$"):
+        net.predict(tmp_path / "one.png")
+    with pytest.raises(UserError, match="no images; expected at least one"):
+        net.predict(image[:0])
+    with pytest.raises(UserError, match=r"takes fractions, so it has no ONNX form|needs the package"):
+        export.export(net, "onnx", tmp_path / "onnx")
+
+    few = dataclasses.replace(variant, limit_examples=200)
+    variants = {"dense": few, "fewer": dataclasses.replace(few, limit_examples=100)}
+    summary = mnistlab.compare(
+        variants, data=mnistlab.load("mnist"), workdir=tmp_path / "run", resume=False, playground=False
+    )
+    net, fewer = (mnistlab.load_net(tmp_path / "run", name) for name in variants)
+    assert (net.image.dtype, net.exported) == (np.uint8, None)
+    assert summary["data"]["limit_examples"] is None
+    assert "the first 100 training" in card.markdown(fewer.card) and "the first 200" in card.markdown(net.card)
+
+
+def test_a_name_that_stands_for_another_network_and_a_lost_function_are_refused(run, monkeypatch, tmp_path):
+    shutil.copytree(run, tmp_path / "run")
+    (tmp_path / "run" / "checkpoints" / "own" / nets.EXPORTED).unlink()
+    with pytest.raises(UserError, match=r"logits\.exported is missing; repeat the run's command"):
+        mnistlab.load_net(tmp_path / "run", "own")
+    monkeypatch.setitem(models.MODELS, "lenet5", models.MODELS["dense"])
+    with pytest.raises(UserError, match=r"MODELS\['lenet5'\] is not the network of"):
+        mnistlab.load_net(run, "lenet5")
 
 
 def test_neighbouring_seeds_are_told_apart_however_large_they_are(tmp_path):

@@ -150,6 +150,20 @@ def test_labels_beyond_the_logits_and_a_claim_on_no_variant_are_one_line(data, t
             mnistlab.compare({"narrow": NARROW, "wide": WIDE}, data=data, claims=[claim], workdir=tmp_path / "claim")
 
 
+@pytest.mark.parametrize("name", ["w/o dropout", "", "..", "two\nlines", 201 * "n"])
+def test_a_variant_that_cannot_be_a_folder_is_one_line(data, tmp_path, name):
+    with pytest.raises(UserError, match="expected up to 200 printable characters, no /"):
+        mnistlab.compare({name: WIDE}, data=data, workdir=tmp_path / "run")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_claim_of_two_lines_is_refused_before_it_makes_a_summary_that_cannot_be_read(data, tmp_path):
+    claim = CLAIM._replace(text="wider is\nbetter") if hasattr(CLAIM, "_replace") else None
+    claim = claim or dataclasses.replace(CLAIM, text="wider is\nbetter")
+    with pytest.raises(UserError, match="expected a line of printable characters"):
+        mnistlab.compare({"narrow": NARROW, "wide": WIDE}, data=data, claims=[claim], workdir=tmp_path / "run")
+
+
 def test_without_validation_examples_the_last_epoch_is_the_best(tmp_path):
     data = mnistlab.from_arrays(blobs(100, 1), blobs(50, 2), name="no validation")
     summary = mnistlab.compare({"wide": WIDE}, data=data, workdir=tmp_path)
@@ -208,6 +222,12 @@ def test_pictures_in_folders(tmp_path):
     data = mnistlab.from_folder(tmp_path, image_shape=(8, 8, 1))
     assert data.class_names == ("dark", "light") and data.train.image.shape == (16, 8, 8, 1)
     assert data.test.label.tolist() == [0] * 4 + [1] * 4
+    for hidden in ("train/.ipynb_checkpoints", "test/.git"):
+        (tmp_path / hidden).mkdir()
+    (tmp_path / "train" / "dark" / ".DS_Store").write_text("no picture")
+    assert mnistlab.from_folder(tmp_path, image_shape=(8, 8, 1)).fingerprint == data.fingerprint
+    with pytest.raises(UserError, match="1 for grey or 3 for colour"):
+        mnistlab.from_folder(tmp_path, image_shape=(8, 8, 4))
     (tmp_path / "test" / "dark" / "notes.txt").write_text("no picture")
     with pytest.raises(UserError, match="as a picture"):
         mnistlab.from_folder(tmp_path)

@@ -4,13 +4,16 @@ import dataclasses
 import json
 import textwrap
 
+import numpy as np
 import pytest
 from command_lines import run_all_with_data
 
+import mnistlab
 from experiments.cli import settings
-from mnistlab.comparison import listing, spec
-from mnistlab.comparison.spec import Variant
+from mnistlab.comparison import listing, plan, spec
+from mnistlab.comparison.spec import Experiment, Options, Variant
 from mnistlab.config import to_dict
+from mnistlab.errors import UserError
 
 MAIN = "experiments.cli.main"
 SMALL = ["--variants=dense,lenet5", "--epochs=1", "--limit_examples=200", "--batch_size=100", "--seeds=3", "--seed=2"]
@@ -130,6 +133,21 @@ def test_a_network_of_ones_own_keeps_what_no_json_holds(folder):
     (ended,) = run_all_with_data([(MAIN, ["run", "mine.py", "--config=edited.json", QUIET, "--workdir=mine"])], folder)
     assert ended.status == 0, ended.err
     assert read(folder / "mine" / "summary.json")["variants"]["net"]["metrics"]["num_epochs"]["values"] == [2.0]
+
+
+def test_what_a_run_refuses_of_its_data_is_not_planned(tmp_path):
+    image, label = np.zeros((60, 28, 28, 1), np.uint8), np.arange(60) % 12
+    data = mnistlab.from_arrays((image, label), (image, label), name="letters")
+    experiment = Experiment("mine", controlled={"dense": Variant("dense", num_epochs=1)}, data=data)
+    options = Options(tmp_path / "run", "controlled")
+    with pytest.raises(UserError, match="labels go from 0 to 11, but the model has 10 logits"):
+        plan.plan(experiment, options)
+
+
+def test_a_folder_into_which_nobody_may_look_is_passed_over(tmp_path):
+    assert plan._ended_at(tmp_path / ("n" * 300)) is None  # as one that is closed: an OSError
+    (tmp_path / "summary.json").write_text("{}")
+    assert plan._ended_at(tmp_path) == (tmp_path / "summary.json").stat().st_mtime
 
 
 def test_of_rounds_the_first_is_planned(folder):

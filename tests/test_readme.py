@@ -130,8 +130,8 @@ def test_the_research_script_runs_and_gives_arrays(tmp_path):
 
 def test_every_command_names_what_exists():
     for name in re.findall(r"(?:experiments\.|mnistlab (?!run )|mnistlab run )(\w+)", "\n".join(TYPED)):
-        assert name in common.names() + common.tools(), name
+        assert name in common.names() + common.TOOLS, name
     for path in re.findall(r"launch/[\w.]+", README):
         assert (ROOT / path).exists(), path
     for name in re.findall(r"local\.sh (\w+)", README):
-        assert name in common.names() + common.tools(), name
+        assert name in common.names() + common.TOOLS, name

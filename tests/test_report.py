@@ -173,6 +173,15 @@ def test_a_network_with_more_logits_than_there_are_classes_has_its_predictions_d
     assert "7" in figure.axes[0].texts[1].get_text() and "bright" in figure.axes[0].texts[1].get_text()
 
 
+def test_images_of_any_channels_and_scale_are_drawn():
+    fractions = np.linspace(-1, 1, 2 * 9, dtype=np.float32).reshape(2, 3, 3, 1)
+    drawn = images.predictions(fractions, [0, 1], None, ["a", "b"], 1, 2).axes[0].get_images()
+    assert (drawn[0].get_array().min(), drawn[1].get_array().max()) == (0, 255)
+    two_channels = np.stack([np.zeros((2, 3, 3)), np.full((2, 3, 3), 100)], axis=-1).astype(np.uint8)
+    (picture, _) = images.predictions(two_channels, [0, 1], None, ["a", "b"], 1, 2).axes[0].get_images()
+    assert np.all(picture.get_array() == 50)
+
+
 def test_predictions_mark_what_is_wrong_twice():
     image = np.arange(4 * 9, dtype=np.uint8).reshape(4, 3, 3, 1)
     figure = images.predictions(image, [0, 1, 2, 3], [0, 1, 7, 3], [str(k) for k in range(10)], 2, 2)

@@ -53,6 +53,9 @@ def test_an_installed_copy_names_no_commit_of_the_repository_around_it(tmp_path,
     about = revision.revision(package)
     assert (about["git_revision"], about["git_changed"]) == (None, None)
     assert about["code_digest"] == revision.revision()["code_digest"]  # the same files
+    (package / "experiments").mkdir()
+    (package / "experiments" / "common.py").write_text("# where a wheel has them")
+    assert about == revision.revision(package)
     assert commit not in revision.describe(about)
 
 
@@ -74,6 +77,14 @@ def test_the_environment_of_a_git_hook_does_not_mislead(tmp_path, monkeypatch):
     own = commit_all(tmp_path / "own")
     monkeypatch.setenv("GIT_DIR", str(tmp_path / "other" / ".git"))
     assert revision.revision(package)["git_revision"] == own != other
+
+
+def test_where_git_cannot_say_nothing_is_said_to_be_unchanged(tmp_path, monkeypatch):
+    package, ask = project(tmp_path, "mnistlab"), revision._git
+    commit = commit_all(tmp_path)
+    monkeypatch.setattr(revision, "_git", lambda folder, *words: None if words[0] == "status" else ask(folder, *words))
+    about = revision.revision(package)
+    assert (about["git_revision"], about["git_changed"]) == (commit, None)
 
 
 def test_provenance_tells_it():

@@ -75,6 +75,7 @@ def test_a_folder_of_format_1_is_read(tmp_path):
     assert "format" not in read.summary and "digests" not in read.config
     assert read.seeds == SEEDS and read.variants["dense"].config == result.config
     np.testing.assert_array_equal(read.variants["dense"].metrics["test_accuracy"], HIGH)
+    assert read.settings_of("dense")["optimizer"]["name"] == result.config.optimizer.name
 
 
 def accuracies(summary):
@@ -330,11 +331,14 @@ def test_runs_that_do_not_belong_together_are_not_joined(tmp_path):
     other = saved.read_run(write_run(tmp_path / "other", {"lenet5": result_of([0.5], [1])}))
     slower = saved.read_run(write_run(tmp_path / "slower", {"dense": result_of([0.5], [1])}))
     slower.summary["variants"]["dense"]["learning_rate"] = 1e-4
+    fewer = saved.read_run(write_run(tmp_path / "fewer", {"dense": result_of([0.5], [1])}))
+    del fewer.summary["variants"]["dense"]["metrics"]["overfitting_gap"]
     for group, message in (
         ([], "no runs"),
         ([first, again], "seed 0 is in two"),
         ([first, other], "differ in their variants"),
-        ([first, slower], "chose other rates"),
+        ([first, slower], "other variants, metrics or chosen rates"),
+        ([first, fewer], "other variants, metrics or chosen rates"),
     ):
         with pytest.raises(UserError, match=message):
             saved.join_runs(group)

@@ -111,8 +111,7 @@ def _on_gpu() -> bool:
 def _settings(asked: Sequence[str], job: Job) -> dict[str, tuple[str, ...]]:
     """What is tried for each peer: the settings of its family, or with --notune the first of them."""
     has_convolutions = any(kind in ("Conv", "Inception") for kind, _, _ in job.layers)
-    machine = tuning.Machine(_on_gpu(), job.num_threads)
-    tried = {name: tuning.settings(name, has_convolutions, machine) for name in asked}
+    tried = {name: tuning.settings(name, has_convolutions, _on_gpu(), job.num_threads) for name in asked}
     return tried if FLAGS.tune else {name: settings[:1] for name, settings in tried.items()}
 
 

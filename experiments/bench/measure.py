@@ -117,23 +117,13 @@ def check_losses(losses: Mapping[str, float], tolerance: float = LOSS_TOLERANCE)
 
 def start_up(data_dir: str | None) -> dict[str, dict[str, float]]:
     """lenet_vs_dense from the start of its process, with a cold and a warm compile cache: seconds and peak memory."""
-    found = {}
+    module, found = f"{__package__.rpartition('.')[0]}.lenet_vs_dense", {}
+    asked = ["--variants=lenet5", "--epochs=1", "--progress=lines", "--noresume"]
+    asked += [f"--data_dir={data_dir}"] if data_dir else []
     with tempfile.TemporaryDirectory() as scratch:
+        asked += [f"--workdir={scratch}/run", f"--compile_cache={scratch}/cache"]
         for temperature in ("cold", "warm"):
-            command = [
-                sys.executable,
-                "-m",
-                f"{__package__.rpartition('.')[0]}.lenet_vs_dense",
-                "--variants=lenet5",
-                "--epochs=1",
-            ]
-            command += [
-                "--progress=lines",
-                "--noresume",
-                f"--workdir={scratch}/run",
-                f"--compile_cache={scratch}/cache",
-            ]
-            command += [f"--data_dir={data_dir}"] if data_dir else []
+            command = [sys.executable, "-m", module, *asked]
             start, first = time.perf_counter(), float("nan")
             process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
             assert process.stdout is not None

@@ -1,7 +1,5 @@
 """How far rounds disagree, and which ratios may therefore be said."""
 
-from collections.abc import Sequence
-
 import numpy as np
 
 MOST_NOISE = 0.15  # of the rounds' spread: above it, no ratio
@@ -20,16 +18,11 @@ def spread(values: np.ndarray) -> float:
     return float((third - first) / median)
 
 
-def is_noisy(rounds: Sequence[np.ndarray], most: float) -> bool:
-    """Whether any of these series, float64 [rounds] each, disagrees by more than `most`, or is too short to say."""
-    return not all(spread(values) <= most for values in rounds)
-
-
 def ratio(ours: np.ndarray, other: np.ndarray, product: np.ndarray, most: float) -> float | None:
     """Median of `ours` over the median of `other`, float64 [rounds] each; None where the machine was too noisy.
 
     product: seconds of the calibrating product beside the rounds, by which a change of the whole machine shows.
     """
-    if is_noisy((ours, other, product), most):
+    if not all(spread(values) <= most for values in (ours, other, product)):  # or one is too short to say
         return None
     return float(np.median(ours) / np.median(other))

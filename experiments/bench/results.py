@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mnistlab.analysis import history
+from mnistlab.analysis.history import plain, summarize
 from mnistlab.comparison import workdirs
 from mnistlab.report import figures, page, text
 
@@ -154,29 +154,19 @@ def profile_tables(name: str, profile: Profile) -> tuple[page.Table, page.Table]
     )
 
 
-def _tried(one: Measured) -> dict[str, float | None]:
-    return {name: _number(value) for name, value in one.tried.items()}
-
-
-def _number(value: float) -> float | None:
-    """As JSON has it."""
-    return None if np.isnan(value) else value
-
-
 def _percent(share: float) -> str:
     return text.MISSING if np.isnan(share) else f"{100 * share:.1f} %"
 
 
 def write(folder: Path, found: Findings) -> None:
     """Writes the page and its files."""
-    packages = {"torch": "torch", "keras": "keras", "tensorflow": "tensorflow"}
     identity = {
         "experiment": NAME,
         "workloads": list(found.measured),
         "rounds": found.num_rounds,
         "round_gflop": found.round_gflop,
         "most_noise": found.most_noise,
-        "peer_versions": {name: _version(package) for name, package in packages.items()},
+        "peer_versions": {name: _version(name) for name in ("torch", "keras", "tensorflow")},
     }
     workdirs.leave(
         folder,
@@ -231,7 +221,7 @@ def _blocks(found: Findings, draw: page.Draw) -> list[page.Block]:
         ]
         header = ("lenet_vs_dense, LeNet-5", "seconds to the end of the first epoch", "peak MB")
         blocks += [page.Heading("Start"), page.Table(header, rows, "From the start of the process, data cached")]
-    return [*blocks, page.Heading("How to repeat it"), page.Command(common.command())]
+    return [*blocks, *page.how_to_repeat(common.command())]
 
 
 def _summary(found: Findings) -> dict[str, Any]:
@@ -242,17 +232,17 @@ def _summary(found: Findings) -> dict[str, Any]:
         "device": workdirs.provenance()["device"],
         "n_seeds": 1,
         "variants": {
-            f"{name}: {peer}": {"metrics": {"epoch_seconds": history.summarize(one.seconds)}}
+            f"{name}: {peer}": {"metrics": {"epoch_seconds": summarize(one.seconds)}}
             | {key: getattr(one, key) for key in ("first_loss", "ready_seconds", "compile_seconds", "peak_bytes")}
-            | {"setting": one.setting, "tried_seconds": _tried(one)}
-            | {"spread": _number(noise.spread(one.seconds)), "share_of_bound": share_of_bound(name, one, found.peak)}
+            | {"setting": one.setting, "tried_seconds": {name: plain(value) for name, value in one.tried.items()}}
+            | {"spread": plain(noise.spread(one.seconds)), "share_of_bound": share_of_bound(name, one, found.peak)}
             for name, peers in found.measured.items()
             for peer, one in peers.items()
         },
         "ratios": ratios(found.measured, found.limits, found.most_noise),
         "peak_gflops": found.peak,
         "limits": machine.best(found.limits),
-        "product_spread": {name: _number(noise.spread(one[ALL].product_seconds)) for name, one in found.limits.items()},
+        "product_spread": {name: plain(noise.spread(one[ALL].product_seconds)) for name, one in found.limits.items()},
         "start": found.start,
         "profiles": {
             name: {

@@ -35,13 +35,6 @@ FAMILIES = {
 so that whether gathering costs anything is asked of PyTorch alone."""
 
 
-class Machine(NamedTuple):
-    """What decides which settings make a difference."""
-
-    on_gpu: bool
-    num_cores: int
-
-
 class Tuned(NamedTuple):
     """The best of a family: its process is running, the others have ended."""
 
@@ -50,7 +43,7 @@ class Tuned(NamedTuple):
     tried: dict[str, float]  # setting -> seconds of a pass in its short round; NaN where it failed
 
 
-def settings(name: str, has_convolutions: bool, machine: Machine) -> tuple[str, ...]:
+def settings(name: str, has_convolutions: bool, on_gpu: bool, num_cores: int) -> tuple[str, ...]:
     """What to try for a peer that was asked for: the settings of a family that differ here, or the peer itself.
 
     Without convolutions images have no channels to put last. On a CPU there are no CUDA graphs, and Keras compiles
@@ -60,10 +53,10 @@ def settings(name: str, has_convolutions: bool, machine: Machine) -> tuple[str, 
         return (name,)
     pointless = {
         "channels_last": not has_convolutions,
-        "one_thread": machine.on_gpu or machine.num_cores == 1,
-        "graphs": not machine.on_gpu,
-        "_jit": machine.on_gpu,
-        "_nojit": not machine.on_gpu,
+        "one_thread": on_gpu or num_cores == 1,
+        "graphs": not on_gpu,
+        "_jit": on_gpu,
+        "_nojit": not on_gpu,
     }
     return tuple(one for one in FAMILIES[name] if not any(no and part in one for part, no in pointless.items()))
 

@@ -136,18 +136,15 @@ def _given(cls: type) -> dict[str, Any]:
 
 def _sweeps(texts: Sequence[str]) -> dict[str, tuple[float, ...]]:
     sweeps: dict[str, tuple[float, ...]] = {}
-    for name, values in map(_sweep, texts):
+    for text in texts:
+        name, equals, values = text.partition("=")
+        if not equals:
+            raise UserError(f"sweep is {text!r}; expected setting=value,value,... such as learning_rate=1e-4,1e-3")
+        numbers = _numbers("sweep", values.split(","))
         if name in sweeps:
             raise UserError(f"sweep of {name} is given twice; expected all its values in one --sweep={name}=...")
-        sweeps[name] = values
+        sweeps[name] = numbers
     return sweeps
-
-
-def _sweep(text: str) -> tuple[str, tuple[float, ...]]:
-    name, equals, values = text.partition("=")
-    if not equals:
-        raise UserError(f"sweep is {text!r}; expected setting=value,value,... such as learning_rate=1e-4,1e-3")
-    return name, _numbers("sweep", values.split(","))
 
 
 def augmentation(settings: Sequence[str]) -> AugmentConfig:

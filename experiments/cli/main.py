@@ -34,10 +34,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     elif command == "run":
         name, flags_of_it = (rest[0], rest[1:]) if rest and not rest[0].startswith("-") else (_named_in(rest), rest)
         run(name, flags_of_it, f"mnistlab run {shlex.quote(name)}")
-    elif command in common.tools():
+    elif command in common.TOOLS:
         run(command, rest, f"mnistlab {command}")
     else:
-        near = meant(command, ["run", *common.tools()]) or meant(command, common.names()).replace("mean ", "mean run ")
+        near = meant(command, ["run", *common.TOOLS]) or meant(command, common.names()).replace("mean ", "mean run ")
         process.fail(f"unknown command {command!r:.80}; {near}mnistlab --help lists them")
 
 
@@ -49,7 +49,7 @@ def run(name: str, arguments: Sequence[str], program: str) -> None:
         sys.modules["__main__"].__doc__ = f"{experiment.title or experiment.name}\n\n{program} [--seeds=8]\n"
         common.main(experiment)
         return
-    known = common.names() + common.tools()
+    known = common.names() + common.TOOLS
     if name not in known:
         lists = "mnistlab list" if program.startswith("mnistlab") else "python -m experiments"
         process.fail(f"unknown experiment {name!r:.80}; {meant(name, known)}{lists} lists them")

@@ -134,18 +134,17 @@ def _leave(options: Options, identity: Mapping[str, Any], measured: Measured, lo
     ]
     for table in tables:
         log(f"\n{table.as_text()}")
-    notice: list[page.Block] = []
-    if departed:
-        consequence = (
-            "The reported time of a size stands beside ours of that size; what was said of growth is not judged."
-        )
-        notice = [page.Text(departures.notice(departed, consequence), notice=True)]
+    beside = "The reported time of a size stands beside ours of that size; what was said of growth is not judged."
     summary = workdirs.leave(
         options.workdir,
         identity=identity,
         command=options.command,
         title=departures.title(TITLE, departed),
-        blocks=[page.Answer(said), *notice, *_page(options, identity, rows, devices, tables)],
+        blocks=[
+            page.Answer(said),
+            *sections.notices(departed, {}, beside),
+            *_page(options, identity, rows, devices, tables),
+        ],
         summary=summary,
     )
     log(f"\nreport: {options.workdir / 'report.html'}")

@@ -28,7 +28,7 @@ class Card(NamedTuple):
     seed: int
     which: str
     protocol: str  # in words, with what the run departs in
-    data: Mapping[str, Any]  # name, fingerprint, limit_examples
+    data: Mapping[str, Any]  # name, fingerprint
     settings: Mapping[str, Any]  # the variant's config.json
     num_parameters: int
     accuracy: Mapping[str, Any]  # on test, over the seeds: mean, sd, ci95, n, values
@@ -72,7 +72,7 @@ def markdown(card: Card) -> str:
         if card.which == "last"
         else " The accuracies are of the last epoch's weights; these are of the epoch best in validation."
     )
-    limit = card.data.get("limit_examples")
+    limit = card.settings.get("limit_examples")
     part = "" if limit is None else f", the first {limit:,} training images alone"
     names = ("model", "loss", "optimizer", "batch_size", "num_epochs", "patience_epochs", "pixel_scale")
     settings = [(name, _short(card.settings[name])) for name in names if name in card.settings]

@@ -17,7 +17,6 @@ from flax import traverse_util
 from mnistlab import files
 from mnistlab.comparison import card, nets, onnx_graph
 from mnistlab.comparison.loaded import Net
-from mnistlab.data.datasets import IMAGE_SHAPE
 from mnistlab.errors import UserError, file_errors
 from mnistlab.nets import models
 from mnistlab.report import text
@@ -77,7 +76,7 @@ def arrays(net: Net) -> dict[str, np.ndarray]:
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
         name = jax.tree_util.keystr(path, simple=True, separator=".")
         if not name.startswith("settings."):  # rates of dropout, which only training heeds
-            found[name] = np.ascontiguousarray(leaf)
+            found[name] = np.asarray(leaf, order="C")
     return found
 
 
@@ -103,8 +102,7 @@ def _plain(config: Any) -> Any:
 
 
 def _serialized(function: Callable[[Any], Any], batch: tuple[Any, ...], net: Net) -> bytes:
-    like = jax.ShapeDtypeStruct(IMAGE_SHAPE, np.uint8) if net.image is None else net.image
-    image = jax.ShapeDtypeStruct((*batch, *like.shape), like.dtype)
+    image = jax.ShapeDtypeStruct((*batch, *net.image.shape), net.image.dtype)
     return bytes(jax.export.export(jax.jit(function), platforms=nets.PLATFORMS)(image).serialize())
 
 
@@ -124,26 +122,23 @@ def _onnx(net: Net) -> bytes:
     options = dict(net.config.model_options)
     if not _is_table(net) or options.get("dropout_at_evaluation"):
         what = "is no table of layers of mnistlab" if not _is_table(net) else "drops units at random in evaluation too"
+        what = "takes fractions" if net.image.dtype == np.float32 else what
         raise UserError(f"{net.variant} {what}, so it has no ONNX form; take --format=jax")
     flat: dict[tuple[str, ...], Any] = {}
     for collection in (net.weights["params"], *net.weights["model_state"].values()):
         flat |= traverse_util.flatten_dict(collection)
     weights = traverse_util.unflatten_dict(flat)
-    return onnx_graph.build(_layers(net), weights, _image_shape(net), net.config.pixel_scale, card.markdown(net.card))
+    network = loop.make_model(net.config.model, net.config.model_options)
+    assert isinstance(network, models.Network)
+    return onnx_graph.build(network.layers, weights, _image_shape(net), net.config.pixel_scale, card.markdown(net.card))
 
 
 def _is_table(net: Net) -> bool:
     return net.exported is None and isinstance(net.config.model, str)
 
 
-def _layers(net: Net) -> models.Layers:
-    network = loop.make_model(net.config.model, net.config.model_options)
-    assert isinstance(network, models.Network)
-    return network.layers
-
-
 def _image_shape(net: Net) -> tuple[int, int, int]:
-    height, width, channels = IMAGE_SHAPE if net.image is None else net.image.shape
+    height, width, channels = net.image.shape
     return height, width, channels
 
 
@@ -189,11 +184,11 @@ Images are [batch, rows, columns, channels] and enter as float32(image) * {scale
   a conv of 1x1.
 - x + (...): a block's layers one after another, and what came in added to what comes out.
 - global avgpool: the mean over all rows and columns.
-- dropout: nothing, when a network is used."""
+- dropout: {dropout}."""
 
 
 def _readme(net: Net, how: Format) -> str:
-    dtype = "uint8" if net.image is None else str(net.image.dtype)
+    dtype = str(net.image.dtype)
     what = f"{dtype} [batch, {', '.join(map(str, _image_shape(net)))}]" + (", 0 to 255" if dtype == "uint8" else "")
     if _has_fixed_batch(net) and how.file == "net.jax":
         what += f"; batch is {EVAL_BATCH_SIZE}: fill up with zeros, and drop those rows of the logits"
@@ -211,8 +206,10 @@ def _readme(net: Net, how: Format) -> str:
 
 def _layouts(net: Net) -> str:
     if not _is_table(net):
-        return "How the arrays are applied is in the code of the network, which is no table of layers of mnistlab."
+        return "How the arrays are applied is in the code of the network."
     table = models.layer_table(loop.make_model(net.config.model, net.config.model_options), _image_shape(net))
     rows = [(row.name, row.layer, "×".join(map(str, row.output_shape))) for row in table]
     layers = text.markdown_table(("layer", "what it is", "output"), rows)
-    return LAYOUTS.format(scale=net.config.pixel_scale, layers=layers)
+    is_dropping = dict(net.config.model_options).get("dropout_at_evaluation")
+    dropout = "as in training, so that the logits are random" if is_dropping else "nothing, when a network is used"
+    return LAYOUTS.format(scale=net.config.pixel_scale, layers=layers, dropout=dropout)

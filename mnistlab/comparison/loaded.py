@@ -41,7 +41,7 @@ class Net:
     card: Card
     config: TrainConfig
     weights: Mapping[str, Any]  # params, model_state, rng, step: host arrays, those of a Linen module by their names
-    image: jax.ShapeDtypeStruct | None  # as the network takes one; None: uint8 of any shape that it was made for
+    image: jax.ShapeDtypeStruct  # as the network takes one
     exported: jax.export.Exported | None = None  # the function of a network that no name says, of a full batch
 
     def predict(self, images: Images) -> np.ndarray:
@@ -66,24 +66,25 @@ class Net:
         Raises:
           UserError: as `predict`.
         """
-        if isinstance(images, str | Path):
-            return self._picture(images)
-        if isinstance(images, Sequence):
+        if isinstance(images, Sequence) and not isinstance(images, str):
             if not images:
                 raise UserError("no images; expected at least one")
             return np.concatenate([self.seen(each) for each in images])
-        image = np.asarray(images)
-        if image.ndim == 2 or (self.image is not None and image.shape == self.image.shape):
+        is_path, like = isinstance(images, str | Path), self.image
+        image = self._picture(images) if isinstance(images, str | Path) else np.asarray(images)
+        if image.ndim == 2 or image.shape == like.shape:
             image = image[None]
         if image.ndim == 3:
             image = image[..., None]
-        arrays.check_images("these", image, may_be_float=self.image is not None and self.image.dtype == np.float32)
-        like = self.image
-        if like is not None and (image.shape[1:], image.dtype) != (like.shape, like.dtype):
+        if like.dtype == np.float32 and np.issubdtype(image.dtype, np.floating):
+            image = image.astype(np.float32)  # as data come in
+        arrays.check_images("these", image, may_be_float=like.dtype == np.float32)
+        if not len(image):
+            raise UserError("no images; expected at least one")
+        if (image.shape[1:], image.dtype) != (like.shape, like.dtype):
             expected = f"{like.dtype} [N, {', '.join(map(str, like.shape))}]"
-            photo = (
-                "; a photograph is given by its path, or through mnistlab.to_mnist" if card.of_digits(self.card) else ""
-            )
+            is_photo = card.of_digits(self.card) and not is_path
+            photo = "; a photograph is given by its path, or through mnistlab.to_mnist" if is_photo else ""
             raise UserError(f"images are {image.dtype} {list(image.shape)}; {self.variant} takes {expected}{photo}")
         return image
 
@@ -92,7 +93,7 @@ class Net:
         picture = photographs.read_picture(path)
         if card.of_digits(self.card):
             return photographs.to_mnist(picture)[None, ..., None]
-        if picture.shape[:2] == IMAGE_SHAPE[:2] and (self.image is None or self.image.shape == IMAGE_SHAPE):
+        if picture.shape[:2] == IMAGE_SHAPE[:2] and self.image.shape == IMAGE_SHAPE:
             return picture[None, ..., :1]
         raise UserError(
             f"{path} is not of the form of {self.card.data['name']}, on which {self.variant} was trained, and only a "
@@ -151,16 +152,20 @@ def load_net(
     number = _number(run, label, seed, kept.pop("runs"))
     weights = jax.tree.map(lambda leaf: leaf[number], {"model_state": {}, **kept})
     weights = {name: weights[name] for name in ("params", "model_state", "rng", "step")}
-    exported, image = _exported(folder / nets.EXPORTED), None
-    config = run.variants[label].config
+    exported, image = _exported(folder / nets.EXPORTED), jax.ShapeDtypeStruct(IMAGE_SHAPE, np.uint8)
+    config, is_named = run.variants[label].config, "program" not in run.config["run"]["variants"][own]
     if exported is not None:
         (_, *shape), dtype = exported.in_avals[-1].shape, exported.in_avals[-1].dtype
         image = jax.ShapeDtypeStruct(tuple(shape), dtype)
-        if "program" not in run.config["run"]["variants"][own] and dtype == np.uint8:
+        if is_named and dtype == np.uint8:
             exported = None  # a name says the network, for any number of images; what was kept says their shape
-    elif run.summary["data"]["name"] == config.dataset:
-        image = jax.ShapeDtypeStruct(IMAGE_SHAPE, np.uint8)
+    elif not is_named:
+        raise UserError(f"{folder / nets.EXPORTED} is missing; repeat the run's command, which writes it again")
+    if exported is None and not models.MODELS.ships(config.model):
+        raise UserError(f"MODELS[{config.model!r}] is not the network of {run.path} any more; put back mnistlab's own")
     about = card.of_run(run, label, seed, which, models.count_parameters(weights["params"]))
+    if image.dtype == np.float32:  # fractions are taken as they are
+        about = about._replace(settings={**about.settings, "pixel_scale": 1.0})
     return Net(label, seed, which, about, config, weights, image, exported)
 
 

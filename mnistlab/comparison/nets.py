@@ -15,6 +15,7 @@ from mnistlab.comparison import workdirs
 from mnistlab.comparison.spec import Outcome, Variant
 from mnistlab.data import batches
 from mnistlab.data.datasets import Dataset
+from mnistlab.errors import file_errors
 from mnistlab.nets import models
 from mnistlab.report import playground
 from mnistlab.report.playground import Playground
@@ -33,6 +34,8 @@ def save_weights(folder: Path, trained: Trained) -> None:
     """Leaves the last and the best weights of all runs in `folder`, <workdir>/checkpoints/<variant>."""
     for kind, state in zip(KINDS, (trained.state, trained.best), strict=True):
         checkpoint.save_once(folder / kind, _weights(state, trained.result), run_of(folder / kind))
+    with file_errors(f"cannot remove {folder / EXPORTED}", "let it be removed, or use another --workdir"):
+        files.remove(folder / EXPORTED)  # of another run that this one replaced
 
 
 def restore_weights(folder: Path, like: Trained) -> TrainState:

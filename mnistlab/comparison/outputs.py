@@ -40,9 +40,10 @@ def layer_tables(variants: Mapping[str, Variant], dataset: Dataset) -> dict[str,
     tables: dict[str, page.Table] = {}
     users: dict[Any, list[str]] = {}
     for name, variant in variants.items():
-        users.setdefault((variant.model, variant.model_options), []).append(name)
-    for (model, options), names in users.items():
-        network = loop.make_model(model, options)
+        users.setdefault(repr((variant.model, variant.model_options)), []).append(name)  # a module may have no hash
+    for names in users.values():
+        model = variants[names[0]].model
+        network = loop.make_model(model, variants[names[0]].model_options)
         rows = models.layer_table(network, dataset.train.image.shape[1:])
         total, trainable = sum(row.parameters for row in rows), sum(row.trainable for row in rows)
         rest = f", of which {trainable:,} are trained and the rest are moving averages" if trainable < total else ""
@@ -109,7 +110,8 @@ def summarize(session: Session, outcome: Outcome, checked: Sequence[Checked], fi
         rate = outcome.rates.get(history.variant_of(name, session.variants))
         if rate is not None:
             entries[name]["learning_rate"] = rate
-    limit = {result.config.limit_examples for result in outcome.results.values()}.pop()
+    limits = {result.config.limit_examples for result in outcome.results.values()}
+    limit = limits.pop() if len(limits) == 1 else None
     return {
         "experiment": experiment.name,
         "protocol": options.protocol,
@@ -395,7 +397,8 @@ def _sweep_blocks(
 def class_pictures(name: str, outcome: Outcome, draw: Draw) -> list[page.Block]:
     """The confusion matrix of a variant's first seed on its test examples, and 25 of them with truth and prediction."""
     image, label = nets.test_examples(outcome.results[name], outcome.dataset)
-    predicted, class_names = outcome.predictions[name], outcome.dataset.class_names
+    predicted, known = outcome.predictions[name], outcome.dataset.class_names
+    class_names = text.class_words(known, max(len(known), 1 + int(predicted.max(initial=0))))
     is_lost = history.diverged(outcome.results[name])[0]
     diverged = " (it diverged: what is shown is no prediction)" if is_lost else ""
     counts = np.zeros((len(class_names), len(class_names)), np.int64)

@@ -61,6 +61,7 @@ def plan(experiment: Experiment, options: Options) -> Plan:
     if options.resume and all(checks.is_shipped(variant) for variant in variants.values()):
         workdirs.check(options.workdir, about)
     dataset = run.load(experiment, variants, options.data_dir)
+    run.check_data(options, variants, dataset)
     costs = {name: cost.cost_of(variant.config, dataset) for name, variant in variants.items()}
     earlier = next(_earlier_runs(experiment.name, options.workdir), None)
     known = {} if earlier is None else _seconds_of(earlier, variants, dataset)
@@ -71,7 +72,7 @@ def plan(experiment: Experiment, options: Options) -> Plan:
         planned[name] = _planned(variant, options, seeds[name], costs[name], dataset, example_seconds)
     departed = spec.departures_of(experiment, options, variants)
     later = f"this is the first round; until {options.until}, a variant gets up to {options.max_seeds} seeds"
-    basis = _basis(earlier, known, variants, rate)
+    basis = _basis(earlier, known, rate)
     return Plan(options.workdir, about, departed, planned, basis, later if options.until else "")
 
 
@@ -149,15 +150,26 @@ def _flop(variant: Variant, one: Cost, dataset: Dataset) -> float:
 def _earlier_runs(experiment: str, workdir: Path) -> Iterator[RunFolder]:
     """Runs of the same experiment on such a device that have ended: that in `workdir`, then those beside it."""
     device = workdirs.device_words()
-    beside = [path for path in files.entries(workdir.parent) if (path / "summary.json").is_file()]
-    beside.sort(key=lambda path: (path == workdir, (path / "summary.json").stat().st_mtime), reverse=True)
-    for path in beside:
+    try:
+        beside = files.entries(workdir.parent)
+    except OSError:
+        return
+    ended = {path: when for path in beside if (when := _ended_at(path)) is not None}
+    for path in sorted(ended, key=lambda path: (path == workdir, ended[path]), reverse=True):
         try:
             found = saved.read_run(path)
         except UserError:
             continue
         if found.summary["experiment"] == experiment and found.summary["device"] == device:
             yield found
+
+
+def _ended_at(path: Path) -> float | None:
+    """When the run in a folder left its summary.json; None where there is none, or where nobody may look."""
+    try:
+        return (path / "summary.json").stat().st_mtime
+    except OSError:
+        return None
 
 
 def _seconds_of(earlier: RunFolder, variants: Mapping[str, Variant], dataset: Dataset) -> dict[str, float]:
@@ -176,9 +188,7 @@ def _seconds_of(earlier: RunFolder, variants: Mapping[str, Variant], dataset: Da
     return known
 
 
-def _basis(
-    earlier: RunFolder | None, known: Mapping[str, float], variants: Sequence[str] | Mapping[str, Any], rate: float
-) -> str:
+def _basis(earlier: RunFolder | None, known: Mapping[str, float], rate: float) -> str:
     measured = f"the epochs of {earlier.path}" if earlier is not None and known else ""
     if not rate:
         return f"by {measured}"

@@ -52,13 +52,9 @@ QUIRKS = (
 def costs(runs: Mapping[Key, BoardRun], asked: Sequence[Quirk] = QUIRKS) -> list[Cost]:
     """What each quirk costs, in their order; Holm's correction is over an experiment's own."""
     measured = {quirk: _of_variant(quirk, runs) for quirk in asked if quirk.variant}
-    by_experiment: dict[str, list[Quirk]] = {}
-    for quirk, comparison in measured.items():
-        if isinstance(comparison, stats.Comparison):
-            by_experiment.setdefault(quirk.experiment, []).append(quirk)
-    for own in by_experiment.values():
-        judged = stats.judge([one for quirk in own if isinstance(one := measured[quirk], stats.Comparison)])
-        measured |= dict(zip(own, judged, strict=True))
+    for name in dict.fromkeys(quirk.experiment for quirk in measured):
+        own = {q: one for q, one in measured.items() if q.experiment == name and isinstance(one, stats.Comparison)}
+        measured |= dict(zip(own, stats.judge(list(own.values())), strict=True))
     return [_cost(quirk, measured[quirk]) if quirk.variant else _of_claim(quirk, runs) for quirk in asked]
 
 

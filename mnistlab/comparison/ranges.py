@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -65,11 +65,14 @@ def train(session: Session, name: str, callbacks: Sequence[Callback], before: Tr
         first += one.num_seeds
         if before is not None and own[-1] in {run.seed for run in before.result.runs}:
             continue
+        sweep = spec.sweep_of(variant, session.options)
+        if one.learning_rate is not None:
+            sweep["learning_rate"] = (one.learning_rate,)
         part = loop.train(
             variant.config,
             session.dataset,
             own,
-            sweep=_sweep(session, name, one),
+            sweep=sweep,
             resources=session.resources._replace(population_size=one.population_size),
             callbacks=[_Ranges(session, name, path, kept, new), *callbacks],
         )
@@ -86,12 +89,6 @@ def _next_range(session: Session, name: str, first: int, before: Trained | None)
     if before is None or first < spec.NUM_TUNING_SEEDS:
         return SeedRange(min(last, spec.NUM_TUNING_SEEDS) - first, size)
     return SeedRange(last - first, size, float(cluster.from_first(chosen_rate(before.result))))
-
-
-def _sweep(session: Session, name: str, one: SeedRange) -> dict[str, Sequence[float]]:
-    """The grid of a variant for the seeds of a range."""
-    chosen = {} if one.learning_rate is None else {"learning_rate": (one.learning_rate,)}
-    return {**spec.sweep_of(session.variants[name], session.options), **chosen}
 
 
 def tuning(whole: Result) -> dict[float, Result]:
@@ -112,7 +109,10 @@ def chosen_rate(whole: Result) -> float:
     by_rate = tuning(whole)
     tuned = {run.seed for one in by_rate.values() for run in one.runs}
     later = [run.settings["learning_rate"] for run in whole.runs if run.seed not in tuned]
-    return later[0] if later else best_learning_rate(by_rate)
+    if later:
+        return later[0]
+    means = {rate: np.nan_to_num(one.metrics["val_accuracy"]).mean() for rate, one in by_rate.items()}  # diverged: 0
+    return max(means, key=lambda rate: means[rate])
 
 
 def _kept_ranges(path: Path, num_seeds: int) -> list[SeedRange]:
@@ -136,9 +136,3 @@ def _kept_ranges(path: Path, num_seeds: int) -> list[SeedRange]:
 def _is_possible(one: SeedRange) -> bool:
     rate = one.learning_rate
     return one.num_seeds > 0 and (one.population_size or 0) > 0 and (rate is None or 0 < rate < math.inf)
-
-
-def best_learning_rate(by_rate: Mapping[float, Result]) -> float:
-    """The rate with the highest mean validation accuracy of the final weights; a diverged run counts as 0."""
-    means = {rate: np.nan_to_num(one.metrics["val_accuracy"]).mean() for rate, one in by_rate.items()}
-    return max(means, key=lambda rate: means[rate])

@@ -14,13 +14,14 @@ def revision(package: Path = PACKAGE) -> dict[str, Any]:
     """What config.json says of the code: {"git_revision", "git_changed", "code_digest"}.
 
     git_revision: the commit, of a checkout of mnistlab; None of an installed copy, whatever repository lies around it.
-    git_changed: whether files of the checkout differ from that commit; None where there is none.
+    git_changed: whether files of the checkout differ from that commit; None where there is none, or git cannot say.
     code_digest: SHA-256 over the names and contents of the package's Python files; a checkout's is its wheel's.
     """
     commit = changed = None
     if _is_checkout(package):
         commit = _git(package, "rev-parse", "--short=12", "HEAD")
-        changed = bool(_git(package.parent, "status", "--porcelain", "--", "pyproject.toml", "mnistlab", "experiments"))
+        status = _git(package.parent, "status", "--porcelain", "--", "pyproject.toml", "mnistlab", "experiments")
+        changed = None if status is None else bool(status)
     return {"git_revision": commit, "git_changed": changed, "code_digest": _digest(package)}
 
 
@@ -60,7 +61,10 @@ def _git(folder: Path, *arguments: str) -> str | None:
 
 def _digest(package: Path) -> str:
     digest = hashlib.sha256()
-    for path in sorted(package.rglob("*.py"), key=lambda path: path.relative_to(package).as_posix()):
-        name, content = path.relative_to(package).as_posix().encode(), path.read_bytes()
+    found = {path.relative_to(package).as_posix(): path for path in package.rglob("*.py")}
+    for own, path in sorted(found.items()):
+        if own.startswith("experiments/"):  # lies beside the package in a checkout
+            continue
+        name, content = own.encode(), path.read_bytes()
         digest.update(b"%d %d " % (len(name), len(content)) + name + content)
     return digest.hexdigest()

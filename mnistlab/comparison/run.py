@@ -115,19 +115,30 @@ def run(experiment: Experiment, options: Options, hooks: Hooks = NO_HOOKS) -> di
 def _of_data(session: Session, variants: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """What the data add to a run's identity; what cannot be done with them ends here, before anything is written."""
     dataset, found = session.dataset, {name: dict(known) for name, known in variants.items()}
-    arrays.check(dataset)
+    check_data(session.options, session.variants, dataset)
     for name, variant in session.variants.items():
         if not checks.is_shipped(variant):
             found[name]["program"] = _program_digest(variant, dataset)
-        elif "dataset" in session.options.overrides or dataset.train.image.shape[1:] != datasets.IMAGE_SHAPE:
+    return {"data": dataset.fingerprint, "variants": found}
+
+
+def check_data(options: Options, variants: Mapping[str, Variant], dataset: Dataset) -> None:
+    """Makes sure that the variants can be trained on these data, without training them.
+
+    Raises:
+      UserError: arrays that are no images with labels, a named network that does not take them, or too few of them.
+    """
+    arrays.check(dataset)
+    is_named = dataset.name in datasets.NAMES and dataset.train.image.shape[1:] == datasets.IMAGE_SHAPE
+    is_other = "dataset" in options.overrides or not is_named
+    for name, variant in variants.items():
+        if is_other and checks.is_shipped(variant):
             _check_fits(name, variant, dataset)
-    for name, variant in session.variants.items():
-        parts = batches.split_parts(variant, dataset, session.options.first_seed)  # which ends bad limits
+        parts = batches.split_parts(variant, dataset, options.first_seed)  # which ends bad limits
         if variant.learning_rates and not len(parts.val):
             raise UserError(
                 f"{name} has learning_rates, but no validation examples to choose one by; give some, or one rate"
             )
-    return {"data": dataset.fingerprint, "variants": found}
 
 
 def _prepared(session: Session, seeds: Mapping[str, tuple[int, ...]], resume: bool = True) -> Session:

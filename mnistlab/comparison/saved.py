@@ -10,7 +10,7 @@ from mnistlab import config, sealed
 from mnistlab.analysis import history
 from mnistlab.comparison import identity, notebook, schema, workdirs
 from mnistlab.config import TrainConfig
-from mnistlab.errors import UserError, meant
+from mnistlab.errors import UserError, file_errors, meant
 from mnistlab.training.result import Record, Result, Run, concatenate, padded, select
 
 if TYPE_CHECKING:
@@ -52,6 +52,7 @@ class RunFolder(NamedTuple):
         """The config of one variant, at its point of a grid and at the learning rate that was chosen."""
         variants, entry = self.config["run"]["variants"], self.summary["variants"][label]
         own = dict(variants[history.variant_of(label, variants)]["config"])
+        own = {"optimizer" if name == "optim" else name: value for name, value in own.items()}  # of format 1
         optimizer = dict(own["optimizer"]) if isinstance(own["optimizer"], dict) else {}
         chosen = {"learning_rate": entry["learning_rate"]} if "learning_rate" in entry else {}
         settings = chosen | self.variants[label].runs[0].settings
@@ -128,7 +129,7 @@ def join_runs(runs: Sequence[RunFolder]) -> dict[str, Result]:
                 raise UserError(f"{run.path} and {first.path} differ in their {what}; only seeds may differ")
         if _chosen(run) != _chosen(first):
             raise UserError(
-                f"{run.path} and {first.path} hold other variants or chose other rates; only seeds may differ"
+                f"{run.path} and {first.path} hold other variants, metrics or chosen rates; only seeds may differ"
             )
     ordered = sorted(runs, key=lambda run: run.seeds)
     seeds = [seed for run in ordered for seed in run.seeds]
@@ -139,7 +140,9 @@ def join_runs(runs: Sequence[RunFolder]) -> dict[str, Result]:
 
 
 def _chosen(run: RunFolder) -> dict[str, Any]:
-    return {name: entry.get("learning_rate") for name, entry in run.summary["variants"].items()}
+    """What each variant was trained at and measured by."""
+    entries = run.summary["variants"]
+    return {name: (entry.get("learning_rate"), sorted(entry["metrics"])) for name, entry in entries.items()}
 
 
 def _join(results: Sequence[Result]) -> Result:
@@ -214,10 +217,8 @@ def _settings(run: RunFolder, variant: str) -> dict[str, Any]:
 
 def _read_json(folder: Path, name: str, missing: str, advice: str) -> dict[str, Any]:
     path = folder / name
-    try:
+    with file_errors(f"cannot read {path}", missing):  # the name is too long, or a folder on the way is closed
         there = path.is_file()
-    except OSError as error:  # the name is too long, or a folder on the way is closed
-        raise UserError(f"cannot read {path}: {error.strerror}; {missing}") from error
     if not there:
         raise UserError(f"{folder} has no {name}: {missing}")
     content = sealed.read(path, advice)

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -167,6 +168,7 @@ def resolve(experiment: Experiment, options: Options) -> dict[str, Variant]:
     """
     configs.check_fields(options)
     _check_once(options)
+    _check_names(experiment)
     _check_claims(experiment)
     if experiment.data is not None and "dataset" in options.overrides:
         raise UserError("this comparison brings its own data; leave --dataset out")
@@ -243,6 +245,26 @@ def _check_claims(experiment: Experiment) -> None:
                     f"claim {claim.id} is about the variant {name!r}, which there is not; {meant(name, known)}"
                     f"expected one of {', '.join(dict.fromkeys(known))}"
                 )
+
+
+def _check_names(experiment: Experiment) -> None:
+    """Checks that variants can be folders of checkpoints, and claims lines of a table."""
+    for name in (*experiment.reported, *experiment.controlled):
+        if not _is_line(name, 200) or "/" in name or name in (".", ".."):
+            raise UserError(
+                f"a variant is called {name!r:.80}; expected up to 200 printable characters, no /, as a folder's name"
+            )
+    for claim in experiment.claims:
+        if not (_is_line(claim.id, 200) and _is_line(claim.text, 2000)):
+            raise UserError(f"claim {claim.id!r:.40} says {claim.text!r:.80}; expected a line of printable characters")
+
+
+def _is_line(words: str, most: int) -> bool:
+    """Whether `words` can be printed on one line: letters, marks and spaces, nothing that controls."""
+    unprintable = ("Cc", "Cf", "Cs", "Zl", "Zp")
+    return 0 < len(words.encode(errors="replace")) <= most and not any(
+        unicodedata.category(letter) in unprintable for letter in words
+    )
 
 
 def _check_once(options: Options) -> None:

@@ -61,7 +61,9 @@ def from_folder(folder: Path | str, *, image_shape: tuple[int, int, int] = (28, 
         raise UserError(
             f"{root} has no folders train and test; expected {root}/train/<class>/<picture>, and test alike"
         )
-    class_names = sorted(path.name for path in (root / "train").iterdir() if path.is_dir())
+    if image_shape[2] not in (1, 3):
+        raise UserError(f"image_shape is {image_shape}; expected (H, W, C) with C 1 for grey or 3 for colour")
+    class_names = [path.name for path in _visible(root / "train") if path.is_dir()]
     parts = {part: _pictures(root / part, class_names, image_shape) for part in ("train", "test")}
     if (root / "val").is_dir():
         parts["val"] = _pictures(root / "val", class_names, image_shape)
@@ -71,7 +73,7 @@ def from_folder(folder: Path | str, *, image_shape: tuple[int, int, int] = (28, 
 def _pictures(folder: Path, class_names: Sequence[str], image_shape: tuple[int, int, int]) -> Arrays:
     from PIL import Image
 
-    unknown = sorted(path.name for path in folder.iterdir() if path.is_dir() and path.name not in class_names)
+    unknown = [path.name for path in _visible(folder) if path.is_dir() and path.name not in class_names]
     if unknown:
         raise UserError(
             f"{folder} has the class {unknown[0]!r}, which train has not; expected {', '.join(class_names)}"
@@ -79,7 +81,7 @@ def _pictures(folder: Path, class_names: Sequence[str], image_shape: tuple[int, 
     height, width, channels = image_shape
     images, labels = [], []
     for label, class_name in enumerate(class_names):
-        for path in sorted((folder / class_name).glob("*")):
+        for path in _visible(folder / class_name) if (folder / class_name).is_dir() else ():
             picture = Image.fromarray(photographs.read_picture(path)).convert("L" if channels == 1 else "RGB")
             resized = picture.resize((width, height), Image.Resampling.BOX)
             images.append(np.asarray(resized, np.uint8).reshape(image_shape))
@@ -87,6 +89,11 @@ def _pictures(folder: Path, class_names: Sequence[str], image_shape: tuple[int, 
     if not images:
         raise UserError(f"{folder} holds no pictures; expected {folder}/<class>/<picture>")
     return np.stack(images), np.array(labels, np.int32)
+
+
+def _visible(folder: Path) -> list[Path]:
+    """What is in a folder, sorted, but for what systems hide in it."""
+    return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
 
 
 def _split(part: str, arrays: Arrays) -> Split:

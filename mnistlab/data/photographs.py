@@ -40,6 +40,7 @@ def read_picture(path: Path | str) -> NDArray[np.uint8]:
     """
     from PIL import Image, ImageOps
 
+    no_picture = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
     try:
         with Image.open(path) as file:
             picture = _of_eight_bits(ImageOps.exif_transpose(file)).convert("RGBA")
@@ -47,7 +48,7 @@ def read_picture(path: Path | str) -> NDArray[np.uint8]:
             return np.asarray(Image.alpha_composite(paper, picture).convert("RGB"))
     except FileNotFoundError as error:
         raise UserError(f"there is no file {path}; expected a picture of a digit") from error
-    except _no_picture() as error:
+    except no_picture as error:
         raise UserError(f"cannot read {path} as a picture ({error!s:.200}); give a PNG or JPEG") from error
 
 
@@ -58,13 +59,6 @@ def _of_eight_bits(picture: Any) -> Any:
     if not picture.mode.startswith("I"):
         return picture
     return Image.fromarray((np.asarray(picture, np.int64) // 257).clip(0, 255).astype(np.uint8))
-
-
-def _no_picture() -> tuple[type[Exception], ...]:
-    """What Pillow raises of a file that is no picture, or a damaged one."""
-    from PIL import Image, UnidentifiedImageError
-
-    return OSError, UnidentifiedImageError, SyntaxError, ValueError, Image.DecompressionBombError
 
 
 def to_mnist(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -297,7 +297,7 @@ class LayerRow(NamedTuple):
 
 
 def layer_table(model: nn.Module, image_shape: tuple[int, int, int]) -> list[LayerRow]:
-    """One row for each layer, found by tracing: nothing is computed.
+    """One row for each layer as it is called, and for parameters of the model's own; nothing is computed.
 
     >>> for row in layer_table(make_model("dense"), (28, 28, 1)):
     ...     print(*row)
@@ -312,7 +312,8 @@ def layer_table(model: nn.Module, image_shape: tuple[int, int, int]) -> list[Lay
         module = context.module
         if context.method_name == "__call__" and len(module.path) == 1:
             own = type(module).__str__ is not nn.Module.__str__
-            rows.append((str(module.name), str(module) if own else type(module).__name__, tuple(out.shape[1:])))
+            shape = jax.tree.leaves(out)[-1].shape  # of a carry and an output the output
+            rows.append((str(module.name), str(module) if own else type(module).__name__, tuple(shape[1:])))
         return out
 
     def init(image: jax.Array) -> Any:
@@ -321,5 +322,10 @@ def layer_table(model: nn.Module, image_shape: tuple[int, int, int]) -> list[Lay
     with nn.intercept_methods(record):
         variables = jax.eval_shape(init, jax.ShapeDtypeStruct((1, *image_shape), jnp.float32))
     trees = [variables.get(kind, {}) for kind in ("params", "batch_stats")]
-    counts = {name: [count_parameters(tree.get(name, {})) for tree in trees] for name, *_ in rows}
-    return [LayerRow(*row, sum(counts[row[0]]), counts[row[0]][0]) for row in rows]
+    counts = {name: [count_parameters(tree.get(name, {})) for tree in trees] for name in {**trees[0], **trees[1]}}
+    table = []
+    for row in rows:  # what is called twice has its parameters once
+        trained, averages = counts.pop(row[0], (0, 0))
+        table.append(LayerRow(*row, trained + averages, trained))
+    own_parts = [LayerRow(name, "parameters", (), sum(own), own[0]) for name, own in counts.items()]
+    return table + own_parts

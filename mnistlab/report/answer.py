@@ -1,7 +1,5 @@
 """The first sentence of a page: what a run answers to the question it was made for."""
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Mapping, Sequence

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Collection, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -19,14 +19,14 @@ MOST_MISTAKES = 12
 
 
 def _tiles(
-    image: NDArray[np.uint8],
+    image: NDArray[Any],
     titles: Sequence[str],
     columns: int,
     room_inches: tuple[float, float],
     text_inches: float,
     wrong: Collection[int] = (),
 ) -> Figure:
-    """Framed images uint8 [n, H, W, C] in rows, each with its title above; a wrong one is red.
+    """Framed images uint8 or float32 [n, H, W, C] in rows, each with its title above; a wrong one is red.
 
     All are drawn on one pair of axes, in inches: a pair for each takes longer. Ink on paper, C = 1, gets a name
     by which a dark page inverts it.
@@ -38,6 +38,7 @@ def _tiles(
 
     width, height = room_inches[0], room_inches[1] + text_inches
     figure_width, figure_height = width * max(columns, 2), height * -(-len(titles) // columns)
+    image = _drawable(image)
     is_ink = image.shape[-1] == 1
     inches = min(width - 0.14, room_inches[1]) / max(image.shape[1:3])
     down, across = (inches * pixels for pixels in image.shape[1:3])
@@ -61,8 +62,18 @@ def _tiles(
     return figure
 
 
+def _drawable(image: NDArray[Any]) -> NDArray[np.uint8]:
+    """uint8 [n, H, W, 1, 3 or 4]: fractions from their lowest to their highest, other channels as their mean."""
+    if image.dtype != np.uint8:
+        low, high = image.min(initial=np.inf), image.max(initial=-np.inf)
+        image = 255 * (image - low) / (high - low if high > low else 1)
+    if image.shape[-1] not in (1, 3, 4):
+        image = image.mean(axis=-1, keepdims=True)
+    return image.round().astype(np.uint8)
+
+
 def predictions(
-    image: NDArray[np.uint8],
+    image: NDArray[Any],
     truth: ArrayLike,
     predicted: ArrayLike | None,
     class_names: Sequence[str],
@@ -72,7 +83,7 @@ def predictions(
     """The first rows x columns images, titled with truth and prediction; a wrong one is red, framed and marked ✗.
 
     Args:
-      image: uint8 [n, H, W, C] with C 1 or 3.
+      image: uint8 or float32 [n, H, W, C].
       truth: int [n].
       predicted: int [n], or None for images that only show their label.
     """
@@ -109,7 +120,7 @@ def choose_mistakes(truth: ArrayLike, predicted: Mapping[str, ArrayLike]) -> NDA
 
 
 def mistakes(
-    image: NDArray[np.uint8], truth: ArrayLike, predicted: Mapping[str, ArrayLike], class_names: Sequence[str]
+    image: NDArray[Any], truth: ArrayLike, predicted: Mapping[str, ArrayLike], class_names: Sequence[str]
 ) -> Figure:
     """Images in rows of four, titled with the truth and with which network says what; one wrong answer is marked ✗.
 
@@ -170,15 +181,11 @@ def confusion(counts: ArrayLike, class_names: Sequence[str]) -> Figure:
 def signed(images: ArrayLike, titles: Sequence[str]) -> Figure:
     """Signed images float [n, H, W] in a row, on one diverging colour scale symmetric about zero."""
     arrays = np.asarray(images, np.float64)
-    columns = min(5, len(arrays))
-    rows = -(-len(arrays) // columns)
     bound = float(np.abs(arrays).max()) or 1.0
     with style():
-        figure = new_figure(WIDTH_INCHES * max(columns, 2) / 5 + 0.9, 1.6 * rows + 0.1)
-        grid = figure.subplots(rows, columns, squeeze=False).ravel()
-        for axes in grid[len(titles) :]:
-            axes.set_axis_off()
-        for axes, array, title in zip(grid, arrays, titles, strict=False):
+        figure = new_figure(WIDTH_INCHES * max(len(arrays), 2) / 5 + 0.9, 1.7)
+        panels = figure.subplots(1, len(arrays), squeeze=False)[0]
+        for axes, array, title in zip(panels, arrays, titles, strict=True):
             axes.set(xticks=[], yticks=[])
             axes.set_title(title, fontsize=8, pad=3)
             axes.spines[:].set(visible=True, color="#c8c8c8", linewidth=0.5)

@@ -1,7 +1,5 @@
 """The page's playground: networks as JSON and float16 weights, answered in the browser by net.js, drawn by draw.js."""
 
-from __future__ import annotations
-
 import base64
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -142,10 +140,6 @@ def _residual(layer: Any, shape: Shape) -> tuple[Spec, list[Leaf]]:
     return {"kind": "residual", "layers": specs}, leaves
 
 
-def _nothing(layer: Any, shape: Shape) -> tuple[Spec, list[Leaf]]:
-    return {}, []  # numbers in memory stay as they are
-
-
 _DESCRIBE: dict[type[Layer], Callable[[Any, Shape], tuple[Spec, list[Leaf]]]] = {
     layers.Pad: lambda layer, shape: ({"kind": "pad", "size": layer.size}, []),
     layers.Conv: _conv,
@@ -158,8 +152,8 @@ _DESCRIBE: dict[type[Layer], Callable[[Any, Shape], tuple[Spec, list[Leaf]]]] = 
     blocks.Residual: _residual,
     blocks.GlobalAvgPool: lambda layer, shape: ({"kind": "globalavgpool"}, []),
     layers.Dense: _dense,
-    layers.Dropout: _nothing,
-    layers.Flatten: _nothing,
+    layers.Dropout: lambda layer, shape: ({}, []),
+    layers.Flatten: lambda layer, shape: ({}, []),  # numbers in memory stay as they are
 }
 
 

@@ -74,9 +74,11 @@ def diverged(results: Mapping[str, Result]) -> str:
     return f"Diverged: {'; '.join(found)}. {rule}" if found else ""
 
 
-def notices(changes: Sequence[str], results: Mapping[str, Result]) -> list[page.Block]:
+def notices(
+    changes: Sequence[str], results: Mapping[str, Result], consequence: str = departures.CONSEQUENCE
+) -> list[page.Block]:
     """What must be known before a run is read: the `changes` in which it departs from its protocol, what diverged."""
-    lines = [departures.notice(changes) if changes else "", diverged(results)]
+    lines = [departures.notice(changes, consequence) if changes else "", diverged(results)]
     return [page.Text(line, notice=True) for line in lines if line]
 
 

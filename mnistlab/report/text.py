@@ -212,19 +212,14 @@ def _cell(value: object) -> str:
 _NUMBER = re.compile(r"(–|[<≤≥>~≈]?\s*[+−-]?[\[(]?\s*[+−-]?\d[\d,. ±eE+×n=()\[\]%−-]*(ms|s|x)?)(, \d+ not finite)?")
 
 
-def _numeric_columns(cells: Sequence[Sequence[str]], num_columns: int) -> list[bool]:
-    """Whether a column holds numbers only (and at least one)."""
-    columns = [[row[j] for row in cells if row[j] not in ("", MISSING)] for j in range(num_columns)]
-    return [bool(column) and all(_NUMBER.fullmatch(cell) for cell in column) for column in columns]
-
-
 def table_cells(header: Sequence[str], rows: Sequence[Sequence[object]]) -> tuple[list[list[str]], list[bool]]:
     """A table's cells as texts, and for each column whether it holds numbers only."""
     cells = [[_cell(value) for value in row] for row in rows]
     for row in cells:
         if len(row) != len(header):
             raise ValueError(f"a table row has {len(row)} cells, its header has {len(header)}: {row}")
-    return cells, _numeric_columns(cells, len(header))
+    columns = [[row[j] for row in cells if row[j] not in ("", MISSING)] for j in range(len(header))]
+    return cells, [bool(column) and all(map(_NUMBER.fullmatch, column)) for column in columns]
 
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
