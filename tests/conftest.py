@@ -6,6 +6,7 @@ from pathlib import Path
 import forks
 import jax
 import pytest
+import undrawn
 from absl import flags
 from layouts import synthetic
 
@@ -74,6 +75,22 @@ def rank_promotion():
 @pytest.fixture(scope="session")
 def dataset():
     return synthetic()
+
+
+@pytest.fixture(scope="module")
+def undrawn_pages():
+    """Runs in this process leave empty pictures."""
+    with pytest.MonkeyPatch.context() as patch:
+        undrawn.apply(patch.setattr)
+        yield
+
+
+@pytest.fixture(scope="module")
+def quick_compiling():
+    """Programs are compiled without most optimisations: for what is computed once and compared within a tolerance."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture(scope="module")

@@ -24,7 +24,9 @@ from pathlib import Path
 from typing import IO
 
 ROOT = Path(__file__).parents[1]
-IMPORTED = ("absl.app", "jax", "matplotlib.pyplot", "mnistlab.comparison.run", "scipy.stats", "tensorflow_datasets")
+IMPORTED = (
+    "absl.app", "jax", "matplotlib.pyplot", "mnistlab.comparison.run", "scipy.stats", "tensorflow_datasets", "undrawn",
+)  # fmt: skip
 
 
 class Started:
@@ -110,11 +112,17 @@ def _fork(request: Mapping[str, object], out: int, err: int) -> int:
 
 
 def start(
-    module: str, arguments: Sequence[str], *, folder: Path = ROOT, environ: Mapping[str, str] = os.environ
+    module: str,
+    arguments: Sequence[str],
+    *,
+    folder: Path = ROOT,
+    environ: Mapping[str, str] = os.environ,
+    pictures: bool = True,
 ) -> Started:
-    """Starts `python -m module arguments` in `folder`; its streams are pipes."""
+    """Starts `python -m module arguments` in `folder`; its streams are pipes. Without `pictures` these are empty."""
     (out, out_end), (err, err_end) = os.pipe(), os.pipe()
     request = {"module": module, "arguments": list(arguments), "folder": str(folder), "environ": dict(environ)}
+    request["pictures"] = pictures
     status = _fork(request, out_end, err_end)
     os.close(out_end)
     os.close(err_end)
@@ -128,9 +136,10 @@ def run(
     folder: Path = ROOT,
     environ: Mapping[str, str] = os.environ,
     timeout: float = 900,
+    pictures: bool = True,
 ) -> subprocess.CompletedProcess[str]:
     """Runs `python -m module arguments` in `folder` to its end."""
-    process = start(module, arguments, folder=folder, environ=environ)
+    process = start(module, arguments, folder=folder, environ=environ, pictures=pictures)
     out, err = process.communicate(timeout)
     return subprocess.CompletedProcess([module, *arguments], process.wait(), out, err)
 
@@ -191,6 +200,8 @@ def _become(request: dict) -> None:
     os.chdir(request["folder"])
     sys.path[0] = request["folder"]
     sys.argv[1:] = request["arguments"]
+    if not request["pictures"]:
+        sys.modules["undrawn"].apply()
     runpy.run_module(request["module"], run_name="__main__", alter_sys=True)
 
 

@@ -19,6 +19,8 @@ from mnistlab.nets import models
 from mnistlab.nets.layers import Dense, Flatten
 from mnistlab.training import losses, optim, step
 
+pytestmark = pytest.mark.usefixtures("quick_compiling")
+
 KNOBS = {
     "shift": AugmentConfig(shift_pixels=2),
     "rotate": AugmentConfig(rotate_degrees=15.0),

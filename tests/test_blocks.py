@@ -101,7 +101,9 @@ def test_separable_kernels_begin_as_keras_and_the_table_counts_them():
         ("dense_1", "dense 10", (10,), 90),
     ]
     layer = models.Network((SeparableConv(64, 3),))
-    kernel = np.asarray(jax.jit(layer.init)(jax.random.key(0), image(1, (4, 4, 64)))["params"]["separableconv_1"]["kernel"])
+    kernel = np.asarray(
+        jax.jit(layer.init)(jax.random.key(0), image(1, (4, 4, 64)))["params"]["separableconv_1"]["kernel"]
+    )
     limit = np.sqrt(6 / (9 * 64 + 9))
     assert abs(kernel).max() <= limit and abs(kernel.std() - limit / np.sqrt(3)) < 0.1 * limit
 

@@ -61,7 +61,10 @@ def pages(tmp_path_factory):
     as_own, command = dataclasses.replace(own, reported=small), "python -m experiments.lenet_vs_dense --seeds="
     run.run(as_own, Options(folder / "one seed", num_seeds=1, command=command + "1"))
     run.run(as_own, Options(folder / "eight seeds", num_seeds=8, command=command + "8"))
-    run.run(own, Options(folder / "changed run", num_seeds=2, overrides=quick, command=command + "2"))
+    run.run(
+        own,
+        Options(folder / "changed run", num_seeds=2, overrides=quick | {"convolution": "lax"}, command=command + "2"),
+    )
     places = {("lenet_vs_dense", "reported"): folder / "eight seeds", ("cnn_variants", "reported"): folder / "one seed"}
     summaries = {key: saved.read_summary(place) for key, place in places.items()}
     with pytest.MonkeyPatch.context() as patch:
@@ -109,9 +112,13 @@ def test_nothing_is_off_the_screen_and_the_answer_is_on_the_first(opened, name, 
 def test_axe_finds_no_barrier(opened, axe, name, width, theme):
     tab = opened(name, width, theme)
     tab.evaluate(axe)
-    found = tab.evaluate("axe.run()")
-    assert len(found["passes"]) > 10
-    assert [(one["id"], one["impact"], one["nodes"][0]["html"][:200]) for one in found["violations"]] == []
+    found = tab.evaluate(
+        """axe.run({resultTypes: ["violations"]}).then((all) => ({
+            numPassed: all.passes.length,
+            violations: all.violations.map((one) => [one.id, one.impact, one.nodes[0].html.slice(0, 200)]),
+        }))"""
+    )
+    assert found["numPassed"] > 10 and found["violations"] == []
 
 
 @pytest.mark.parametrize("name", PAGES[:3])

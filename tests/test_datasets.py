@@ -36,8 +36,9 @@ MNIST_TRAIN_COUNTS = [5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949
 
 
 @pytest.fixture(scope="session")
-def data_dir(tmp_path_factory):
-    return tmp_path_factory.mktemp("datasets")
+def data_dir(shared_cache):
+    """The session's own, which was empty when it began."""
+    return shared_cache / "mnistlab" / "datasets"
 
 
 @pytest.fixture(scope="session")

@@ -19,7 +19,7 @@ from experiments import common
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 PAGES = sorted(DOCS.glob("*.md"))
-SMALL = ["--epochs=1", "--limit_examples=300", "--batch_size=100", "--progress=none"]
+SMALL = ["--epochs=1", "--limit_examples=100", "--batch_size=50", "--convolution=lax", "--progress=none"]
 
 
 def blocks(page, language):
@@ -80,7 +80,7 @@ def test_the_python_of_a_page_runs_in_its_order(page, tmp_path):
 def test_the_commands_of_the_tutorial_run_in_their_order(tmp_path):
     lines = [[*line, *SMALL] if line[0] == "run" else line for line in typed("tutorial.md")]
     assert len(lines) >= 8
-    ended = run_all_with_data([("experiments.cli.main", line) for line in lines], tmp_path)
+    ended = run_all_with_data([("experiments.cli.main", line) for line in lines], tmp_path, pictures=False)
     for line, (status, _, err) in zip(lines, ended, strict=True):
         assert status == 0, f"{line}\n{err}"
 

@@ -14,6 +14,8 @@ from mnistlab.comparison.spec import Options
 from mnistlab.errors import UserError
 from mnistlab.nets import models
 
+pytestmark = pytest.mark.usefixtures("quick_compiling")
+
 
 @pytest.fixture(scope="module")
 def params():

@@ -9,6 +9,8 @@ from mnistlab.nets.cells import PIXEL, Cells, Columns, square_cell, to_cells, to
 from mnistlab.nets.layers import AvgPool, BatchNorm, Context, Conv, Dense, Dropout, LocalResponseNorm, MaxPool
 from mnistlab.nets.planes import max_of_planes, mean_of_planes
 
+pytestmark = pytest.mark.usefixtures("quick_compiling")
+
 KEY = jax.random.key(0)
 
 
@@ -183,20 +185,28 @@ def test_batchnorm_is_flax_batchnorm(shape):
     x, cell = image(*shape) * 3 + 1, square_cell(2)
     reference = nn.BatchNorm(use_running_average=False, momentum=0.99, epsilon=1e-3)
     with jax.numpy_rank_promotion("allow"):  # Flax's own layer broadcasts across ranks
-        variables = reference.init(KEY, x)
-        expected, state = reference.apply(variables, x, mutable=["batch_stats"])
-    y, ours = BatchNorm().apply(variables, x, Context(train=True), cell, mutable=["batch_stats"])
-    close((to_image(y), ours), (expected, state))
+        variables = jax.jit(reference.init)(KEY, x)
+        expected, state = jax.jit(lambda v: reference.apply(v, x, mutable=["batch_stats"]))(variables)
+
+    def train(variables):
+        y, ours = BatchNorm().apply(variables, x, Context(train=True), cell, mutable=["batch_stats"])
+        return to_image(y), ours
+
+    y, ours = jax.jit(train)(variables)
+    close((y, ours), (expected, state))
     evaluated = BatchNorm().apply({**variables, **ours}, x, Context(), cell)
     mean, var = (np.asarray(ours["batch_stats"][name]) for name in ("mean", "var"))
     close(to_image(evaluated), (np.asarray(x) - mean) / np.sqrt(var + 1e-3))
 
 
 def batchnorm(x, weight=None, axis_name=None):
-    variables = BatchNorm().init(KEY, x, Context(), PIXEL)
-    context = Context(train=True, weight=weight, axis_name=axis_name)
-    y, state = BatchNorm().apply(variables, x, context, PIXEL, mutable=["batch_stats"])
-    return to_image(y), state
+    def apply(x, weight):
+        variables = BatchNorm().init(KEY, x, Context(), PIXEL)
+        context = Context(train=True, weight=weight, axis_name=axis_name)
+        y, state = BatchNorm().apply(variables, x, context, PIXEL, mutable=["batch_stats"])
+        return to_image(y), state
+
+    return jax.jit(apply)(x, weight)
 
 
 def test_batchnorm_does_not_count_padding():
@@ -218,12 +228,17 @@ def test_batchnorm_over_devices_is_batchnorm_of_the_whole_even_if_the_padding_li
 
 def dropout(x, axis_name=None, rate=0.25, **context):
     variables = {"settings": {"rate": jnp.float32(rate)}}
-    layer = Dropout(0.5)
-    return layer.apply(variables, x, Context(axis_name=axis_name, **context), PIXEL, rngs={"dropout": KEY})
+    context = Context(axis_name=axis_name, **context)
+    return Dropout(0.5).apply(variables, x, context, PIXEL, rngs={"dropout": KEY})
+
+
+def trained(x):
+    """Units of an image dropped out, in one program."""
+    return jax.jit(lambda x: dropout(x, train=True))(x)
 
 
 def test_dropout_keeps_the_share_and_the_mean_and_heeds_the_variable():
-    y = np.asarray(dropout(jnp.ones((200, 1000)), train=True))
+    y = np.asarray(trained(jnp.ones((200, 1000))))
     assert set(np.unique(y)) == {0.0, np.float32(1 / 0.75)}
     assert abs((y > 0).mean() - 0.75) < 5 * np.sqrt(0.25 * 0.75 / y.size)
     assert not (y[0] == y[1]).all()
@@ -237,12 +252,16 @@ def test_dropout_when():
 
 def test_dropout_of_a_batch_on_two_devices_is_that_of_the_whole():
     x = jnp.ones((8, 64))
-    split = jax.vmap(lambda x: dropout(x, "batch", train=True), axis_name="batch")(x.reshape(2, 4, 64))
-    np.testing.assert_array_equal(split.reshape(8, 64), dropout(x, train=True))
+    split = jax.jit(jax.vmap(lambda x: dropout(x, "batch", train=True), axis_name="batch"))(x.reshape(2, 4, 64))
+    np.testing.assert_array_equal(split.reshape(8, 64), trained(x))
 
 
 def test_dropout_is_the_same_in_cells():
     x = image(2, 4, 4, 3)
-    cells = dropout(to_cells(x, square_cell(2)), train=True)
-    assert isinstance(cells, Cells)
-    np.testing.assert_array_equal(to_image(cells), dropout(x, train=True))
+
+    def in_cells(x):
+        cells = dropout(to_cells(x, square_cell(2)), train=True)
+        assert isinstance(cells, Cells)
+        return to_image(cells)
+
+    np.testing.assert_array_equal(jax.jit(in_cells)(x), trained(x))

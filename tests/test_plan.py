@@ -16,8 +16,8 @@ from mnistlab.config import to_dict
 from mnistlab.errors import UserError
 
 MAIN = "experiments.cli.main"
-SMALL = ["--variants=dense,lenet5", "--epochs=1", "--limit_examples=200", "--batch_size=100", "--seeds=3", "--seed=2"]
-RUN = ["run", "lenet_vs_dense", *SMALL]
+SMALL = ["--variants=dense,lenet5", "--epochs=1", "--limit_examples=200", "--batch_size=100", "--seeds=2", "--seed=2"]
+RUN = ["run", "lenet_vs_dense", *SMALL, "--convolution=lax"]
 QUIET = "--progress=none"
 MINE = """
     from flax import linen as nn
@@ -60,6 +60,7 @@ def trained(planned, folder):
             (MAIN, ["run", "--config=planned.json", QUIET, "--workdir=configured"]),
         ],
         folder,
+        pictures=False,
     )
     assert (direct.status, configured.status) == (0, 0), direct.err + configured.err
     return folder
@@ -70,15 +71,15 @@ def read(path):
 
 
 def test_a_dry_run_says_what_would_be_trained(planned):
-    assert "seeds 2 to 4" in planned.err and "trained on the first 200 examples" in planned.err
+    assert "seeds 2 to 3" in planned.err and "trained on the first 200 examples" in planned.err
     dense = next(line for line in planned.err.splitlines() if line.startswith("dense ")).split()
-    assert dense[1:6] == ["101,770", "200/5,000/5,000", "1", "100", "3"]
+    assert dense[1:6] == ["101,770", "200/5,000/5,000", "1", "100", "2"]
     assert "time: roughly, by the operations" in planned.err
 
 
 def test_the_config_it_prints_is_taken_back_and_gives_the_same_run(trained):
     direct, configured = (read(trained / name / "config.json")["run"] for name in ("direct", "configured"))
-    assert direct == configured and direct["seeds"] == [2, 3, 4]
+    assert direct == configured and direct["seeds"] == [2, 3]
     metrics = [read(trained / name / "summary.json")["variants"] for name in ("direct", "configured")]
     for name in ("test_accuracy", "test_loss", "val_loss"):
         for variant in ("dense", "lenet5"):

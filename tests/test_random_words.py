@@ -7,6 +7,8 @@ import pytest
 
 from mnistlab import random_words
 
+pytestmark = pytest.mark.usefixtures("quick_compiling")
+
 
 def by_jax(key, position, num_words):
     return jax.vmap(lambda i: jax.random.bits(jax.random.fold_in(key, i), (num_words,)))(position)

@@ -16,6 +16,7 @@ from mnistlab.errors import UserError
 from mnistlab.training import loop
 from mnistlab.training.loop import Resources
 
+pytestmark = pytest.mark.usefixtures("undrawn_pages")
 RATES = (0.001, 0.01, 0.1)
 OWN = until_run.EXPERIMENT
 VARIANT = dataclasses.replace(OWN.controlled["wide"], learning_rates=RATES)

@@ -19,6 +19,7 @@ from mnistlab.errors import UserError
 ROOT = Path(__file__).parents[1]
 MAIN = "experiments.cli.main"
 SMALL = ["--variants=dense,lenet5", "--epochs=1", "--limit_examples=200", "--batch_size=100", "--progress=none"]
+SMALL += ["--convolution=lax"]
 TRAIN = ["run", "lenet_vs_dense", *SMALL]
 
 
@@ -26,7 +27,7 @@ TRAIN = ["run", "lenet_vs_dense", *SMALL]
 def trained(tmp_path_factory):
     """(folder, what the run printed): two seeds of two variants in its run/."""
     folder = tmp_path_factory.mktemp("tools")
-    (ended,) = run_all_with_data([(MAIN, [*TRAIN, "--seeds=2", "--workdir=run"])], folder)
+    (ended,) = run_all_with_data([(MAIN, [*TRAIN, "--seeds=2", "--workdir=run"])], folder, pictures=False)
     assert ended.status == 0, ended.err
     return folder, ended.out
 

@@ -16,6 +16,8 @@ from mnistlab.nets import models
 from mnistlab.nets.layers import AvgPool, BatchNorm, Conv, Dense, Dropout, Flatten
 from mnistlab.training import losses, optim, step
 
+pytestmark = pytest.mark.usefixtures("quick_compiling")
+
 LAYERS = {
     "dense": (Flatten(), Dense(8, "relu"), Dense(10)),
     "dropout": (Conv(3, 3, activation="relu"), AvgPool(2), Dropout(0.4), Flatten(), Dropout(0.3), Dense(10)),

@@ -13,6 +13,8 @@ from mnistlab.comparison.spec import Experiment, Options, Variant
 from mnistlab.config import TrainConfig
 from mnistlab.training import checkpoint, loop, tensorboard
 
+pytestmark = pytest.mark.usefixtures("undrawn_pages")
+
 
 @pytest.fixture(scope="module")
 def written(dataset, tmp_path_factory):

@@ -23,6 +23,7 @@ from mnistlab.errors import UserError
 from mnistlab.training import loop
 from mnistlab.training.loop import Resources
 
+pytestmark = pytest.mark.usefixtures("undrawn_pages")
 ROOT = Path(__file__).parents[1]
 ALL = "Every claim that seeds can answer is answered."
 SEEDS = {"narrow": 7, "wide": 10, "close": 10}  # 7 pairs are the fewest that can answer two claims
@@ -59,7 +60,9 @@ def num_seeds(folder):
 def start(folder, *flags):
     """Starts the command; a run has one device, as those in this process have."""
     asked = ("--until=resolved", "--max_seeds=10", "--devices=1", "--progress=lines", f"--workdir={folder}")
-    return forks.start("experiments.cli.main", ["run", str(ROOT / "tests" / "until_run.py"), *asked, *flags])
+    return forks.start(
+        "experiments.cli.main", ["run", str(ROOT / "tests" / "until_run.py"), *asked, *flags], pictures=False
+    )
 
 
 def whole(process):

@@ -11,6 +11,8 @@ from mnistlab.comparison import run
 from mnistlab.comparison.spec import Experiment, Options, Variant
 from mnistlab.errors import UserError
 
+pytestmark = pytest.mark.usefixtures("undrawn_pages")
+
 SMALL = Variant("dense", batch_size=50, num_epochs=2)
 
 
