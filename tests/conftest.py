@@ -122,7 +122,9 @@ def start_main(cache):
     environ = {"PATH": "/usr/bin:/bin", "HOME": str(cache), "XDG_CACHE_HOME": str(cache)}
 
     def start(*arguments: str) -> forks.Started:
-        started.append(forks.start("experiments.lenet_vs_dense", arguments, folder=ROOT, environ=environ))
+        started.append(
+            forks.start("experiments.lenet_vs_dense", arguments, folder=ROOT, environ=environ, pictures=False)
+        )
         return started[-1]
 
     yield start

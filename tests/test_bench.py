@@ -25,6 +25,12 @@ NETWORKS = {  # between them every kind of layer
 }
 
 
+@pytest.fixture(autouse=True)
+def no_pauses(monkeypatch):
+    """For whoever times rounds; here nothing is timed."""
+    monkeypatch.setattr(processes, "PAUSE_SECONDS", 0.0)
+
+
 def call(function, *args):
     """`function(*args)` in one program that is compiled quickly."""
     return jax.jit(function).lower(*args).compile(compiler_options={"xla_backend_optimization_level": 0})(*args)

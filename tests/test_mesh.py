@@ -21,7 +21,10 @@ from mnistlab.training.population import Population, Setup
 from mnistlab.training.result import Run
 
 ROOT = Path(__file__).parents[1]
-EIGHT = {"XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu"}
+EIGHT = {
+    "XLA_FLAGS": "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0",  # compiled in less time
+    "JAX_PLATFORMS": "cpu",
+}
 
 
 def run_python(*arguments, **environment):

@@ -94,7 +94,7 @@ def test_logits_in_the_page_are_those_of_jax_for_every_network(mnist, tmp_path):
     nets["sigmoid"] = trained(Network((Flatten(), Dense(20, "sigmoid"), Dense(10))), num_runs=2)
     text, made = page_of(nets, mnist)
     assert not made.notes
-    image = mnist.image[:100]
+    image = mnist.image[:20]
     found = evaluate(text, ALL_LOGITS, tmp_path, in_base64(image))
     for (name, net), seeds in zip(nets.items(), found, strict=True):
         assert len(seeds) == len(net.seeds)

@@ -29,9 +29,9 @@ QUESTIONS = (
 )
 
 
-def call(name, *arguments):
+def call(name, *arguments, pictures=False):
     environ = {**os.environ, "JAX_PLATFORMS": "cpu"}
-    return forks.run(f"experiments.{name}", list(map(str, arguments)), environ=environ)
+    return forks.run(f"experiments.{name}", list(map(str, arguments)), environ=environ, pictures=pictures)
 
 
 def refused(name, folders, arguments, word, workdir):
@@ -59,7 +59,7 @@ def folders(tmp_path_factory):
 
 class TestCompare:
     def test_within_one_run(self, folders, tmp_path):
-        done = call("compare", folders / "both", folders / "both", f"--workdir={tmp_path / 'out'}")
+        done = call("compare", folders / "both", folders / "both", f"--workdir={tmp_path / 'out'}", pictures=True)
         assert done.returncode == 0, done.stderr
         assert '"high > low" in test accuracy: holds; mean difference +0.0' in done.stdout
         assert "smallest resolvable difference" in done.stdout and "P(A > B)" in done.stdout
@@ -168,7 +168,7 @@ class TestPower:
         assert (low < middle).all() and (middle < high).all()
 
     def test_every_claim_and_given_differences(self, folders, tmp_path):
-        done = call("power", folders / "both", "--difference=0.001,0.01", f"--workdir={tmp_path}")
+        done = call("power", folders / "both", "--difference=0.001,0.01", f"--workdir={tmp_path}", pictures=True)
         assert done.returncode == 0, done.stderr
         assert "(a) high − low" in done.stdout and "chi-square" in done.stdout
         summary = json.loads((tmp_path / "summary.json").read_text())
