@@ -145,6 +145,24 @@ def test_a_claim_that_there_is_no_difference():
     assert sentence.startswith("No: lenet5 has a higher test loss than dense by 0.00302") and "(8 seeds)" in sentence
 
 
+def test_a_claim_that_a_variant_is_at_a_number():
+    same = Claim("a", "as published", "test_accuracy", "lenet5", "same", 0.98)
+    near = {"lenet5": result_of(0.98 + WIGGLE / 50, range(8))}
+    assert said([same], near, verdicts=["holds"]).sentence.startswith(
+        "Yes: the test accuracy of lenet5 and 98.00 % do not differ by as much as would matter, on average by"
+    )
+    assert "whether the test accuracy of lenet5 and 98.00 % differ (" in said([same], near, verdicts=["?"]).sentence
+    assert said([same], {"lenet5": result_of(0.99 + WIGGLE, range(8))}, verdicts=["reversed"]).sentence.startswith(
+        "No: the test accuracy of lenet5 is above 98.00 %, at 98."
+    )
+
+
+def test_of_variants_that_all_but_one_diverged_there_is_no_highest():
+    lost = result_of(np.full(8, np.nan), range(8))
+    sentence = said([], {"lenet5": HIGHER["lenet5"], "dense": lost}, ["test_accuracy"]).sentence
+    assert "; every seed of dense diverged" in sentence and "variants" not in sentence
+
+
 def test_a_claim_that_two_variants_are_about_the_same():
     about = Claim("a", "as good", "test_accuracy", "lenet5", "about", "dense", 0.002)
     sentence = said([about], CLOSE, verdicts=["holds"]).sentence
@@ -164,6 +182,7 @@ def test_seconds_ask_for_no_more_seeds():
     timings = {"lenet5": np.full((8, 2), 1.0), "dense": np.full((8, 2), 2.0)}
     found = {name: HIGHER[name]._replace(epoch_seconds=seconds) for name, seconds in timings.items()}
     assert said([timed], found).wanted_seeds is None
+    assert "(all seeds of a variant are one program, timed once)" in said([timed], found).sentence
 
 
 def test_a_variant_that_was_not_run():

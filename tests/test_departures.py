@@ -84,6 +84,9 @@ def test_verdicts_of_a_changed_run_do_not_judge_the_source():
     ]
     assert all(item.sentence.startswith("Changed run (epochs 20 -> 3): ") for item in changed[:3])
     assert not any("reversed" in item.sentence for item in changed)
+    named = checked[0]._replace(sentence='"reversed_labels > clean" in test accuracy: reversed; mean')
+    (said,) = departures.of_changed_run([named], ("x",))
+    assert said.sentence.endswith('"reversed_labels > clean" in test accuracy: the opposite holds; mean')
 
 
 def test_a_summary_of_before_departures_were_named_is_not_taken_for_the_protocol():

@@ -25,7 +25,7 @@ def make_result(seeds=(0, 1), settings=None, metrics=None, **curves):
         name: np.array(values, np.float64) for name, values in (metrics or {"test_accuracy": base[:, 0]}).items()
     }
     runs = tuple(Run(seed, setting) for seed, setting in zip(seeds, settings, strict=True))
-    return Result(TrainConfig("dense"), runs, every, metrics, {}, seconds)
+    return Result(TrainConfig("dense", num_epochs=base.shape[1]), runs, every, metrics, {}, seconds)
 
 
 # Files
@@ -142,6 +142,13 @@ def test_metrics_of_a_run_that_stopped_early():
     np.testing.assert_array_equal(history.metric(result, "lowest_epoch:val_loss"), [2, 3])
     np.testing.assert_array_equal(history.metric(result, "train_seconds"), [1, 1.5])
     np.testing.assert_array_equal(history.metric(result, "change_after_1:val_loss"), [NAN, -2])
+
+
+def test_a_change_is_up_to_the_last_epoch_that_was_asked_for():
+    """Read back, a history is as long as the longest run, and all may have stopped before."""
+    result = make_result(val_loss=CURVE)
+    stopped = result._replace(config=TrainConfig("dense", num_epochs=9))
+    np.testing.assert_array_equal(history.metric(stopped, "change_after_1:val_loss"), [NAN, NAN])
 
 
 @pytest.mark.filterwarnings("error")

@@ -65,6 +65,14 @@ def test_one_run_is_held_against_the_claim_seed_by_seed(tmp_path):
     )
 
 
+def test_of_seconds_which_a_program_has_once_no_share_of_seeds_is_said(tmp_path):
+    results = {name: result_of(0.97 + UP, range(16)) for name in ("lenet5", "dense")}
+    faster = Claim("t", "LeNet-5 is faster", "epoch_seconds", "lenet5", "<", "dense")
+    folder = write_run(tmp_path / "run", results, questions=[faster], experiment="lenet_vs_dense", protocol="reported")
+    board = scoreboard.board_of({KEYS["reported"]: saved.read_summary(folder)}, {KEYS["reported"]: folder}, None)
+    assert "would have been contradicted" not in scoreboard.learned_page(board, "results.md")
+
+
 def test_where_every_pair_agrees_one_run_of_each_was_enough(tmp_path):
     text = scoreboard.learned_page(board_of(tmp_path, reported=GAPS["it holds"]), "results.md")
     assert "one run of each contradicts the claim for none of 16 seeds" in text

@@ -151,6 +151,20 @@ def test_labels_beyond_the_logits_and_a_claim_on_no_variant_are_one_line(data, t
             mnistlab.compare({"narrow": NARROW, "wide": WIDE}, data=data, claims=[claim], workdir=tmp_path / "claim")
 
 
+def test_a_direction_that_there_is_not_is_refused_before_training(data, tmp_path):
+    claim = dataclasses.replace(CLAIM, direction="=")
+    with pytest.raises(UserError, match="the direction of claim a is '='; expected one of >, <, about, same"):
+        mnistlab.compare({"narrow": NARROW, "wide": WIDE}, data=data, claims=[claim], workdir=tmp_path / "run")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_comparison_without_a_source_is_its_users_own():
+    own = Experiment("mine", controlled={"narrow": NARROW, "wide": WIDE}, claims=(CLAIM,))
+    assert (own.title, own.source, own.claims[0].ours) == ("mine", spec.OWN, True)
+    theirs = Experiment("mine", source="a paper", controlled={"wide": WIDE}, claims=(CLAIM,))
+    assert (theirs.title, theirs.source, theirs.claims[0].ours) == ("mine", "a paper", False)
+
+
 @pytest.mark.parametrize("name", ["w/o dropout", "", "..", "two\nlines", 201 * "n"])
 def test_a_variant_that_cannot_be_a_folder_is_one_line(data, tmp_path, name):
     with pytest.raises(UserError, match="expected up to 200 printable characters, no /"):

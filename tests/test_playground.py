@@ -199,6 +199,16 @@ def _is_centred(used):
     return 27 - last - first in (0, 1)
 
 
+@needs_chromium
+def test_padding_in_small_letters_is_what_it_is_in_training(mnist, tmp_path):
+    net = trained(Network((layers.Conv(3, 5, padding="same", activation="relu"), Flatten(), Dense(10)), form="lax"))
+    text, _ = page_of({"small": net}, mnist)
+    (found,) = evaluate(text, ALL_LOGITS, tmp_path, in_base64(mnist.image[:3]))
+    variables = jax.tree.map(lambda leaf: leaf[0], net.variables)
+    expected = expected_logits(net.model, variables, net.pixel_scale, mnist.image[:3])
+    np.testing.assert_allclose(found[0], expected, rtol=0, atol=1e-4)
+
+
 # What one sees
 
 
@@ -244,6 +254,15 @@ SEEN = """(async () => {
   states.deleted = await state();
   return states;
 })()"""
+
+
+@needs_chromium
+def test_a_network_of_fewer_logits_than_there_are_classes_has_a_say(mnist, tmp_path):
+    two = sure_of(1).variables["params"]["dense_1"]
+    weights = {"params": {"dense_1": {name: leaf[..., :2] for name, leaf in two.items()}}}
+    small = Trained(Network((Flatten(), Dense(2))), weights, 1.0, range(1))
+    text, _ = page_of({"a": sure_of(1), "small": small}, mnist)
+    assert evaluate(text, SEEN, tmp_path)["image"]["answer"] == "Both say 1."
 
 
 @needs_chromium

@@ -85,6 +85,7 @@ def test_format_value(metric, value, expected):
         (0.98713, 0.0000996, 8, "0.98713 ± 0.00010 (n=8)"),
         (1234.5, 33.0, 3, "1,234 ± 33 (n=3)"),
         (0.98713, 0.0, 8, "0.9871 ± 0.0000 (n=8)"),
+        (np.mean([0.1] * 3), np.std([0.1] * 3, ddof=1), 3, "0.1000 ± 0.0000 (n=3)"),  # rounding of a sum
         (0.98713, NAN, 1, "0.9871 (n=1)"),
     ],
 )
@@ -96,6 +97,20 @@ def test_format_interval_takes_digits_from_the_width():
     assert text.format_interval(0.5, 0.25, 0.75) == "0.5 [0.2, 0.8]"
     assert text.format_interval(-0.00031, -0.00042, -0.0002, signed=True) == "−0.00031 [−0.00042, −0.00020]"
     assert text.format_interval(0.98765, NAN, NAN) == "0.9877"
+    assert text.format_interval(0.1, 0.1 - 1e-17, 0.1 + 2e-17) == "0.1000 [0.1000, 0.1000]"
+
+
+def test_names_that_differ_in_signs_alone_have_figures_of_their_own(tmp_path):
+    draw = page.draw_into(tmp_path)
+    names = ("net", "net_", "my net", "my_net", "net")
+    files = [draw(figures.seeds({"a": np.ones(2)}, "x"), name, "").figure for name in names]
+    assert len(set(files[:4])) == 4 and files[4] == files[0]
+
+
+def test_only_the_shares_that_are_known_are_points():
+    assert text.unit("overfitting_gap").of_difference == " points" and text.unit("test_logit_gap") == (
+        "test_logit_gap",
+    )
 
 
 def test_text_table_is_aligned():

@@ -13,6 +13,8 @@ from mnistlab.training.result import Result
 ACCURACY_THAT_MATTERS = 0.002
 """20 of 10,000 test images: about the spread over the seeds of one network here, and less than any source discusses."""
 
+DIRECTIONS = (">", "<", "about", "same")
+
 
 @dataclasses.dataclass(frozen=True)
 class Claim:

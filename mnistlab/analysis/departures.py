@@ -5,6 +5,7 @@ neither confirms nor refutes the source. So it is called a changed run wherever 
 beside it, and its verdicts, which may well be what was wanted, begin with "changed run".
 """
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -121,8 +122,9 @@ def tally(verdicts: Iterable[str]) -> str:
 
 
 def _neutral(text: str, direction: str) -> str:
-    """A verdict, or a sentence with one, without the word that refers to a source."""
-    return text.replace("reversed", "the opposite holds" if direction in (">", "<") else "does not hold", 1)
+    """A verdict, or a sentence with one behind a colon, without the word that refers to a source."""
+    word = "the opposite holds" if direction in (">", "<") else "does not hold"
+    return re.sub(r"(^|: )reversed\b", rf"\1{word}", text, count=1)
 
 
 def _changes(own: Setup, now: Setup) -> list[str]:

@@ -143,7 +143,8 @@ def metric(result: Result, name: str) -> np.ndarray:
             later = values[:, epoch:]
             span = np.fmax.reduce(later, axis=1) - np.fmin.reduce(later, axis=1)  # NaN where all are, without a warning
             return np.where(_whole(result, values), span, np.nan)
-        return values[:, -1] - values[:, epoch - 1]
+        is_whole = values.shape[1] >= result.config.num_epochs  # read back, a history ends where the last run stopped
+        return np.where(is_whole, values[:, -1] - values[:, epoch - 1], np.nan)
     raise UserError(
         f"unknown metric {name!r}; {meant(name, result.metrics)}expected one of "
         f"{', '.join(result.metrics)}, train_seconds, epoch_seconds"

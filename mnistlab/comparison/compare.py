@@ -1,6 +1,7 @@
 """A comparison of one's own in one call."""
 
 import dataclasses
+import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -49,12 +50,13 @@ def compare(
         named = {label: dataclasses.replace(variant, dataset=data.name) for label, variant in named.items()}
     said = {name: options.pop(name) for name in ("name", "title", "question", "source", "extra") if name in options}
     experiment = Experiment(
-        **{"name": "own", "title": " against ".join(named), "source": "a comparison of the user's own", **said},
+        **{"name": "own", "title": " against ".join(named), **said},
         controlled=named,
-        claims=tuple(dataclasses.replace(claim, ours=claim.ours or "source" not in said) for claim in claims),
+        claims=tuple(claims),
         metrics=dict(metrics or {}),
         data=data,
     )
-    command = " ".join(["python", *sys.argv]) if sys.argv and sys.argv[0] else ""
+    is_script = bool(sys.argv) and sys.argv[0].endswith(".py") and "ipykernel" not in sys.argv[0]
+    command = shlex.join(["python", *sys.argv]) if is_script else ""
     asked = Options(Path(workdir), protocol="controlled", num_seeds=seeds, command=command, **options)
     return Summary(run.run(experiment, asked))

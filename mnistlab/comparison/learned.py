@@ -173,6 +173,7 @@ def of_one_run(board: Board) -> list[str]:
         for one in board.found
         if one.protocol == "reported" and not one.ours and one.state in SAID and isinstance(one.evidence["right"], str)
         if one.evidence["direction"] in (">", "<") and one.evidence["comparison"].get("probability") is not None
+        if not claims.is_of_the_clock(one.evidence["metric"])  # a program is timed once, for all its seeds
     ]
     made = []
     if pairs:

@@ -89,7 +89,7 @@ def _entry(path: Path) -> Entry | None:
         try:
             summary = saved.read_summary(path)
             verdicts = [claim["verdict"] for claim in summary["claims"] if claim["verdict"] != "not measured"]
-            outcome = departures.tally(verdicts) or "no claims"
+            outcome = departures.tally(verdicts) or ("no claim was measured" if summary["claims"] else "no claims")
         except UserError as error:
             outcome = f"damaged: {error!s:.60}"
     written = [name for name in (*workdirs.FINDINGS, "config.json") if (path / name).exists()]

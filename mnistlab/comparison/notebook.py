@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from mnistlab.analysis import departures, history
+from mnistlab.analysis import departures, history, stats
 from mnistlab.config import one_of
 from mnistlab.errors import UserError
 from mnistlab.report import text
@@ -34,7 +34,10 @@ def html_of(summary: Mapping[str, Any]) -> str:
     protocol = departures.protocol_of(summary)
     header = ("variant", "parameters", *(metric.replace("_", " ") for metric in names))
     about = f"{summary['experiment']}: {summary['data']['name']}, {protocol}, {summary['n_seeds']} seed(s)"
-    claims = [(claim["id"], claim["text"], claim["verdict"]) for claim in summary["claims"]]
+    claims = [
+        (claim["id"], claim["text"], stats.named(claim["verdict"], claim["left"], str(claim["right"])))
+        for claim in summary["claims"]
+    ]
     return text.html_table(header, rows, about) + (text.html_table(("", "claim", "verdict"), claims) if claims else "")
 
 

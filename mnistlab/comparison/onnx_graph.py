@@ -128,7 +128,7 @@ class _Graph:
     def conv(self, x: str, layer: kinds.Conv, shape: tuple[int, ...], weights: Mapping[str, Any], name: str) -> str:
         """A convolution of x, which has `shape`; a kernel of fewer channels sees each group of channels alone."""
         pads = (same_padding(side, layer.kernel_size, layer.stride) for side in shape[:2])
-        (top, bottom), (left, right) = pads if layer.padding == "SAME" else ((0, 0), (0, 0))
+        (top, bottom), (left, right) = pads if layer.padding != "VALID" else ((0, 0), (0, 0))
         kernel = self.constant(np.transpose(weights["kernel"], (3, 2, 0, 1)), f"{name}.kernel")
         bias = self.constant(weights["bias"], f"{name}.bias")
         group = shape[-1] // np.shape(weights["kernel"])[2]

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from mnistlab.comparison.run import Session
 
 
+SAME_CALL = "It was made from Python: the same call makes it again."
+
+
 class Shown(NamedTuple):
     """What a table of results is made of, of a run that was read back."""
 
@@ -218,7 +221,7 @@ def _more(session: Session, said: Answer) -> list[page.Block]:
     if number is None:
         return []
     until = said.by_claims and not session.options.sweep
-    if re.search(r"-m (mnistlab\.)?experiments\.|^mnistlab ", command):
+    if re.search(r"-m (mnistlab\.)?experiments\.|^mnistlab |^bash launch/", command):
         return [page.Command(going_on(command, number, until=until), GO_ON)]
     how = '`until="resolved"`' if until else f"`seeds={number}`"
     return [page.Text(f"{GO_ON}: the same with {how}.")]
@@ -268,8 +271,10 @@ def _playground_blocks(variants: Mapping[str, Variant], outcome: Outcome) -> lis
         made = nets.playground_of(variants, outcome, playground.MOST_PAGE_BYTES - num_bytes)
         return [page.Html(made.html), *(page.Text(note) for note in made.notes)]
 
-    drawn = outcome.dataset.name in playground.DRAWN
-    return [page.Heading("Draw a digit" if drawn else "Try the networks"), page.Filling(make)]
+    return [
+        page.Heading("Draw a digit" if playground.is_drawn(outcome.dataset) else "Try the networks"),
+        page.Filling(make),
+    ]
 
 
 def _ending(session: Session, outcome: Outcome) -> list[page.Block]:
@@ -279,7 +284,7 @@ def _ending(session: Session, outcome: Outcome) -> list[page.Block]:
     header = ("variant", *(name.replace("_", " ") for name in next(iter(outcome.seconds.values()))))
     return [
         page.Heading("How to repeat it"),
-        page.Command(keeping(options.command or f"python -m experiments.{experiment.name}"), "The command of this run"),
+        page.Command(keeping(options.command), "The command of this run") if options.command else page.Text(SAME_CALL),
         page.Table(header, seconds, "Wall time on this machine"),
         page.Heading("About the protocol"),
         page.Text(f"Protocol `{options.protocol}`. {experiment.quirks} Source: {experiment.source}."),
@@ -314,7 +319,7 @@ def curve_finding(name: str, result: Result) -> str:
         if finite:
             part = "training" if metric.startswith("train") else "validation"
             words.append(f"{part} accuracy goes from {finite[0]:.4f} to {finite[-1]:.4f}")
-    epochs = text.counted(np.shape(result.history["val_accuracy"])[1], "epoch")
+    epochs = text.counted(int(history.num_epochs(result).max()), "epoch")
     seeds = text.counted(len(result.runs), "seed")
     return f"{name}, {epochs}: {', '.join(words) or 'no number is finite'}; mean of {seeds}."
 
@@ -327,7 +332,8 @@ def _rate_blocks(outcome: Outcome, draw: Draw) -> list[page.Block]:
         values = {"validation accuracy": np.stack([by_rate[rate].metrics["val_accuracy"] for rate in rates])}
         figure = figures.sweep(rates, values, "learning rate", "validation accuracy")
         chosen = outcome.rates[name]
-        caption = f"{name}: validation accuracy by learning rate; the best mean was chosen, {chosen:g}."
+        lost = ", a diverged seed counted as 0" if not np.isfinite(values["validation accuracy"]).all() else ""
+        caption = f"{name}: validation accuracy by learning rate; the best mean was chosen, {chosen:g}{lost}."
         blocks.append(draw(figure, f"learning_rate_{name}", caption, caption))
     return blocks
 

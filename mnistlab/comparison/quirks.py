@@ -94,4 +94,5 @@ def _cost(quirk: Quirk, found: stats.Comparison | str) -> Cost:
         return Cost(quirk, found, keys=keys if found == "changed run" else ())
     low, high = found.to_dict()["interval"]
     interval = None if low is None or high is None else (low, high)
-    return Cost(quirk, found.verdict, found.to_dict()["difference"], interval, found.n, keys)
+    verdict = stats.named(found.verdict, "controlled", "reported")
+    return Cost(quirk, verdict, found.to_dict()["difference"], interval, found.n, keys)

@@ -13,7 +13,7 @@ import numpy as np
 
 from mnistlab import config as configs
 from mnistlab.analysis import departures
-from mnistlab.analysis.claims import Checked, Claim
+from mnistlab.analysis.claims import DIRECTIONS, Checked, Claim
 from mnistlab.analysis.sequential import MAX_SEEDS
 from mnistlab.config import COUNT, POSITIVE, AugmentConfig, Interval, TrainConfig, setting
 from mnistlab.data import batches
@@ -28,6 +28,7 @@ from mnistlab.training.step import Metric
 from mnistlab.training.trained import Trained
 
 PROTOCOLS = ("reported", "controlled")
+OWN = "a comparison of the user's own"  # of which there is no source
 NUM_TUNING_SEEDS = 6  # the first, whose validation chooses a learning rate: fewer pairs answer no claim
 
 
@@ -79,7 +80,7 @@ class Experiment:
 
     name: str
     title: str = ""
-    source: str = ""
+    source: str = ""  # whose claims they are; without one they are the user's own
     question: str = ""  # what is asked, in a sentence or two
     quirks: str = ""  # what "reported" keeps of the source and "controlled" mends
     reported: Mapping[str, Variant] = dataclasses.field(default_factory=dict)
@@ -89,6 +90,13 @@ class Experiment:
     metrics: Mapping[str, Metric] = dataclasses.field(default_factory=dict)  # measured on the final weights
     extra: Extra | None = None
     data: Dataset | Callable[[], Dataset] | None = None  # in place of the dataset that the variants name
+
+    def __post_init__(self) -> None:
+        said: dict[str, Any] = {"title": self.title or self.name}
+        if not self.source:
+            said |= {"source": OWN, "claims": tuple(dataclasses.replace(claim, ours=True) for claim in self.claims)}
+        for name, value in said.items():
+            object.__setattr__(self, name, value)
 
     def under(self, protocol: str) -> Mapping[str, Variant]:
         """The variants of a protocol."""
@@ -235,6 +243,7 @@ def _check_claims(experiment: Experiment) -> None:
     """Checks that every claim can be asked, of variants that there are under one protocol or the other."""
     known = [*experiment.reported, *experiment.controlled]
     for claim in experiment.claims:
+        configs.one_of(f"the direction of claim {claim.id}", claim.direction, DIRECTIONS)
         if not 0 <= claim.margin < math.inf:
             raise UserError(
                 f"claim {claim.id} says that {claim.margin:g} would matter; expected a finite number, 0 or more"

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from mnistlab.analysis import departures
+from mnistlab.analysis import departures, stats
 from mnistlab.analysis.claims import Claim
 from mnistlab.comparison import peer_hours, verdicts
 from mnistlab.comparison.peer_hours import Bench
@@ -164,7 +164,7 @@ def aims(asked: Sequence[tuple[Key, Claim]], runs: Mapping[Key, BoardRun], addre
                 text.format_summary(ours),
                 f"{ours['n']}{lost}",
                 _reached(ours["mean"], aim, run.departures),
-                entry["verdict"],
+                stats.named(entry["verdict"], entry["left"], str(entry["right"])),
                 text.format_summary(optimism, signed=True) if optimism else text.MISSING,
             )
         )

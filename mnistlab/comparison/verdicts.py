@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mnistlab import sealed
-from mnistlab.analysis import claims, departures, looks
+from mnistlab.analysis import claims, departures, looks, stats
 from mnistlab.analysis.claims import Claim
 from mnistlab.comparison import saved, schema
 from mnistlab.comparison.saved import RunFolder
@@ -77,7 +77,7 @@ def judged(key: Key, run: BoardRun, variants: Collection[str] | None = None) -> 
     for entry in entries:
         word = departures.verdict_word(entry["verdict"])
         state = "changed run" if run.departures else word if word in STATES else "open"
-        verdict = entry["verdict"]
+        verdict = stats.named(entry["verdict"], entry["left"], str(entry["right"]))
         if run.departures == (departures.UNKNOWN,):  # its verdict may judge the source
             verdict = f"{departures.UNKNOWN}: no verdict"
         found.append(

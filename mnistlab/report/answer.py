@@ -166,19 +166,20 @@ def _clause(item: Checked, results: Mapping[str, Result]) -> _Clause:
         which = f"all seeds of {' and of '.join(lost)} diverged" if lost else "in every pair a network diverged"
         return _Clause("diverged", f"{which}, so that nothing says whether {_claimed(item)}")
     state = _STATES.get(verdict_word(item.verdict), "open")
+    if claims.is_of_the_clock(claim.metric) and c.n == 1:
+        return _Clause("open", f"whether {_claimed(item)} (all seeds of a variant are one program, timed once)")
     if c.n + c.num_failed == 1:
         return _Clause("one run", _observed(item))
     seeds = f" ({_seeds(item, results)})"
     if state == "open":
         gap = f"{'−' if c.difference < 0 else '+'}{_amount(claim.metric, c.difference)} on average"
         return _Clause(state, f"whether {_claimed(item)} ({gap}, {_seeds(item, results)})")
+    off = f"on average by {_amount(claim.metric, c.difference)} ({_total(item)})"
+    both, where = _compared(claim)
     if _is_of_two_alike(claim) and state in ("yes", "same"):
-        same = f"{claim.left} and {claim.right} do not differ in {_words(claim.metric)} by as much as would matter"
-        return _Clause("yes", f"{same}, on average by {_amount(claim.metric, c.difference)} ({_total(item)})")
+        return _Clause("yes", f"{both} do not differ{where} by as much as would matter, {off}")
     if state == "same" and isinstance(claim.right, str):
-        off = _amount(claim.metric, c.difference)
-        same = f"{claim.left} and {claim.right} differ in {_words(claim.metric)} by less than would matter"
-        return _Clause(state, f"{same}, on average by {off} ({_total(item)})")
+        return _Clause(state, f"{both} differ{where} by less than would matter, {off}")
     return _Clause(state, _observed(item) + seeds)
 
 
@@ -209,13 +210,21 @@ def _claimed(item: Checked) -> str:
         near = f"{_amount(claim.metric, claim.tolerance)} of {_level_of(claim.metric, claim.right)}"
         return f"the {_words(claim.metric)} of {claim.left} is within {near}"
     if _is_of_two_alike(claim):
-        return f"{claim.left} and {claim.right} differ in {_words(claim.metric)}"
+        both, where = _compared(claim)
+        return f"{both} differ{where}"
     return _relation(item, claim.direction == ">")
 
 
+def _compared(claim: Claim) -> tuple[str, str]:
+    """The two that a claim is about, and wherein they differ."""
+    if isinstance(claim.right, str):
+        return f"{claim.left} and {claim.right}", f" in {_words(claim.metric)}"
+    return f"the {_words(claim.metric)} of {claim.left} and {_level_of(claim.metric, claim.right)}", ""
+
+
 def _is_of_two_alike(claim: Claim) -> bool:
-    """Whether a claim says that two variants are the same, or about the same."""
-    return claim.direction in ("same", "about") and isinstance(claim.right, str)
+    """Whether a claim says that two are the same, or about the same: variants, or one and a number."""
+    return claim.direction == "same" or (claim.direction == "about" and isinstance(claim.right, str))
 
 
 def _observed(item: Checked) -> str:
@@ -285,8 +294,10 @@ def _level(metric: str, results: Mapping[str, Result]) -> _Clause:
 
     level = _level_of(metric, max(means.values()))
     state = "level" if max(len(array) for array in values.values()) > 1 else "one run"
-    if len(values) == 1:
-        return _Clause(state, f"{best[0]} has a {words} of {level}{of(best[0])}")
+    lost = [name for name in values if name not in means]
+    if len(means) == 1:
+        alone = f"; every seed of {' and of '.join(lost)} diverged" if lost else ""
+        return _Clause(state, f"{best[0]} has a {words} of {level}{of(best[0])}{alone}")
     lowest = min(means, key=lambda name: means[name])
     level += "" if of(best[0]) == of(lowest) else of(best[0])  # else said once, of both
     has = f"{' and '.join(best)} {'has' if len(best) == 1 else 'have'}"

@@ -55,7 +55,7 @@
   // Of a network: the mean probability of each class over its seeds, the lowest, the highest, and each seed's class.
   function ask(net, pixels) {
     const seeds = net.weights.map((_, seed) => Net.softmax(Net.logits(net, seed, pixels)));
-    const over = (join) => classes.map((_, k) => join(seeds.map((one) => one[k])));
+    const over = (join) => classes.map((_, k) => join(seeds.map((one) => one[k] ?? 0))); // a net may have fewer logits
     const mean = over((values) => values.reduce((a, b) => a + b) / values.length);
     return {
       mean,

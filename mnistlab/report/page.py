@@ -133,9 +133,13 @@ def how_to_repeat(command: str) -> list[Block]:
 
 def draw_into(folder: Path) -> Draw:
     """What saves figures in `folder`, as svg and png, and makes blocks of them."""
+    names: dict[str, str] = {}  # of a file, that of its figure
 
     def draw(figure: Any, name: str, caption: str, alt: str | None = None) -> Picture:
-        svg, _ = save_figure(figure, folder, _file_name(name))
+        file = _file_name(name)
+        if names.setdefault(file, name) != name:
+            file = _hashed(name)
+        svg, _ = save_figure(figure, folder, file)
         return Picture(svg, caption, alt or caption)
 
     return draw
@@ -147,9 +151,16 @@ def _file_name(name: str) -> str:
     >>> _file_name("history_dense learning_rate=0.1"), _file_name("history_a/b")
     ('history_dense_learning_rate_0.1', 'history_a_b_e3c3c066')
     """
-    plain = re.sub(r"[^\w.+-]+", "_", name).strip("_")
     is_usual = re.fullmatch(r"[\w.+= -]*", name) and len(name) < 120
-    return plain if is_usual else f"{plain[:60]}_{sha256(name.encode())[:8]}"
+    return _plain(name) if is_usual else _hashed(name)
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[^\w.+-]+", "_", name).strip("_")
+
+
+def _hashed(name: str) -> str:
+    return f"{_plain(name)[:60]}_{sha256(name.encode())[:8]}"
 
 
 Block: TypeAlias = Answer | Heading | Text | Cards | Table | Picture | Command | Words | Html | Filling | Details

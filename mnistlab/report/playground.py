@@ -10,7 +10,7 @@ import flax.linen as nn
 import numpy as np
 from jinja2 import StrictUndefined, Template
 
-from mnistlab.data.datasets import Dataset
+from mnistlab.data.datasets import IMAGE_SHAPE, Dataset
 from mnistlab.errors import UserError
 from mnistlab.nets import blocks, layers, models
 from mnistlab.nets.layers import Layer
@@ -78,7 +78,7 @@ def _described_layers(names: Sequence[str], rows: Sequence[Layer], shape: Shape)
 
 
 def _conv(layer: Any, shape: Shape) -> tuple[Spec, list[Leaf]]:
-    same = layer.padding == "SAME"
+    same = layer.padding != "VALID"  # as Conv reads it
     before = [layers.same_padding(side, layer.kernel_size, layer.stride)[0] if same else 0 for side in shape[:2]]
     spec = {"kind": "conv", "size": layer.kernel_size, "stride": layer.stride, "before": before}
     return {**spec, "activation": layer.activation or "none"}, [("params", "kernel"), ("params", "bias")]
@@ -239,9 +239,14 @@ def _entries(found: Mapping[str, Found], nets: Mapping[str, Trained], count: int
     ]
 
 
+def is_drawn(dataset: Dataset) -> bool:
+    """Whether its images are digits in MNIST's form, which one can draw."""
+    return dataset.name in DRAWN and dataset.train.image.shape[1:] == IMAGE_SHAPE
+
+
 def _html(dataset: Dataset, entries: Sequence[str], image: np.ndarray, label: np.ndarray, num_logits: int) -> str:
-    draws = dataset.name in DRAWN
     side = image.shape[1]
+    draws = is_drawn(dataset)
     frame = {"box": 20, "byMass": True} if draws else {"box": side, "byMass": False}
     about = {
         "side": side,

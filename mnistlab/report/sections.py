@@ -17,7 +17,7 @@ def claims_table(checked: Sequence[Checked], changes: Sequence[str] = ()) -> pag
     for item in checked:
         c = item.comparison
         who = "ours" if item.claim.ours else "source"
-        verdict = stats.named(item.verdict, item.claim.left, str(item.claim.right))
+        verdict = _verdict(item)
         if c is None or c.n == 0:
             n = str(c.n) if c else text.MISSING
             rows.append((item.claim.id, item.claim.text, who, verdict, *(text.MISSING,) * 3, n))
@@ -55,8 +55,7 @@ def claim_cards(checked: Sequence[Checked], unit_of: Callable[[str], text.Unit] 
         elif item.error is not None:
             facts = [("largest error", text.format_error(item.error))]
         asked = f"({claim.id}) {'our question' if claim.ours else 'the source'}"
-        verdict = stats.named(item.verdict, claim.left, str(claim.right))
-        cards.append(page.Card(claim.text, asked, verdict, facts))
+        cards.append(page.Card(claim.text, asked, _verdict(item), facts))
     missing = [f"({item.claim.id}) {item.claim.text}" for item in checked if item.verdict == "not measured"]
     said = f"Not measured, for want of a variant or an epoch: {'; '.join(missing)}."
     return [*([page.Cards(cards)] if cards else []), *([page.Text(said)] if missing else [])]
@@ -80,6 +79,11 @@ def notices(
     """What must be known before a run is read: the `changes` in which it departs from its protocol, what diverged."""
     lines = [departures.notice(changes, consequence) if changes else "", diverged(results)]
     return [page.Text(line, notice=True) for line in lines if line]
+
+
+def _verdict(item: Checked) -> str:
+    """A claim's verdict, its sides by their names."""
+    return stats.named(item.verdict, item.claim.left, str(item.claim.right))
 
 
 def measured_table(checked: Sequence[Checked], caption: str) -> page.Table:
@@ -127,7 +131,9 @@ def evidence_table(checked: Sequence[Checked]) -> page.Table:
                 "one look: A − B [95 %, t]": text.format_interval(c.difference, *c.t_interval, signed=True),
                 "one look: A − B [95 %, BCa]": text.format_interval(c.difference, *c.bca_interval, signed=True),
                 "one look: sign-flip p": text.format_p(c.p),
-                f"one look: P(A {more} B) [95 %]": f"{c.probability:.2f} [{low:.2f}, {high:.2f}]",
+                f"one look: P(A {more} B) [95 %]": f"{c.probability:.2f} [{low:.2f}, {high:.2f}]"
+                if c.n
+                else text.MISSING,
                 "correlation of A and B": text.format_significant(c.correlation, 2),
                 "one look: smallest resolvable difference": text.format_significant(c.smallest_resolvable, 2),
                 "verdict": item.verdict,
@@ -199,5 +205,5 @@ def looks_picture(checked: Sequence[Checked], sides: Sequence[Sides | None], dra
         "Evidence and 95 % interval by number of pairs. The broken line settles the claim with the most evidence "
         "(Holm); one of equality has none. An interval between the dotted lines says that no difference matters."
     )
-    alt = "By number of pairs: " + "; ".join(f"({item.claim.id}) {item.verdict}" for item, _ in measured) + "."
+    alt = "By number of pairs: " + "; ".join(f"({item.claim.id}) {_verdict(item)}" for item, _ in measured) + "."
     return [draw(figures.looks(rows), "looks", caption, alt)] if rows else []

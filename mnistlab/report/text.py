@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 MISSING = "–"
+ROUNDING = 1e-9  # of a number: a smaller spread is that of its sum alone
 
 
 class Link(NamedTuple):
@@ -79,7 +80,7 @@ def unit(metric: str) -> Unit:
         return Unit("epochs", 1, " epochs")
     if "loss" in metric:
         return Unit("loss")
-    if "accuracy" in metric or "gap" in metric:
+    if "accuracy" in metric or "overfitting_gap" in metric:
         is_share = not re.search(r" - |gap|range|change", metric)
         return Unit("accuracy", 100, " points", " %" if is_share else " points")
     return Unit(metric)
@@ -114,6 +115,7 @@ def format_mean_sd(mean: float, sd: float, n: int) -> str:
     >>> format_mean_sd(0.98713, 0.00087, 8), format_mean_sd(0.98713, float("nan"), 1)
     ('0.9871 ± 0.0009 (n=8)', '0.9871 (n=1)')
     """
+    sd = 0.0 if sd < ROUNDING * abs(mean) else sd
     if n < 2 or not math.isfinite(sd):
         return f"{format_value('', mean)} (n={n})"
     decimals = _decimals(sd)
@@ -141,7 +143,8 @@ def format_interval(mean: float, low: float, high: float, *, signed: bool = Fals
     """
     if math.isnan(mean):
         return MISSING
-    decimals = _decimals((high - low) / 2)
+    half = (high - low) / 2
+    decimals = _decimals(0.0 if half < ROUNDING * abs(mean) else half)
     sign = "+" if signed else ""
     middle = _fixed(mean, decimals, sign)
     if math.isfinite(low) and math.isfinite(high):
