@@ -29,6 +29,7 @@ from mnistlab.errors import UserError, file_errors
 from mnistlab.report import figures, page, text
 
 from . import common
+from .cli import process
 from .cli.flags import usable
 
 EXPERIMENTS = {
@@ -57,6 +58,7 @@ QUICK = ("--limit_examples=2000", "--epochs=2", "--seeds=2")
 METRICS = ("test_accuracy", "test_loss")
 START, END = "<!-- tables of the scoreboard -->", "<!-- end -->"
 
+_OWN_FLAGS = ("bench", "learned", "progress", "quick", "results", "run", "runs", "workdir")
 _FLAGS = ("seeds", "seed", "data_dir", "compile_cache", "limit_examples", "epochs")
 
 
@@ -72,6 +74,10 @@ class Board(NamedTuple):
 
 def main() -> None:
     """Runs what is missing, then writes the board."""
+    for name in sorted({name for name in flags.FLAGS if flags.FLAGS[name].present} - {*_FLAGS, *_OWN_FLAGS}):
+        raise UserError(
+            f"scoreboard does not pass {name} on; give it to the comparison: mnistlab run NAME --{name}=..."
+        )
     quick = flags.FLAGS.quick
     bench = peer_hours.read(usable("bench", flags.FLAGS.bench)) if flags.FLAGS.bench else None
     lessons = usable("learned", flags.FLAGS.learned) if flags.FLAGS.learned else None
@@ -120,7 +126,14 @@ def _run(name: str, protocol: str, workdir: Path, extra: tuple[str, ...]) -> lis
     command = [sys.executable, "-m", f"{__package__}.{name}", f"--protocol={protocol}", f"--workdir={workdir}", *passed]
     command += [flag for flag in extra if flag.split("=")[0] not in given]
     print(f"\n== {name}, {protocol}: {' '.join(command[1:])}", flush=True)
-    status = subprocess.run(command, check=False).returncode
+    with subprocess.Popen(command) as child:
+        try:
+            status = child.wait()
+        except KeyboardInterrupt:
+            child.wait()  # it ends its epoch and keeps it
+            raise
+    if status in process.STATUS_OF_SIGNAL.values():  # stopped, not failed
+        sys.exit(status)
     return [] if status == 0 else [f"{name} ({protocol}) ended with status {status}"]
 
 
@@ -289,6 +302,8 @@ def write_into(path: Path, tables: str) -> None:
     """
     with file_errors(f"cannot read {path}", "choose another file"):
         earlier = files.read_text(path) if path.exists() else ""
+    if START in earlier and END not in earlier:
+        raise UserError(f"{path} has the mark {START!r} without {END!r} behind it; put that back")
     before, _, rest = earlier.partition(START)
     after = rest.partition(END)[2].strip()
     parts = (before.rstrip(), START, tables.strip(), END, after)

@@ -8,4 +8,4 @@ cd "$(dirname "$0")/.."
 . launch/setup.sh
 # shellcheck disable=SC2086  # EXTRAS is a list of words
 setup ${EXTRAS:-}
-MNISTLAB_CALLED="bash launch/local.sh" exec .venv/bin/python -m experiments "$@"
+MNISTLAB_CALLED="bash launch/local.sh" exec "${VENV:-.venv}/bin/python" -m experiments "$@"

@@ -14,4 +14,4 @@ processes=$1 experiment=$2
 shift 2
 # Not bound to cores: XLA's threads would share one.
 # shellcheck disable=SC2086  # a list of words
-exec mpirun -n "$processes" --bind-to none ${MPIRUN_OPTIONS:-} .venv/bin/python -m "experiments.$experiment" "$@"
+exec mpirun -n "$processes" --bind-to none ${MPIRUN_OPTIONS:-} "${VENV:-.venv}/bin/python" -m "experiments.$experiment" "$@"

@@ -13,7 +13,7 @@ case ${1:-} in -h | --help) sed -n '2,8s/^# *//p' launch/results.sh; exit ;; esa
 . launch/setup.sh
 # shellcheck disable=SC2086  # EXTRAS is a list of words
 [ -n "${PYTHON_OF_RUNS:-}" ] || setup ${EXTRAS:-} || exit
-python=${PYTHON_OF_RUNS:-.venv/bin/python} results=${RESULTS:-results} failed=()
+python=${PYTHON_OF_RUNS:-${VENV:-.venv}/bin/python} results=${RESULTS:-results} failed=()
 published=${PUBLISHED:-docs/data/runs}
 mkdir -p "$published" || exit 2  # before hours of training, not after
 

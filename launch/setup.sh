@@ -10,8 +10,9 @@ setup() {
     "${PYTHON:-python3}" -c 'import sys; sys.exit(sys.version_info < (3, 11))' ||
       { echo "error: Python 3.11 or later is needed; set PYTHON to one" >&2; return 2; }
     echo "installing mnistlab$extras and the pinned packages into $venv: once, a minute or a few by the connection" >&2
-    "${PYTHON:-python3}" -m venv "$venv"
-    "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".$extras"
+    "${PYTHON:-python3}" -m venv "$venv" || return
+    rm -f "$venv"/installed-*  # with what they say it will be no more
+    "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".$extras" || return
     touch "$stamp"
     echo "installed in $((SECONDS - started)) s, $(du -sh "$venv" | cut -f1) on disk" >&2
   fi

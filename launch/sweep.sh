@@ -20,7 +20,7 @@ jobs=$((parts * ${#experiments[@]}))
 job() {
   local experiment=${experiments[$(($1 / parts))]} first=$((each * ($1 % parts)))
   local count=$((seeds - first < each ? seeds - first : each))
-  "${@:2}" .venv/bin/python -m "experiments.$experiment" "--seed=$first" "--seeds=$count" \
+  "${@:2}" "${VENV:-.venv}/bin/python" -m "experiments.$experiment" "--seed=$first" "--seeds=$count" \
     "--workdir=${SWEEP:-results/sweep}/$experiment/seeds_$first" "${flags[@]}"
 }
 

@@ -3,15 +3,18 @@
 import gzip
 import json
 import shutil
+from types import SimpleNamespace
 
 import jax
 import numpy as np
 import pytest
 from flax import traverse_util
 
+from experiments.bench import __main__ as bench_main
 from experiments.bench import limits, measure, noise, processes, profile, ratios, results, tuning, workloads
-from experiments.bench.peers import handover, worker
+from experiments.bench.peers import handover, mnistlab_epoch, worker
 from experiments.bench.peers import job as jobs
+from mnistlab import sealed
 from mnistlab.comparison import workdirs
 from mnistlab.config import TrainConfig
 from mnistlab.errors import UserError
@@ -129,6 +132,16 @@ def test_whole_epochs_are_those_of_train(dataset, tmp_path):
     assert losses["flax_scan"] == losses["flax_step"] == pytest.approx(losses["mnistlab"], rel=0.15)
 
 
+def test_whole_epochs_of_a_population_train_all_that_they_are_divided_by(dataset, tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(loop, "train", lambda *args, resources, **rest: asked.append(resources))
+    workload = workloads.WORKLOADS["dense_256"]._replace(batch_size=20, whole_epochs=True)
+    job = workloads.write_job(workload, dataset, 1, tmp_path)._replace(num_seeds=16)
+    with pytest.raises(Exception, match="ended|end"):
+        mnistlab_epoch.prepare(job, "mnistlab_16_seeds")(job.order())
+    assert asked[0].population_size == 16 and job.platform == jax.default_backend()
+
+
 @pytest.mark.peers
 def test_whole_epochs_of_other_frameworks(dataset, tmp_path):
     pytest.importorskip("torch")
@@ -215,6 +228,17 @@ def measured(*seconds):
 def machine(*product_seconds, gigabytes=10.0):
     rates = limits.PRODUCT_OPERATIONS / np.array(product_seconds) / 1e9
     return {"all": limits.Limits(rates, np.full(len(rates), gigabytes))}
+
+
+def test_a_reference_that_was_changed_or_has_none_of_the_workloads_is_refused(tmp_path, monkeypatch):
+    kept = sealed.write(tmp_path / "summary.json", {"ratios": {"dense_256": {"flax": 0.5}}})
+    assert bench_main._read_reference(tmp_path / "summary.json") == kept["ratios"]
+    (tmp_path / "summary.json").write_text(json.dumps(kept).replace("0.5", "0.9"))
+    with pytest.raises(UserError, match="changed after it was written"):
+        bench_main._read_reference(tmp_path / "summary.json")
+    monkeypatch.setattr(bench_main, "FLAGS", SimpleNamespace(against="r.json", tolerance=1.3))
+    with pytest.raises(UserError, match="nothing was compared"):
+        bench_main._compare({"lenet5_64": {"flax": 0.5}}, {"dense_256": {"flax": 0.5}})
 
 
 def test_ratios_are_to_peers_and_to_the_product():

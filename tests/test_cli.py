@@ -79,6 +79,10 @@ BAD_OF_OTHERS = [
     ("scoreboard", ["--norun", f"--runs={TOO_LONG}"], "runs is 'xxx"),
     ("scoreboard", ["--norun", "--learned=learned.md"], "give both"),
     ("scoreboard", ["--norun", "--bench=no_such.json"], "cannot read no_such.json"),
+    ("scoreboard", ["--until=resolved"], "scoreboard does not pass until on"),
+    ("lenet_vs_dense", ["--config=~/no_such.json"], "/no_such.json"),
+    ("bench", ["--round_gflop=inf"], "round_gflop is inf"),
+    ("bench", ["--matmul_precision=float32"], "leave --matmul_precision out"),
 ]
 BAD_LINES = [("lenet_vs_dense", *bad) for bad in BAD] + BAD_OF_OTHERS
 

@@ -149,6 +149,10 @@ def test_main_leaves_the_files_of_the_contract(tmp_path):
     assert json.loads((tmp_path / "config.json").read_text())["run"]["sizes"] == [64, 128]
     assert "5.2 PFLOP/s" in (tmp_path / "report.html").read_text() and "finished, ms" in done.stdout
     assert {path.name for path in (tmp_path / "figures").iterdir()} == {"times.svg", "times.png"}
+    before = (tmp_path / "summary.json").read_bytes()
+    again = call("--sizes=128,64")  # what ended is read, not measured once more on whatever this machine is
+    assert again.returncode == 0 and "finished_milliseconds" in again.stdout.replace(" ", "_")
+    assert (tmp_path / "summary.json").read_bytes() == before
     refused = call("--sizes=64")
     assert refused.returncode == 2 and "holds another run" in refused.stderr and refused.stderr.count("\n") == 1
 

@@ -84,6 +84,10 @@ def test_the_tables_take_the_place_of_those_before_and_leave_the_words_around_th
     path.write_text(written)
     scoreboard.write_into(path, "| b |\n\n| c |\n")
     assert path.read_text() == written
+    path.write_text(written.replace(scoreboard.END, ""))
+    with pytest.raises(UserError, match="put that back"):
+        scoreboard.write_into(path, "| d |")
+    assert "More." in path.read_text()
 
 
 def test_a_folder_that_holds_another_run_than_its_name_says_is_refused(tmp_path):

@@ -4,6 +4,7 @@ import ast
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -37,6 +38,13 @@ def sources(*folders):
 
 LIBRARY = sources("mnistlab")
 ALL = sources("mnistlab", "experiments", "launch")
+
+
+def test_a_wheel_has_every_package():
+    listed = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
+    folders = {path.parent.relative_to(ROOT).as_posix() for path in sources("mnistlab", "experiments")}
+    inside = {name if name.startswith("mnistlab") else f"mnistlab/{name}" for name in folders}
+    assert sorted(listed) == sorted(name.replace("/", ".") for name in inside)
 
 
 def name_of(path):

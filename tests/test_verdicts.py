@@ -178,6 +178,11 @@ def test_a_benchmark_on_another_device_gives_no_number(tmp_path):
     run = run_of(tmp_path / "run", device="gpu: NVIDIA H100")
     assert peer_hours.seconds_of(BENCH, run, ["high"]) is None
     assert peer_hours.of_variant(BENCH, run, "high").source == "the run was on gpu, the benchmark on cpu"
+    own = run_of(tmp_path / "own")
+    own.training.config["run"]["variants"]["high"]["program"] = "0"
+    assert peer_hours.of_variant(BENCH, own, "high").source == "a program of its own, which no workload is"
+    own.training.config["run"]["variants"]["low"]["config"]["augment"]["shift_pixels"] = 2
+    assert peer_hours.of_variant(BENCH, own, "low").source == "images augmented, as in no workload"
     here = run._replace(summary={**run.summary, "device": "cpu: cpu"})
     assert peer_hours.seconds_of(BENCH, here, ["high"]) is not None
 

@@ -1,7 +1,7 @@
 """The benchmark's command: its flags, and what it measures in turn."""
 
 import importlib.util
-import json
+import math
 import shutil
 import sys
 import tempfile
@@ -12,6 +12,7 @@ from typing import Any
 
 from absl import flags
 
+from mnistlab import sealed
 from mnistlab.comparison import workdirs
 from mnistlab.data import datasets
 from mnistlab.data.datasets import Dataset
@@ -40,26 +41,30 @@ def main() -> None:
     began = time.perf_counter()
     names = _names()
     asked = _chosen("peers", FLAGS.peers or DEFAULT_PEERS, dict.fromkeys((*PEERS, *FAMILIES)))
-    if not FLAGS.round_gflop > 0 or FLAGS.rounds < 1:
+    if not 0 < FLAGS.round_gflop < math.inf or FLAGS.rounds < 1:
         raise UserError(
             f"round_gflop is {FLAGS.round_gflop}, rounds {FLAGS.rounds}; expected more than 0, and at least 1 round"
         )
+    if FLAGS.matmul_precision != "default":
+        raise UserError("the benchmark measures the backend's own precision; leave --matmul_precision out")
     reference = _read_reference(Path(FLAGS.against)) if FLAGS.against else None
     missing = _missing(asked)
     for name, why in missing.items():
         print(f"{name} is left out: {why}")
     asked = [name for name in asked if name not in missing]
+    if not asked:
+        raise UserError(f"no peer is left: {'; '.join(missing.values())}")
     folder = common.workdir(NAME)
     dataset = datasets.load("mnist", data_dir=common.data_dir())
     found = Findings({}, {}, {}, {}, missing, FLAGS.rounds, FLAGS.round_gflop, FLAGS.most_noise)
-    with workdirs.made_anew(folder, NAME):
-        try:
-            for name in names:
-                _measure(name, asked, dataset, found)
-            found = found._replace(start=start_up(FLAGS.data_dir) if FLAGS.start_up else {})
-        finally:  # an hour's results are not lost to the last of the workloads
-            if found.measured:
-                results.write(folder, found)
+    with workdirs.locked(folder):
+        workdirs.holds(folder, NAME)
+        for name in names:
+            _measure(name, asked, dataset, found)
+            results.write(folder, found)  # after each: an hour's results are not lost to what ends the last
+        if FLAGS.start_up:
+            found = found._replace(start=start_up(FLAGS.data_dir))
+            results.write(folder, found)
     print(f"\n{(time.perf_counter() - began) / 60:.0f} minutes; report: {folder / 'report.html'}")
     if reference is not None:
         _compare(ratios(found.measured, found.limits, found.most_noise), reference)
@@ -117,6 +122,8 @@ def _settings(asked: Sequence[str], job: Job) -> dict[str, tuple[str, ...]]:
 
 def _compare(now: Mapping[str, Mapping[str, float]], reference: Mapping[str, Mapping[str, float]]) -> None:
     """Says what has become slower; exit status 1 where anything has."""
+    if not now.keys() & reference.keys():
+        raise UserError(f"{FLAGS.against} has none of these workloads: nothing was compared")
     slower = regressions(now, reference, FLAGS.tolerance)
     for line in slower:
         print(f"slower: {line}")
@@ -129,7 +136,7 @@ def _compare(now: Mapping[str, Mapping[str, float]], reference: Mapping[str, Map
 
 def _read_reference(path: Path) -> dict[str, dict[str, float]]:
     try:
-        found = json.loads(path.read_text())["ratios"]
+        found = sealed.read(path, "give the summary.json of an earlier run")["ratios"]
         return {str(name): {str(peer): float(value) for peer, value in row.items()} for name, row in found.items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(

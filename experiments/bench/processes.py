@@ -72,7 +72,9 @@ def start(name: str, job: jobs.Job) -> Peer:
     path = job.folder / f"{name}.json"
     threads = 1 if "one_thread" in name else job.num_threads
     jobs.write(job._replace(num_seeds=num_seeds(name), num_threads=threads), path)
-    return Peer(name, ("peers.worker", name, str(path)), job.folder / f"{name}.log", environment(name))
+    compiled_cold = {"TORCHINDUCTOR_CACHE_DIR": str(job.folder / f"inductor_{name}")}  # as ours is
+    environ = environment(name) | compiled_cold
+    return Peer(name, ("peers.worker", name, str(path)), job.folder / f"{name}.log", environ)
 
 
 def start_gauge(which: str, folder: Path) -> Peer:

@@ -113,6 +113,7 @@ def write_job(workload: Workload, dataset: Dataset, num_steps: int, scratch: Pat
         num_cores(),
         scratch,
         workload.whole_epochs,
+        jax.default_backend(),
     )
 
 

@@ -106,7 +106,7 @@ def options(name: str, protocol: str | None = None) -> "Options":
         overrides["convolution"] = FLAGS.convolution
     configs = {}
     if "config" in FLAGS and FLAGS.config:
-        run = settings.read_config(Path(FLAGS.config))
+        run = settings.read_config(usable("config", FLAGS.config))
         if run["experiment"] != name:
             raise UserError(f"{FLAGS.config} is of the experiment {run['experiment']!r:.80}, not of {name}; run that")
         configs = run["variants"]

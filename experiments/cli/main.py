@@ -74,7 +74,10 @@ def _experiment_of(path: Path) -> mnistlab.Experiment:
         process.fail(
             f"there is no file {path}; expected a Python file that defines EXPERIMENT = mnistlab.Experiment(...)"
         )
-    found = runpy.run_path(str(path), run_name="mnistlab_comparison").get("EXPERIMENT")
+    try:
+        found = runpy.run_path(str(path), run_name="mnistlab_comparison").get("EXPERIMENT")
+    except UserError as error:
+        process.fail(f"{path}: {error}")
     if not isinstance(found, mnistlab.Experiment):
         process.fail(
             f"{path} defines no EXPERIMENT; expected EXPERIMENT = mnistlab.Experiment(name=..., controlled={{...}})"

@@ -81,5 +81,5 @@ def experiment_in(arguments: Sequence[str]) -> str | None:
         flag, equals, value = word.lstrip("-").partition("=")
         if word.startswith("-") and flag == "config":
             given = value if equals else "".join(arguments[number + 1 : number + 2])
-            return str(read_config(Path(given))["experiment"])
+            return str(read_config(Path(given).expanduser())["experiment"])
     return None

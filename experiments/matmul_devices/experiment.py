@@ -10,7 +10,7 @@ import numpy as np
 from mnistlab import config
 from mnistlab.analysis import claims, departures, history, reported, stats
 from mnistlab.analysis.claims import Checked, Claim
-from mnistlab.comparison import workdirs
+from mnistlab.comparison import saved, show, workdirs
 from mnistlab.comparison.run import Log, silent
 from mnistlab.comparison.spec import Options
 from mnistlab.errors import UserError
@@ -60,6 +60,9 @@ def run(
     }
     with workdirs.locked(options.workdir):
         workdirs.prepare(options.workdir, identity, options.resume)
+        if options.resume and (options.workdir / "summary.json").exists():
+            log("\n".join(show.lines(options.workdir)))
+            return saved.read_summary(options.workdir)
         return _leave(options, identity, _measure(options.first_seed, identity, log), log)
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mnistlab import sealed
+from mnistlab.analysis import history
 from mnistlab.comparison import verdicts
 from mnistlab.comparison.verdicts import BoardRun
 from mnistlab.errors import UserError
@@ -83,7 +84,11 @@ def of_variant(bench: Bench, run: BoardRun, name: str) -> Estimate:
         return Estimate(None, f"the run was on {platform}, the benchmark on {bench.platform}")
     if run.training is None or name not in run.training.variants:
         return Estimate(None, "no training that can be read back")
-    settings = run.training.settings_of(name)
+    settings, variants = run.training.settings_of(name), run.training.config["run"]["variants"]
+    if "program" in variants[history.variant_of(name, variants)]:
+        return Estimate(None, "a program of its own, which no workload is")
+    if any((settings.get("augment") or {}).values()):
+        return Estimate(None, "images augmented, as in no workload")
     return estimate(bench, settings["model"], settings["batch_size"], len(run.training.seeds_of(name)))
 
 
@@ -104,7 +109,8 @@ def sources(bench: Bench, runs: Iterable[BoardRun]) -> list[tuple[Any, ...]]:
     rows: dict[tuple[Any, ...], None] = {}
     for run in runs:
         for name in run.training.variants if run.training else ():
-            settings = run.training.settings_of(name) if run.training else {}
+            assert run.training is not None
+            settings = run.training.settings_of(name)
             row = (settings["model"], f"{settings['batch_size']:,}", of_variant(bench, run, name).source)
             rows[row] = None
     return sorted(rows, key=lambda row: (str(row[0]), str(row[1]).rjust(9), row[2]))

@@ -366,9 +366,9 @@ def _train_variant(session: Session, name: str, before: Trained | None) -> Train
         OnEpoch(lambda epoch: workdirs.check_there(options.workdir)),
         *([NanCheck(variant, session.dataset, _steps(session, variant))] if options.debug_nans else []),
         Checkpoint(folder / "training", functools.partial(workdirs.belonging, options.workdir, name)),
-        *session.hooks.callbacks(name, variant),
         *([events] if events else []),
         *([board] if board else []),
+        *session.hooks.callbacks(name, variant),  # last: what ends a run ends it after all others saw the epoch
     ]
     whole = ranges.train(session, name, callbacks, before)
     nets.save_weights(folder, whole)

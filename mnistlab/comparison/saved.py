@@ -195,11 +195,16 @@ def check_metric(result: Result, metric: str) -> None:
     """Makes sure that history.metric knows `metric` and that the runs were trained long enough to have it.
 
     Raises:
-      UserError: no such metric, or one of an epoch that no run has reached.
+      UserError: no such metric, or one of an epoch that a run which did not diverge has not reached.
     """
     values = history.metric(result, metric)
-    if metric not in result.metrics and not np.isfinite(values).any():
+    if metric in result.metrics:
+        return
+    if not np.isfinite(values).any():
         raise UserError(f"no run has a finite {metric}; trained epochs: {result.epoch_seconds.shape[1]}")
+    stopped = ~np.isfinite(values) & ~history.diverged(result)
+    if stopped.any():
+        raise UserError(f"{stopped.sum()} of {len(values)} runs stopped before {metric}; take one that all have")
 
 
 def differing_settings(a: RunFolder, variant_a: str, b: RunFolder, variant_b: str) -> list[tuple[str, Any, Any]]:

@@ -5,7 +5,6 @@ python -m experiments.bench.peers.golden RUN [RUN ...]       first writes tests/
 """
 
 import csv
-import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from mnistlab.analysis import stats
+from mnistlab.comparison import saved
 
 from . import golden_task
 
@@ -99,19 +99,17 @@ def table(differences: Sequence[Difference]) -> str:
 def write_ours(folders: Sequence[Path], out: Path = OURS) -> None:
     """A row for every seed of the golden tasks in these run folders, as `golden_pytorch` writes them."""
     known = {golden_task.name(task) for task in golden_task.FULL}
+    rows: list[list[object]] = [list(golden_task.COLUMNS)]
+    for run in map(saved.read_run, folders):
+        for variant, about in run.summary["variants"].items():
+            if f"{run.summary['experiment']}/{variant}" not in known:
+                continue
+            columns = [about["metrics"][metric]["values"] for metric in ("num_epochs", *golden_task.METRICS)]
+            for seed, (epochs, *values) in zip(run.seeds_of(variant), zip(*columns, strict=True), strict=True):
+                rounded = [f"{value:.6g}" for value in values]
+                rows.append([run.summary["experiment"], variant, seed, int(epochs), *rounded])
     with out.open("w", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(golden_task.COLUMNS)
-        for folder in folders:
-            summary = json.loads((folder / "summary.json").read_text())
-            for variant, about in summary["variants"].items():
-                if f"{summary['experiment']}/{variant}" not in known:
-                    continue
-                names = ("num_epochs", *golden_task.METRICS)
-                columns = [about["metrics"][metric]["values"] for metric in names]
-                for seed, (epochs, *values) in enumerate(zip(*columns, strict=True)):
-                    rounded = [f"{value:.6g}" for value in values]
-                    writer.writerow([summary["experiment"], variant, seed, int(epochs), *rounded])
+        csv.writer(file, lineterminator="\n").writerows(rows)
 
 
 def main() -> None:

@@ -26,6 +26,7 @@ class Job(NamedTuple):
     num_threads: int
     folder: Path
     whole_epochs: bool = False  # a round is an epoch as a user has it: a new order, validation, the best weights kept
+    platform: str = "cpu"  # on which ours runs, and so all must: cpu, gpu or tpu
 
     def image(self) -> np.ndarray:
         """uint8 [N, 28, 28, 1]."""

@@ -32,6 +32,10 @@ def prepare(job: Job, peer: str) -> Round:
     jit = False if "_nojit" in peer else True if "_jit" in peer else "auto"
     tf.config.threading.set_intra_op_parallelism_threads(job.num_threads)
     tf.config.threading.set_inter_op_parallelism_threads(job.num_threads)
+    if job.platform != "gpu":
+        tf.config.set_visible_devices([], "GPU")
+    elif not tf.config.list_physical_devices("GPU"):
+        raise RuntimeError("this TensorFlow finds no GPU, on which mnistlab runs")
     keras.utils.set_random_seed(0)
     model = build(job)
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
@@ -42,12 +46,12 @@ def prepare(job: Job, peer: str) -> Round:
     image = job.image()[example].astype(np.float32) / 255
     label = job.label()[example]
 
-    def train(order: np.ndarray) -> float:
-        del order
-        fitted = model.fit(image, label, batch_size=job.batch_size, epochs=1, shuffle=False, verbose=0)
-        return float(fitted.history["loss"][0])
+    def fit(after_epoch: Callable[[float], None]) -> None:
+        call = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: after_epoch(float(logs["loss"])))
+        asked = {"batch_size": job.batch_size, "epochs": MOST_EPOCHS, "shuffle": False, "verbose": 0}
+        model.fit(image, label, callbacks=[call], **asked)
 
-    return train
+    return Epochs(fit)  # one call for all rounds, as a user's for all epochs
 
 
 def _fit(model: keras.Model, job: Job, after_epoch: Callable[[float], None]) -> None:

@@ -35,7 +35,8 @@ def prepare(job: Job, peer: str) -> Round:
 
         def train(after_epoch: Callable[[float], None]) -> None:
             on_epoch = callbacks.OnEpoch(lambda epoch: after_epoch(float(np.mean(epoch.record["train_loss"]))))
-            loop.train(train_config, dataset, seeds, resources=loop.Resources(layout), callbacks=[on_epoch])
+            together = loop.Resources(layout, population_size=job.num_seeds)  # all that a round is divided by
+            loop.train(train_config, dataset, seeds, resources=together, callbacks=[on_epoch])
 
         return Epochs(train)
     epoch, carry = loop.prepare(train_config, dataset, seeds, layout=layout)

@@ -88,7 +88,9 @@ def _tensors(image: np.ndarray, label: np.ndarray, device: torch.device) -> tupl
 
 def _training(job: Job, peer: str) -> Training:
     torch.set_num_threads(job.num_threads)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if job.platform == "gpu" and not torch.cuda.is_available():
+        raise RuntimeError("this PyTorch finds no GPU, on which mnistlab runs")
+    device = torch.device("cuda" if job.platform == "gpu" else "cpu")
     torch.backends.cuda.matmul.allow_tf32 = True  # as XLA does unless it is told otherwise
     axes = torch.channels_last if "channels_last" in peer else torch.contiguous_format
     model: Any = build(job).to(device)  # any: torch's types leave memory_format out
