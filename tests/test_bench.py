@@ -137,7 +137,7 @@ def test_whole_epochs_of_a_population_train_all_that_they_are_divided_by(dataset
     monkeypatch.setattr(loop, "train", lambda *args, resources, **rest: asked.append(resources))
     workload = workloads.WORKLOADS["dense_256"]._replace(batch_size=20, whole_epochs=True)
     job = workloads.write_job(workload, dataset, 1, tmp_path)._replace(num_seeds=16)
-    with pytest.raises(Exception, match="ended|end"):
+    with pytest.raises(RuntimeError, match="the training has ended"):
         mnistlab_epoch.prepare(job, "mnistlab_16_seeds")(job.order())
     assert asked[0].population_size == 16 and job.platform == jax.default_backend()
 

@@ -108,9 +108,8 @@ def test_names_that_differ_in_signs_alone_have_figures_of_their_own(tmp_path):
 
 
 def test_only_the_shares_that_are_known_are_points():
-    assert text.unit("overfitting_gap").of_difference == " points" and text.unit("test_logit_gap") == (
-        "test_logit_gap",
-    )
+    assert text.unit("overfitting_gap").of_difference == " points"
+    assert text.unit("test_logit_gap") == text.Unit("test_logit_gap")
 
 
 def test_text_table_is_aligned():

@@ -166,9 +166,7 @@ def _clause(item: Checked, results: Mapping[str, Result]) -> _Clause:
         which = f"all seeds of {' and of '.join(lost)} diverged" if lost else "in every pair a network diverged"
         return _Clause("diverged", f"{which}, so that nothing says whether {_claimed(item)}")
     state = _STATES.get(verdict_word(item.verdict), "open")
-    if claims.is_of_the_clock(claim.metric) and c.n == 1:
-        return _Clause("open", f"whether {_claimed(item)} (all seeds of a variant are one program, timed once)")
-    if c.n + c.num_failed == 1:
+    if c.n + c.num_failed == 1 and not claims.is_of_the_clock(claim.metric):
         return _Clause("one run", _observed(item))
     seeds = f" ({_seeds(item, results)})"
     if state == "open":
@@ -185,7 +183,8 @@ def _clause(item: Checked, results: Mapping[str, Result]) -> _Clause:
 
 def _open_alone(item: Checked, results: Mapping[str, Result]) -> str:
     assert item.comparison is not None
-    said = f"{item.comparison.n} seeds do not tell whether {_claimed(item)}"
+    do = "does" if item.comparison.n == 1 else "do"
+    said = f"{_counted(item)} {do} not tell whether {_claimed(item)}"
     return f"{said}; on average {_observed(item)} ({_seeds(item, results)})"
 
 
@@ -260,7 +259,13 @@ def _seeds(item: Checked, results: Mapping[str, Result]) -> str:
 def _total(item: Checked) -> str:
     assert item.comparison is not None
     lost = item.comparison.num_failed
-    return f"{item.comparison.n} seeds" + (f", {lost} diverged" if lost else "")
+    return _counted(item) + (f", {lost} diverged" if lost else "")
+
+
+def _counted(item: Checked) -> str:
+    """How many pairs: of seeds, or of programs, whose seeds share each of their seconds."""
+    assert item.comparison is not None
+    return text.counted(item.comparison.n, "timed program" if claims.is_of_the_clock(item.claim.metric) else "seed")
 
 
 def _amount(metric: str, value: float) -> str:
