@@ -153,7 +153,7 @@ def test_a_claim_that_a_variant_is_at_a_number():
     )
     assert "whether the test accuracy of lenet5 and 98.00 % differ;" in said([same], near, verdicts=["?"]).sentence
     assert said([same], {"lenet5": result_of(0.99 + WIGGLE, range(8))}, verdicts=["reversed"]).sentence.startswith(
-        "No: the test accuracy of lenet5 is above 98.00 %, at 98."
+        "No: the test accuracy of lenet5 is above 98.00 %, at 99.0"
     )
 
 
