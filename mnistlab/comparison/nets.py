@@ -92,10 +92,8 @@ def playground_of(variants: Mapping[str, Variant], outcome: Outcome, room: int) 
         state, params = trained.state, trained.state.params
         model = loop.make_model(variant.model, variant.model_options)
         if variant.program is by_hand.make_step_functions:
-            params, model = (
-                by_hand.as_layers(params),
-                models.make_model("mlp512", use_bias=False, dropout_at_evaluation=True),
-            )
+            params = by_hand.as_layers(params)
+            model = models.make_model("mlp512", use_bias=False, dropout_at_evaluation=True)
         elif variant.program is not None:
             missing.append(f"{name} is not in the playground: it has a program of its own.")
             continue

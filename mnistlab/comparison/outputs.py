@@ -271,10 +271,8 @@ def _playground_blocks(variants: Mapping[str, Variant], outcome: Outcome) -> lis
         made = nets.playground_of(variants, outcome, playground.MOST_PAGE_BYTES - num_bytes)
         return [page.Html(made.html), *(page.Text(note) for note in made.notes)]
 
-    return [
-        page.Heading("Draw a digit" if playground.is_drawn(outcome.dataset) else "Try the networks"),
-        page.Filling(make),
-    ]
+    title = "Draw a digit" if playground.is_drawn(outcome.dataset) else "Try the networks"
+    return [page.Heading(title), page.Filling(make)]
 
 
 def _ending(session: Session, outcome: Outcome) -> list[page.Block]:
