@@ -14,6 +14,7 @@ from mnistlab.comparison import plan, ranges, run, spec
 from mnistlab.comparison.spec import Options
 from mnistlab.errors import UserError
 from mnistlab.training import loop
+from mnistlab.training.callbacks import Callback
 from mnistlab.training.loop import Resources
 
 pytestmark = pytest.mark.usefixtures("undrawn_pages")
@@ -52,6 +53,21 @@ def eight(tmp_path_factory):
     folder, said = tmp_path_factory.mktemp("eight"), []
     train(folder, 8, said.append)
     return folder, said
+
+
+class Stop(Callback):
+    def on_start(self, runs, snapshot):
+        raise MemoryError
+
+
+def test_a_population_that_could_not_be_trained_binds_nobody(tmp_path):
+    fixed = dataclasses.replace(SEARCHED, controlled={"wide": OWN.controlled["wide"]})
+    options = Options(tmp_path, protocol="controlled", num_seeds=4, population_size=4, playground=False)
+    with pytest.raises(MemoryError):
+        run.run(fixed, options, run.Hooks(callbacks=lambda name, variant: [Stop()]))
+    run.run(fixed, dataclasses.replace(options, population_size=2))
+    (path,) = (tmp_path / "checkpoints").glob("*/training/parts.json")
+    assert sealed.read(path, "")["parts"] == [[4, 2]]
 
 
 def test_fewer_seeds_than_choose_a_rate_answer_no_claim():

@@ -20,7 +20,7 @@ from mnistlab.comparison import spec, workdirs
 from mnistlab.devices import cluster
 from mnistlab.errors import UserError
 from mnistlab.training import loop, result, trained
-from mnistlab.training.callbacks import Callback
+from mnistlab.training.callbacks import Callback, Epoch
 from mnistlab.training.result import Result
 from mnistlab.training.sizing import PopulationSize
 from mnistlab.training.trained import Trained
@@ -44,11 +44,18 @@ class _Ranges(Callback):
         self.session, self.name, self.path, self.kept, self.new = session, name, path, kept, new
 
     def on_size(self, size: PopulationSize) -> None:
-        if self.new is not None and cluster.is_first():
-            ranges = [*self.kept, self.new._replace(population_size=size.size)]
-            sealed.write(self.path, {"parts": [one[:2] if one.learning_rate is None else one for one in ranges]})
+        if self.new is not None:
+            self.new = self.new._replace(population_size=size.size)
         if size.num_runs > 1:
             self.session.hooks.log(f"{self.name}: {size.text()}")
+
+    def on_epoch(self, epoch: Epoch) -> None:
+        """With the first epoch, before it is kept: a size at which none could be trained binds nobody."""
+        if self.new is not None and cluster.is_first():
+            workdirs.check_there(self.session.options.workdir)
+            ranges = [*self.kept, self.new]
+            sealed.write(self.path, {"parts": [one[:2] if one.learning_rate is None else one for one in ranges]})
+        self.new = None
 
 
 def train(session: Session, name: str, callbacks: Sequence[Callback], before: Trained | None) -> Trained:

@@ -171,9 +171,10 @@ def is_first() -> bool:
 
 def first_then_others(prepare: Callable[[], Any]) -> Any:
     """prepare() in the first process, and only then in the others."""
-    value = prepare() if is_first() else None
     if jax.process_count() == 1:
-        return value
+        return prepare()
+    multihost_utils.sync_global_devices("joined")  # gloo gives a first meeting half a minute, a later one half an hour
+    value = prepare() if is_first() else None
     multihost_utils.sync_global_devices("prepared")
     return value if is_first() else prepare()
 

@@ -57,7 +57,7 @@ class NanCheck(Callback):
 
 def find(config: TrainConfig, dataset: Dataset, steps: StepFunctions, run: Run, state: TrainState, epoch: int) -> str:
     """Repeats the `epoch` (from 1) of one run, from the `state` before it; where the first NaN or infinity was made."""
-    state = jax.device_put(state, jax.local_devices()[0])
+    state = jax.device_put(jax.device_get(state), jax.local_devices()[0])  # of all processes, it may lie on others too
     part = batches.split_parts(config, dataset, run.seed)
     settings = "".join(f", {name} {value:g}" for name, value in run.settings.items())
     where = f"seed {run.seed}{settings}, epoch {epoch}"

@@ -1,4 +1,7 @@
-"""OptimConfig -> optax schedule -> optax transformation, with Keras' formulas and constants."""
+"""OptimConfig -> optax schedule -> optax transformation, with Keras' formulas and constants.
+
+But for one: momentum sums gradients, and the schedule scales the sum; Keras sums what was scaled.
+"""
 
 import math
 from collections.abc import Callable, Mapping

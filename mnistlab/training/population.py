@@ -140,8 +140,9 @@ class Population:
         That program is the one which then trains, unless it does not fit; a run takes the same in any population.
         """
         carry = self.put(self.init())
-        free_bytes = sizing.free_memory()
         pool, chunk = next(self.setup.feed.chunks(self._order_of(0), self.grid))
+        jax.block_until_ready((pool, chunk))
+        free_bytes = sizing.free_memory()  # beside the examples, which are there by now
         args = (carry.state, carry.active, pool, chunk)
         function = self._guarded(functools.partial(_fit, self._train_step))
         needed = program_bytes(self.setup.executables.of_each_run("fit", function, self.grid, *args))
