@@ -15,8 +15,10 @@ import until_run
 from test_distributed import two
 
 import mnistlab
-from mnistlab.analysis import history
+from experiments import keras_vs_scratch
+from mnistlab.analysis import claims, history
 from mnistlab.analysis.looks import Question
+from mnistlab.analysis.sequential import ALPHA, sequential_p
 from mnistlab.comparison import until
 from mnistlab.comparison.spec import Options
 from mnistlab.errors import UserError
@@ -197,6 +199,14 @@ def test_two_processes_resolve_as_one_though_stopped_in_a_later_round(undisturbe
         assert (mine["verdict"], mine["n"]) == (theirs["verdict"], theirs["n"])
     for name, result in together.variants.items():
         np.testing.assert_allclose(result.history["val_loss"], alone.variants[name].history["val_loss"], rtol=1e-5)
+
+
+def test_the_first_round_can_answer_among_all_that_are_corrected_for():
+    own = keras_vs_scratch.EXPERIMENT
+    assert any(claims.is_of_the_clock(claim.metric) for claim in own.claims)  # which seeds never answer
+    number = until.first_number(own.claims, own.controlled, options())
+    best = len(own.claims) * sequential_p(np.ones(number))
+    assert best[-1] <= ALPHA < best[-2]
 
 
 def test_an_obvious_claim_stops_at_the_fewest_seeds(tmp_path):

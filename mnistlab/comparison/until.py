@@ -25,9 +25,10 @@ def first_number(asked: Sequence[Claim], variants: Collection[str], options: Opt
     if options.until is None:
         return options.num_seeds
     configs.check_seeds(options.first_seed, options.max_seeds)
-    asked = [claim for claim in asked if not claims.is_of_the_clock(claim.metric)]
-    measurable = [claim for claim in asked if set(claim.variants) <= set(variants)]
-    if asked and not measurable:
+    of_seeds = [claim for claim in asked if not claims.is_of_the_clock(claim.metric)]
+    among = [claim for claim in asked if set(claim.variants) <= set(variants)]  # all enter Holm's correction
+    measurable = [claim for claim in of_seeds if claim in among]
+    if of_seeds and not measurable:
         raise UserError(
             f"until is {options.until}, but no claim is about these variants alone; leave --variants or --until out"
         )
@@ -35,10 +36,10 @@ def first_number(asked: Sequence[Claim], variants: Collection[str], options: Opt
         raise UserError(
             f"until is {options.until}, but no claim is about a swept variant; leave --sweep or --until out"
         )
-    fewest = sequential.fewest_sequential_pairs(sequential.ALPHA / len(measurable)) if measurable else 1
+    fewest = sequential.fewest_sequential_pairs(sequential.ALPHA / len(among)) if measurable else 1
     number = max(options.num_seeds, fewest)
     if number > options.max_seeds:
-        why = f"{len(measurable)} claims take {fewest} at least" if number == fewest else f"--seeds is {number}"
+        why = f"{len(among)} claims take {fewest} at least" if number == fewest else f"--seeds is {number}"
         raise UserError(f"max_seeds is {options.max_seeds}, but {why}; give more")
     return number
 
