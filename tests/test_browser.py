@@ -63,7 +63,7 @@ def pages(tmp_path_factory):
     run.run(as_own, Options(folder / "eight seeds", num_seeds=8, command=command + "8"))
     run.run(
         own,
-        Options(folder / "changed run", num_seeds=2, overrides=quick | {"convolution": "lax"}, command=command + "2"),
+        Options(folder / "changed run", num_seeds=2, overrides=quick, command=command + "2"),
     )
     places = {("lenet_vs_dense", "reported"): folder / "eight seeds", ("cnn_variants", "reported"): folder / "one seed"}
     summaries = {key: saved.read_summary(place) for key, place in places.items()}

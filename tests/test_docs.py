@@ -19,7 +19,7 @@ from experiments import common
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 PAGES = sorted(DOCS.glob("*.md"))
-SMALL = ["--epochs=1", "--limit_examples=100", "--batch_size=50", "--convolution=lax", "--progress=none"]
+SMALL = ["--epochs=1", "--limit_examples=300", "--batch_size=100", "--progress=none"]
 
 
 def blocks(page, language):

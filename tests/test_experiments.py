@@ -110,8 +110,7 @@ def test_lists_the_entry_points_with_a_line_each(run_main):
 @pytest.mark.parametrize("name", TRAINING + OURS)
 def test_leaves_the_files_of_the_contract(run_main, little, tmp_path, name):
     variant, data = CHEAPEST[name], little if name in OURS else ()
-    form = () if name in OURS else ("--convolution=lax",)  # the others have the form that they have in use
-    done = run_main(name, *QUICK, *form, *data, f"--variants={variant}", f"--workdir={tmp_path}", "--seeds=2")
+    done = run_main(name, *QUICK, *data, f"--variants={variant}", f"--workdir={tmp_path}", "--seeds=2")
     assert done.returncode == 0, done.stderr
     *_, report, following = done.stdout.splitlines()
     assert report == f"report: {tmp_path / 'report.html'}" and following.startswith("next: ")
@@ -183,7 +182,7 @@ def test_a_sweep_shows_how_sensitive_validation_is_and_is_resumed(run_main, tmp_
 
 
 def test_a_run_grows_by_seeds_and_variants_and_trains_those_alone(run_main, tmp_path):
-    few = ("lenet_vs_dense", "--limit_examples=200", "--epochs=1", "--batch_size=50", "--convolution=lax")
+    few = ("lenet_vs_dense", "--limit_examples=200", "--epochs=1", "--batch_size=50")
     few += ("--progress=lines", f"--workdir={tmp_path}")
     done = run_main(*few, "--variants=dense", "--seeds=2")
     assert done.returncode == 0, done.stderr

@@ -43,7 +43,7 @@ NOT_RUN = {
     "sbatch": "it needs Slurm",
     "launch/sweep.sh": "16 runs; two of its parts stand in for it",
 }
-SMALL = "--variants=dense --epochs=1 --limit_examples=100 --batch_size=50 --convolution=lax --progress=none"
+SMALL = "--variants=dense --epochs=1 --limit_examples=300 --batch_size=100 --progress=none"
 SETTINGS = (
     ("lenet_vs_dense --seeds=8 --epochs=2 --limit_examples=2000", f"{SMALL} --seeds=2"),
     ("--until=resolved", f"{SMALL} --variants=dense,lenet5 --max_seeds=8 --workdir=results/lenet_vs_dense"),

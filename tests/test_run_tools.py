@@ -19,7 +19,6 @@ from mnistlab.errors import UserError
 ROOT = Path(__file__).parents[1]
 MAIN = "experiments.cli.main"
 SMALL = ["--variants=dense,lenet5", "--epochs=1", "--limit_examples=200", "--batch_size=100", "--progress=none"]
-SMALL += ["--convolution=lax"]
 TRAIN = ["run", "lenet_vs_dense", *SMALL]
 
 
