@@ -246,6 +246,12 @@ def test_seeds_show_every_finite_seed_and_the_interval_of_the_mean():
     assert [label.get_text() for label in axes.get_yticklabels()] == ["a (n=4, 1 not finite)"]
 
 
+def test_the_numbers_of_an_axis_stand_apart(tmp_path):
+    values = {name: np.linspace(0.8833, 0.9027, 10) for name in ("keras", "dropout_at_evaluation")}
+    svg = page.draw_into(tmp_path)(figures.seeds(values, "test accuracy"), "seeds", "").figure.read_text()
+    assert 3 <= len(re.findall(r">0\.\d+<", svg)) <= 6  # there is room for so many
+
+
 def test_differences_draw_the_interval_that_they_are_given():
     axes = figures.differences({"a > b": [0.1, 0.3], "b > c": [0.2]}, {"a > b": (-0.5, 0.9)}, "accuracy").axes[0]
     bars = [tuple(found.get_xdata()) for found in axes.get_lines() if found.get_label().startswith("_")]

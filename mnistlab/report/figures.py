@@ -251,6 +251,7 @@ def seeds(values: Mapping[str, ArrayLike], label: str, reported: Mapping[str, fl
                     label="reported",
                 )
         axes.set_xlabel(label)
+        axes.locator_params(axis="x", nbins=6)  # numbers of six digits stand apart
         legend(figure, 3)
         return laid_out(figure)
 
@@ -273,6 +274,7 @@ def differences(
             if array.size:
                 _seed_row(axes, y, array, intervals.get(claim, UNKNOWN), "mean, and the claim's 95 % interval")
         axes.set_xlabel(label)
+        axes.locator_params(axis="x", nbins=6)  # numbers of six digits stand apart
         legend(figure, 3)
         return laid_out(figure)
 
