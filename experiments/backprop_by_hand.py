@@ -4,7 +4,8 @@ python -m experiments.backprop_by_hand [--epochs=1000] [--learning_rate=1.0]
 
 A network 2-3-1 of sigmoids on 1,000 random points, loss 1/(2N) sum (y - t)^2. A step sees every point, so --epochs is the
 number of steps. --seed is NumPy's seed (the source's is 0), --limit_examples keeps the first points; what was reported
-is compared only when both are the source's. The two protocols do the same. It trains nothing, so that --seeds, --until and the like say nothing, and it has no --dry_run.
+is compared only when both are the source's. The two protocols do the same. There is one run: --seeds, --until and the like
+change nothing, and there is no --dry_run.
 """
 
 import time

@@ -74,9 +74,11 @@ class Board(NamedTuple):
 
 def main() -> None:
     """Runs what is missing, then writes the board."""
-    for name in sorted({name for name in flags.FLAGS if flags.FLAGS[name].present} - {*_FLAGS, *_OWN_FLAGS}):
+    known = {*_FLAGS, *_OWN_FLAGS}
+    unheeded = next((name for name in flags.FLAGS if flags.FLAGS[name].present and name not in known), None)
+    if unheeded is not None:
         raise UserError(
-            f"scoreboard does not pass {name} on; give it to the comparison: mnistlab run NAME --{name}=..."
+            f"scoreboard does not pass {unheeded} on; give it to the comparison: mnistlab run NAME --{unheeded}=..."
         )
     quick = flags.FLAGS.quick
     bench = peer_hours.read(usable("bench", flags.FLAGS.bench)) if flags.FLAGS.bench else None

@@ -8,9 +8,10 @@ from mnistlab.errors import UserError
 from mnistlab.nets import models
 from mnistlab.nets.blocks import GlobalAvgPool, Residual, SeparableConv
 from mnistlab.nets.layers import BatchNorm, Conv, Dense, Dropout
+from mnistlab.training import executables
 
 IMAGE = (12, 12, 3)
-QUICK = {"xla_backend_optimization_level": 0}  # a program that runs once takes longer to optimise than to run
+QUICK = executables.compiler_options("init")  # a program that runs once takes longer to optimise than to run
 NET = models.Network(
     (
         Conv(6, 3, padding="SAME", activation="relu"),

@@ -8,9 +8,10 @@ import pytest
 
 from mnistlab.errors import UserError
 from mnistlab.nets import models
+from mnistlab.training import executables
 
 IMAGE = (28, 28, 1)
-QUICK = {"xla_backend_optimization_level": 0}  # a program that runs once takes longer to optimise than to run
+QUICK = executables.compiler_options("init")  # a program that runs once takes longer to optimise than to run
 
 
 def variables_of(model, seed=0, n=2):

@@ -86,17 +86,11 @@ def logits(net, images, by_readme):
 
 def test_the_covering_networks_have_every_kind_of_layer():
     def kinds_of(names):
-        flat = [layer for name in names for layer in _flat(models.MODELS[name])]
+        flat = [layer for name in names for layer in models._flat(models.MODELS[name])]
         marks = ("activation", "stride", "padding")
         return {(type(layer), *(getattr(layer, mark, None) for mark in marks)) for layer in flat}
 
     assert kinds_of(COVERING) == kinds_of(models.MODELS)
-
-
-def _flat(layers):
-    for layer in layers:
-        yield layer
-        yield from _flat(getattr(layer, "layers", ()))
 
 
 def exported(net, format, folder):

@@ -120,10 +120,14 @@ def _safetensors(net: Net) -> bytes:
 
 def _onnx(net: Net) -> bytes:
     options = dict(net.config.model_options)
-    if not _is_table(net) or options.get("dropout_at_evaluation"):
-        what = "is no table of layers of mnistlab" if not _is_table(net) else "drops units at random in evaluation too"
-        what = "takes fractions" if net.image.dtype == np.float32 else what
-        raise UserError(f"{net.variant} {what}, so it has no ONNX form; take --format=jax")
+    obstacles = {
+        "takes fractions": net.image.dtype == np.float32,
+        "is no table of layers of mnistlab": not _is_table(net),
+        "drops units at random in evaluation too": bool(options.get("dropout_at_evaluation")),
+    }
+    for what, is_so in obstacles.items():
+        if is_so:
+            raise UserError(f"{net.variant} {what}, so it has no ONNX form; take --format=jax")
     flat: dict[tuple[str, ...], Any] = {}
     for collection in (net.weights["params"], *net.weights["model_state"].values()):
         flat |= traverse_util.flatten_dict(collection)

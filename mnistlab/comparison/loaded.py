@@ -70,7 +70,7 @@ class Net:
             if not images:
                 raise UserError("no images; expected at least one")
             return np.concatenate([self.seen(each) for each in images])
-        is_path, like = isinstance(images, str | Path), self.image
+        like = self.image
         image = self._picture(images) if isinstance(images, str | Path) else np.asarray(images)
         if image.ndim == 2 or image.shape == like.shape:
             image = image[None]
@@ -83,7 +83,7 @@ class Net:
             raise UserError("no images; expected at least one")
         if (image.shape[1:], image.dtype) != (like.shape, like.dtype):
             expected = f"{like.dtype} [N, {', '.join(map(str, like.shape))}]"
-            is_photo = card.of_digits(self.card) and not is_path
+            is_photo = card.of_digits(self.card) and not isinstance(images, str | Path)
             photo = "; a photograph is given by its path, or through mnistlab.to_mnist" if is_photo else ""
             raise UserError(f"images are {image.dtype} {list(image.shape)}; {self.variant} takes {expected}{photo}")
         return image

@@ -10,7 +10,7 @@ import numpy as np
 
 from mnistlab.nets import blocks
 from mnistlab.nets import layers as kinds
-from mnistlab.nets.layers import Layer, same_padding
+from mnistlab.nets.layers import Layer
 from mnistlab.nets.models import Layers, layer_names
 
 OPSET, IR_VERSION = 17, 8  # of 2022: what any runtime still in use reads
@@ -127,8 +127,7 @@ class _Graph:
 
     def conv(self, x: str, layer: kinds.Conv, shape: tuple[int, ...], weights: Mapping[str, Any], name: str) -> str:
         """A convolution of x, which has `shape`; a kernel of fewer channels sees each group of channels alone."""
-        pads = (same_padding(side, layer.kernel_size, layer.stride) for side in shape[:2])
-        (top, bottom), (left, right) = pads if layer.padding != "VALID" else ((0, 0), (0, 0))
+        (top, bottom), (left, right) = layer.paddings(shape)
         kernel = self.constant(np.transpose(weights["kernel"], (3, 2, 0, 1)), f"{name}.kernel")
         bias = self.constant(weights["bias"], f"{name}.bias")
         group = shape[-1] // np.shape(weights["kernel"])[2]

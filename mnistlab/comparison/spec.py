@@ -269,7 +269,7 @@ def _check_names(experiment: Experiment) -> None:
 
 
 def _is_line(words: str, most: int) -> bool:
-    """Whether `words` can be printed on one line: letters, marks and spaces, nothing that controls."""
+    """Whether `words` are a line as the schema of summary.json asks; jsonschema itself would be slow to start."""
     unprintable = ("Cc", "Cf", "Cs", "Zl", "Zp")
     return 0 < len(words.encode(errors="replace")) <= most and not any(
         unicodedata.category(letter) in unprintable for letter in words

@@ -127,14 +127,15 @@ class Conv(Layer):
     def cell_before(self, cell: Cell) -> Cell:
         return square_cell(math.isqrt(len(cell)) * self.stride)
 
-    def _paddings(self, shape: tuple[int, ...]) -> tuple[tuple[int, int], tuple[int, int]]:
+    def paddings(self, shape: tuple[int, ...]) -> tuple[tuple[int, int], tuple[int, int]]:
+        """((above, below), (left, right)) of an image (H, W, C)."""
         if self.padding == "VALID":
             return (0, 0), (0, 0)
         h, w = (same_padding(size, self.kernel_size, self.stride) for size in shape[:2])
         return h, w
 
     def shape_after(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        padded = [size + sum(pad) for size, pad in zip(shape, self._paddings(shape), strict=False)]
+        padded = [size + sum(pad) for size, pad in zip(shape, self.paddings(shape), strict=False)]
         h, w = ((size - self.kernel_size) // self.stride + 1 for size in padded)
         return h, w, self.features
 
@@ -156,7 +157,7 @@ class Conv(Layer):
 
     def _product(self, x: Image, kernel: jax.Array, bias: jax.Array, cell: Cell) -> Cells:
         """The output's cells, as products over the cells of the input that each of them sees."""
-        (top, _), (left, _) = self._paddings(x.shape[1:])
+        (top, _), (left, _) = self.paddings(x.shape[1:])
         height, width, _ = self.shape_after(x.shape[1:])
         size = math.isqrt(len(cell)) * self.stride  # pixels from one output cell to the next: the side of an input cell
         rows, columns = height * self.stride // size, width * self.stride // size

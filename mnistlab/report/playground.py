@@ -78,8 +78,7 @@ def _described_layers(names: Sequence[str], rows: Sequence[Layer], shape: Shape)
 
 
 def _conv(layer: Any, shape: Shape) -> tuple[Spec, list[Leaf]]:
-    same = layer.padding != "VALID"  # as Conv reads it
-    before = [layers.same_padding(side, layer.kernel_size, layer.stride)[0] if same else 0 for side in shape[:2]]
+    before = [first for first, _ in layer.paddings(shape)]
     spec = {"kind": "conv", "size": layer.kernel_size, "stride": layer.stride, "before": before}
     return {**spec, "activation": layer.activation or "none"}, [("params", "kernel"), ("params", "bias")]
 
