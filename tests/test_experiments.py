@@ -57,11 +57,11 @@ CHEAPEST = {
 
 @pytest.fixture(scope="session")
 def run_main(shared_cache):
-    """Runs `python -m experiments.<name>` with the session's data and programs."""
+    """Runs `python -m experiments.<name>` with the session's data and programs; it draws where it is asked to."""
     environ = {"PATH": "/usr/bin:/bin", "HOME": str(shared_cache), "XDG_CACHE_HOME": str(shared_cache)}
 
-    def run(name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-        return forks.run(f"experiments.{name}", arguments, folder=ROOT, environ=environ)
+    def run(name: str, *arguments: str, pictures: bool = False) -> subprocess.CompletedProcess[str]:
+        return forks.run(f"experiments.{name}", arguments, folder=ROOT, environ=environ, pictures=pictures)
 
     return run
 
@@ -110,7 +110,7 @@ def test_lists_the_entry_points_with_a_line_each(run_main):
 @pytest.mark.parametrize("name", TRAINING + OURS)
 def test_leaves_the_files_of_the_contract(run_main, little, tmp_path, name):
     variant, data = CHEAPEST[name], little if name in OURS else ()
-    done = run_main(name, *QUICK, *data, f"--variants={variant}", f"--workdir={tmp_path}", "--seeds=2")
+    done = run_main(name, *QUICK, *data, f"--variants={variant}", f"--workdir={tmp_path}", "--seeds=2", pictures=True)
     assert done.returncode == 0, done.stderr
     *_, report, following = done.stdout.splitlines()
     assert report == f"report: {tmp_path / 'report.html'}" and following.startswith("next: ")
@@ -158,7 +158,7 @@ SWEEP = ("--sweep=learning_rate=1e-4,1e-3", "--seeds=2", "--variants=dense", "--
 
 
 def test_a_sweep_shows_how_sensitive_validation_is_and_is_resumed(run_main, tmp_path):
-    done = run_main("lenet_vs_dense", *SWEEP, f"--workdir={tmp_path}", "--progress=lines")
+    done = run_main("lenet_vs_dense", *SWEEP, f"--workdir={tmp_path}", "--progress=lines", pictures=True)
     assert done.returncode == 0, done.stderr
     assert "4 of 4 runs share a program" in done.stdout
     summary = json.loads((tmp_path / "summary.json").read_text())
