@@ -312,8 +312,8 @@ def define_flags() -> None:
     """Flags of this entry point beside the common ones."""
     common.define_run_flags()
     flags.DEFINE_string("claim", None, "The id of a claim of the run, such as a.")
-    flags.DEFINE_string("variant_a", None, "Instead of a claim: one variant,")
-    flags.DEFINE_string("variant_b", None, "and the other.")
+    flags.DEFINE_string("variant_a", None, "Instead of --claim: the first variant.")
+    flags.DEFINE_string("variant_b", None, "Instead of --claim: the second variant.")
     flags.DEFINE_string("metric", "test_accuracy", "With variants: in what they differ.")
     flags.DEFINE_list("difference", [], "True differences to resolve, beside the observed one.")
 

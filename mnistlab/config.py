@@ -156,7 +156,10 @@ class TrainConfig:
     batch_size: int = setting(128, "Examples a step, over all devices.", within=COUNT, flag="batch_size")
     num_epochs: int = setting(20, "Epochs.", within=COUNT, flag="epochs")
     patience_epochs: int | None = setting(
-        None, "Early stopping on validation loss; the best weights are restored.", within=COUNT, flag="patience_epochs"
+        None,
+        "Early stopping: end after so many epochs without a lower validation loss, and restore the best weights.",
+        within=COUNT,
+        flag="patience_epochs",
     )
     pixel_scale: float = setting(1 / 255, "Images enter the model as float32(image) * pixel_scale.", within=POSITIVE)
     dropout_rate: float | None = setting(
@@ -172,7 +175,7 @@ class TrainConfig:
     )
     average_epochs: float = setting(
         0.0,
-        "Validated and tested are the exponential mean of the weights over the steps of about so many last epochs; "
+        "Validate and test an exponential moving average of the weights over about this many last epochs; "
         "0: the weights themselves.",
         within=Interval(0, 1_000_000),
         flag="average_epochs",

@@ -40,7 +40,7 @@ def define_run_flags() -> None:
     flags.DEFINE_string("data_dir", None, "TFDS data folder; default ~/.cache/mnistlab/datasets.")
     flags.DEFINE_enum("progress", "auto", ["auto", "bar", "lines", "none"], "How progress is shown.")
     flags.DEFINE_bool(
-        "deterministic", False, "The same bits from the same command on a GPU too, somewhat slower; a CPU's are anyway."
+        "deterministic", False, "Bitwise repeatable results on a GPU, somewhat slower; on a CPU they always are."
     )
     flags.DEFINE_bool("preallocate", False, "Let JAX take the GPU's memory at the start instead of as needed.")
     flags.DEFINE_enum(
@@ -65,10 +65,18 @@ def define_training_flags() -> None:
         _define(about, None, f"{about.help}{names} Default: each variant's own.")
     moves = "; ".join(f"{name}: {about.help}" for name, about in _moves().items())
     flags.DEFINE_list("augment", None, f"name=number,... such as shift=2,rotate=10. {moves}.")
-    flags.DEFINE_enum("convolution", None, FORMS, "How convolutions are computed, in place of what suits the backend.")
+    flags.DEFINE_enum(
+        "convolution",
+        None,
+        FORMS,
+        "How convolutions are computed: cells or slices (our matrix products) or lax (XLA's own); default: the quickest known here.",
+    )
     flags.DEFINE_multi_string("sweep", [], "setting=value,value,...: train the grid; may be repeated.")
     flags.DEFINE_enum(
-        "distributed", "auto", cluster.MODES, "Several processes: as the launcher says, asked for, or never."
+        "distributed",
+        "auto",
+        cluster.MODES,
+        "Join other processes: auto if a launcher says so, on: always, off: never.",
     )
     flags.DEFINE_string("coordinator", None, "host:port of the first process, where no launcher names it.")
     flags.DEFINE_integer("num_processes", None, "How many processes, where no launcher says.")

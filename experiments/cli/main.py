@@ -31,6 +31,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(f"{USAGE}\n\n{common.listing()}")
     elif command == "--version":
         print(mnistlab.__version__)
+    elif command == "run" and rest in (["--help"], ["-h"]):
+        print(USAGE)
     elif command == "run":
         name, flags_of_it = (rest[0], rest[1:]) if rest and not rest[0].startswith("-") else (_named_in(rest), rest)
         run(name, flags_of_it, f"mnistlab run {shlex.quote(name)}")

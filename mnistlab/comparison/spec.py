@@ -138,7 +138,7 @@ class Options:
         flag="debug_nans",
     )
     population_size: int | None = setting(
-        None, "How many runs share a compiled program.", within=COUNT, flag="population_size"
+        None, "How many runs share a compiled program; default: as many as fit.", within=COUNT, flag="population_size"
     )
     playground: bool = setting(
         True, "Put the networks into the page, where they answer what one draws.", flag="playground"
@@ -149,7 +149,7 @@ class Options:
     strategy: str = setting("auto", "How several devices share the work.", choices=mesh.STRATEGIES, flag="parallel")
     stream_megabytes: int | None = setting(
         None,
-        "Keep the dataset on disk and so much of it on the devices at a time; default: all, unless it is too large.",
+        "Keep the dataset on disk and at most this much of it on the devices; default: all, unless it does not fit.",
         within=Interval(1, math.inf),
         flag="stream_megabytes",
     )
@@ -219,7 +219,7 @@ def _check_program(name: str, variant: Variant, own: Variant, swept: Iterable[st
         "augment": variant.augment != AugmentConfig(),
         "label_smoothing": variant.label_smoothing > 0,
         "average_epochs": variant.average_epochs > 0,
-        "optimizer, schedule and their numbers": variant.optimizer != optimizer,
+        "the optimizer and schedule settings": variant.optimizer != optimizer,
         "loss": (variant.loss, variant.loss_reduction) != (own.loss, own.loss_reduction),
         "these model_options": dict(variant.model_options) | {"form": None} != dict(own.model_options) | {"form": None},
         **{setting: setting in swept for setting in ("momentum", "weight_decay")},
