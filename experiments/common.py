@@ -73,6 +73,9 @@ def enter(body: Callable[..., Any], arguments: Sequence[str] = (), *, needs_jax:
         try:
             process.set_up(needs_jax=needs_jax)
             body(*argv[1:])
+            sys.stdout.flush()
+        except BrokenPipeError:  # mnistlab list | head
+            process.leave_quietly()
         except UserError as error:
             process.fail(str(error))
         except FloatingPointError as error:
@@ -138,10 +141,7 @@ def _plan(experiment: "Experiment", asked: "Options") -> None:
 
     planned = plan.plan(experiment, asked)
     print("\n".join(plan.lines(planned)), file=sys.stderr, flush=True)
-    try:
-        print(json.dumps(planned.config, indent=2), flush=True)
-    except BrokenPipeError:  # --dry_run | head
-        process.leave_quietly()
+    print(json.dumps(planned.config, indent=2))
 
 
 def _parse(argv: Sequence[str], arguments: Sequence[str]) -> list[str]:

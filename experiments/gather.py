@@ -9,7 +9,7 @@ import importlib
 from pathlib import Path
 from typing import Any
 
-from mnistlab import files
+from mnistlab import files, sealed
 from mnistlab.analysis import claims, departures, history
 from mnistlab.analysis.claims import Checked
 from mnistlab.comparison import identity, saved, workdirs
@@ -95,7 +95,8 @@ def _write(
         history.variant_of(name, own["variants"]): [run.seed for run in result.runs] for name, result in results.items()
     }
     own = identity.with_seeds(own, by_variant)
-    workdirs.write_config(target, own, common.command(), None)  # first, so that what is there is never nobody's
+    # First, so that what is there is never nobody's; data and devices are those on which it was trained.
+    sealed.write(target / "config.json", first.config | {"run": own, "command": common.command()})
     files.write_atomic(target / "history.csv", history.to_csv(results))
     workdirs.write_findings(target, title, blocks, summary)
 

@@ -33,6 +33,11 @@ def main(path: str) -> None:
     asked = asked or tables.every_claim(runs, matters)
     if not asked:
         raise UserError(f"{path} has no metric that two variants share; expected one")
+    metrics = dict.fromkeys(one.metric for one in asked)
+    if matters is not None and len(metrics) > 1:
+        raise UserError(
+            f"--matters is one number, but the claims are about {', '.join(metrics)}; give a --claim in one of them"
+        )
     sides = tables.sides(asked, runs)
     for claim, values in zip(asked, sides, strict=True):
         _check_unit(claim, values)

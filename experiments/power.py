@@ -109,7 +109,7 @@ def _pilot(label: str, run: RunFolder, left: str, right: str | float, metric: st
     for name in (left, right) if isinstance(right, str) else (left,):
         saved.check_metric(run.variants[saved.choose_variant(run, name)], metric)
     against = run.variants[right] if isinstance(right, str) else right
-    differences = np.subtract(*claims.measured(run.variants[left], against, metric))
+    differences = stats.paired_differences(*claims.measured(run.variants[left], against, metric))
     finite = np.isfinite(differences)
     return Pilot(label, metric, differences[finite], int((~finite).sum()))
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import difflib
+import unicodedata
 from collections.abc import Callable, Iterable, Iterator
 
 
@@ -10,6 +11,14 @@ class UserError(ValueError):
 
     Library code raises it before anything is half-written; the entry points print it and exit with status 2.
     """
+
+
+def is_line(words: str, most: int) -> bool:
+    """Whether `words` are a line as the schema of summary.json asks; jsonschema itself would be slow to start."""
+    unprintable = ("Cc", "Cf", "Cs", "Zl", "Zp")
+    return 0 < len(words.encode(errors="replace")) <= most and not any(
+        unicodedata.category(letter) in unprintable for letter in words
+    )
 
 
 def one_line(error: BaseException) -> str:

@@ -1,5 +1,6 @@
 """The first sentence of a page: true, and an answer, whatever came out."""
 
+import dataclasses
 import importlib
 
 import numpy as np
@@ -7,10 +8,10 @@ import pytest
 from run_folders import result_of
 
 from experiments import common
-from mnistlab.analysis import claims, departures, reported
+from mnistlab.analysis import claims, departures, reported, stats
 from mnistlab.analysis.claims import Claim
 from mnistlab.comparison.spec import PROTOCOLS, Experiment
-from mnistlab.report import answer
+from mnistlab.report import answer, text
 
 MORE = Claim("a", "LeNet-5 is more accurate", "test_accuracy", "lenet5", ">", "dense")
 ABOUT = Claim("a", "about 98 %", "test_accuracy", "lenet5", "about", 0.98, 0.001)
@@ -60,6 +61,30 @@ def test_a_claim_that_holds_is_a_yes_and_says_by_how_much_in_how_many_seeds():
 def test_the_opposite_is_a_no():
     sentence = said([MORE], LOWER).sentence
     assert sentence.startswith("No: lenet5 is less accurate than dense by 0.80 points") and "(8 of 8 seeds)" in sentence
+
+
+def test_a_mean_that_a_wild_pair_pulls_to_the_other_side_turns_no_sentence_round():
+    gaps = 0.003 + 1e-4 * np.random.default_rng(0).standard_normal(20)
+    gaps[7] = -0.88
+    found = {"lenet5": result_of(0.95 + gaps, range(20)), "dense": result_of(np.full(20, 0.95), range(20))}
+    low, high = (100 * float(ends[-1]) for ends in stats.confidence_sequence(gaps))
+    sentence = said([MORE], found).sentence
+    assert sentence.startswith("Yes: lenet5 is more accurate than dense, the difference lies between ")
+    ends = (f"+{text.format_significant(end, 2)} points" for end in (low, high))
+    assert f"between {' and '.join(ends)} (20 seeds); {stats.PULLED}." in sentence
+    same = said([dataclasses.replace(MORE, matters=0.05)], found).sentence
+    assert same.startswith("No difference that matters: ") and same.endswith(f"{stats.PULLED}.")
+    alike = said([dataclasses.replace(ABOUT, right=0.953)], found).sentence
+    assert alike.startswith("Yes: the test accuracy of lenet5 is within 0.10 points of 95.30 %, ")
+
+
+def test_numbers_that_are_the_same_but_for_rounding_are_a_tie():
+    found = {"lenet5": result_of([0.9871, 0.9875], range(2)), "dense": result_of([0.9873, 0.9873], range(2))}
+    checked = claims.check([MORE], found)
+    assert np.mean(found["lenet5"].metrics["test_accuracy"] - 0.9873) != 0 == checked[0].comparison.difference
+    assert "on average lenet5 and dense have the same test accuracy, 98.73 % (2 seeds)" in said([MORE], found).sentence
+    one = np.float32(0.9873), 0.9873
+    assert stats.paired_differences(np.array([one[0]], np.float64), np.array([one[1]])).tolist() == [0.0]
 
 
 def test_what_is_not_resolved_says_what_the_means_say_and_that_more_seeds_can_tell():

@@ -173,6 +173,12 @@ def test_seconds_that_a_population_shares_are_one_pair(per_population, num_pairs
     assert checked.verdict == ("holds" if num_pairs == 8 else "not resolved (n too small)")
     (number,) = claims.check([claim("<", 5.0, "left", "epoch_seconds")], {"left": sides[0]})
     assert number.comparison.n == num_pairs
+    # One that stopped after an epoch has other seconds in all, and was timed by the same program.
+    stopped = sides[0].epoch_seconds.copy()
+    stopped[1, 1] = np.nan
+    early = {"left": sides[0]._replace(epoch_seconds=stopped), "right": sides[1]}
+    (checked,) = claims.check([claim("<", "right", "left", "train_seconds")], early)
+    assert checked.comparison.n == num_pairs
 
 
 def test_what_matters_in_an_accuracy_is_known_however_it_is_spelt():

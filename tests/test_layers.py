@@ -4,6 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from mnistlab.errors import UserError
 from mnistlab.nets import layers, products, winograd
 from mnistlab.nets.cells import PIXEL, Cells, Columns, square_cell, to_cells, to_image
 from mnistlab.nets.layers import AvgPool, BatchNorm, Context, Conv, Dense, Dropout, LocalResponseNorm, MaxPool
@@ -19,7 +20,10 @@ def image(*shape):
 
 
 def close(a, b, tolerance=2e-5):
-    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=tolerance, atol=tolerance), a, b)
+    """Within rounding, which is of the largest numbers that were summed."""
+    jax.tree.map(
+        lambda x, y: np.testing.assert_allclose(x, y, rtol=0, atol=tolerance * max(1.0, np.abs(y).max())), a, b
+    )
 
 
 def test_same_padding_by_hand():
@@ -36,6 +40,18 @@ def test_cells_keep_the_image():
     assert cells.array.shape == (48, 2, 3, 2) and cells.shape == x.shape
     np.testing.assert_array_equal(cells.pixels[cell.index((3, 1)), :, 1, 2, 0], x[0, 7, 9])
     np.testing.assert_array_equal(to_image(cells), x)
+
+
+@pytest.mark.parametrize("form", ["cells", "slices", "lax"])
+def test_padding_is_read_in_small_letters_and_no_other_word_is_taken(form):
+    x = image(1, 6, 6, 1)
+    for padding, side in (("valid", 4), ("same", 6)):
+        conv = Conv(2, 3, padding=padding)
+        variables = conv.init(KEY, x, Context(form=form), PIXEL)
+        y = to_image(conv.apply(variables, x, Context(form=form), PIXEL))
+        assert y.shape == (1, side, side, 2) and conv.shape_after((6, 6, 1)) == (side, side, 2)
+    with pytest.raises(UserError, match="padding is 'full'; expected VALID or SAME"):
+        Conv(2, 3, padding="full").init(KEY, x, Context(form=form), PIXEL)
 
 
 @pytest.mark.parametrize("form", ["cells", "slices", "lax"])

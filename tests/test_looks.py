@@ -3,7 +3,7 @@ import pytest
 
 from mnistlab.analysis import claims
 from mnistlab.analysis.claims import Claim
-from mnistlab.analysis.looks import looks, questions
+from mnistlab.analysis.looks import FURTHEST, foreseen, looks, questions
 from mnistlab.analysis.sequential import expected_num_pairs, sequential_p
 from mnistlab.report import sections
 
@@ -27,6 +27,18 @@ def test_one_pair_promises_nothing_though_another_diverged_and_as_many_again_are
     one = [(np.array([0.9, np.nan]), np.array([0.8, 0.7]))]
     (item,) = questions(claims.check_sides(CLAIMS[:1], one), one)
     assert (item.num_pairs, item.num_more) == (2, 2)
+
+
+def test_of_a_variant_that_always_diverges_nothing_is_foreseen():
+    lost = [(np.full(6, np.nan), np.full(6, 0.8))]
+    (item,) = questions(claims.check_sides(CLAIMS[:1], lost), lost)
+    assert (item.num_pairs, item.outlook) == (6, "in each of which a network diverged")
+
+
+def test_from_where_it_is_looked_no_further_no_number_is_promised():
+    assert foreseen(FURTHEST - 10, 4) == "about 4 more would probably answer it"
+    assert foreseen(FURTHEST - 10, 10) == "over 9 more would probably answer it"
+    assert foreseen(FURTHEST, 1) == "no end to be foreseen"
 
 
 def test_looks_are_the_evidence_and_the_interval_of_the_verdict():

@@ -365,6 +365,9 @@ def test_pictures_of_other_things_than_digits_are_taken_only_in_their_datas_form
     other = dataclasses.replace(net, card=net.card._replace(data={"name": "fashion_mnist"}))
     Image.fromarray(images[0, ..., 0]).save(tmp_path / "small.png")
     np.testing.assert_array_equal(other.seen(tmp_path / "small.png"), images[:1])
+    colour = Image.merge("RGB", [Image.new("L", (28, 28), value) for value in (0, 90, 255)])
+    colour.save(tmp_path / "colour.png")
+    np.testing.assert_array_equal(other.seen(tmp_path / "colour.png")[0, ..., 0], np.asarray(colour.convert("L")))
     Image.new("L", (90, 90)).save(tmp_path / "large.png")
     with pytest.raises(UserError, match="only a digit is brought to its data's form"):
         other.seen(tmp_path / "large.png")

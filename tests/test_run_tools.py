@@ -145,5 +145,6 @@ def test_a_prune_that_was_killed_is_ended_by_the_next(run):
 def test_what_a_killed_prune_left_does_not_stand_in_the_way_of_the_next(run):
     place = run / "checkpoints" / "dense"
     shutil.copytree(place / "training", place / prune.DOOMED)  # and then the run was trained anew
+    (place.parent / ".DS_Store").touch()
     prune.prune(run)
     assert sorted(path.name for path in place.iterdir()) == ["best", "last"]

@@ -71,6 +71,8 @@ def test_without_a_claim_all_are_asked(tmp_path):
         ("variant,seed,x\na,1,1e300\n", "line 2: x is '1e300'; expected a number, or nan where"),
         ("variant,seed,x\na,1,\n", "line 2: x is ''; expected a number, or nan where"),
         ("variant,seed,x\na,1,2\na,1,3\n", "line 3: a has x of seed 1 twice"),
+        ("variant,seed,x\na\u200b,1,2\n", r"line 2: the name 'a\\u200b'; expected up to 200 printable"),
+        ("variant,seed,metric,value\na,1," + "x" * 201 + ",2\n", "line 2: the name 'xxx"),
         ("variant,seed,x\na,1\n", "line 2 has more or fewer cells"),
         ("variant,seed,x\na,1,2,3\n", "line 2 has more or fewer cells"),
     ],

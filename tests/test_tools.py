@@ -237,6 +237,11 @@ class TestGather:
         np.testing.assert_allclose(summary["variants"]["lenet5"]["metrics"]["test_accuracy"]["values"], HIGH)
         claim = summary["claims"][0]
         assert (claim["verdict"], claim["delta"]) == ("holds", pytest.approx((HIGH - LOW).mean()))
+        parts, joined = (
+            json.loads((path / "config.json").read_text()) for path in (tmp_path / "sweep" / "seeds_0", out)
+        )
+        for name in parts.keys() - {"run", "command", "digests"}:  # trained on what they were trained on
+            assert joined[name] == parts[name], name
         compared = call("compare", out, out, f"--workdir={tmp_path / 'compared'}")
         assert compared.returncode == 0, compared.stderr
         assert call("gather", tmp_path / "sweep", f"--workdir={out}").returncode == 0  # again

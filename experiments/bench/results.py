@@ -227,9 +227,9 @@ def _blocks(found: Findings, draw: page.Draw) -> list[page.Block]:
 def _summary(found: Findings) -> dict[str, Any]:
     return {
         "experiment": NAME,
-        "protocol": None,
+        "protocol": "benchmark",
         "data": {"name": "mnist"},
-        "device": workdirs.provenance()["device"],
+        "device": workdirs.device_words(),
         "n_seeds": 1,
         "variants": {
             f"{name}: {peer}": {"metrics": {"epoch_seconds": summarize(one.seconds)}}

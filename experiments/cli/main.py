@@ -76,6 +76,7 @@ def _experiment_of(path: Path) -> mnistlab.Experiment:
         process.fail(
             f"there is no file {path}; expected a Python file that defines EXPERIMENT = mnistlab.Experiment(...)"
         )
+    sys.path.insert(0, str(path.resolve().parent))  # as of `python FILE.py`
     try:
         found = runpy.run_path(str(path), run_name="mnistlab_comparison").get("EXPERIMENT")
     except UserError as error:

@@ -134,7 +134,7 @@ def leave(status: int) -> NoReturn:
 def leave_quietly() -> NoReturn:
     """Ends the process where nobody reads what it prints, which the interpreter would complain of when it flushes."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    sys.exit(0)
+    sys.exit(128 + signal.SIGPIPE)  # as a program that the signal ends
 
 
 def say(text: str) -> None:

@@ -85,15 +85,11 @@ _mnistlab() {
   elif [[ $word == -* ]]; then
     mapfile -t COMPREPLY < <(compgen -W "$(_mnistlab_flags "$entry")" -- "$word")
     [[ ${COMPREPLY[*]} != *= ]] || compopt -o nospace 2> /dev/null
-  else
-    compopt -o filenames 2> /dev/null
-    mapfile -t COMPREPLY < <(compgen -f -- "$word")
-    if [ "$entry" = "run " ]; then
-      mapfile -t -O ${#COMPREPLY[@]} COMPREPLY < <(compgen -W "$_mnistlab_comparisons" -- "$word")
-    fi
+  elif [ "$entry" = "run " ]; then
+    mapfile -t COMPREPLY < <(compgen -W "$_mnistlab_comparisons" -- "$word")
   fi
 }
-complete -F _mnistlab mnistlab
+complete -o default -F _mnistlab mnistlab  # where there is nothing above, files, as bash quotes them
 """
 
 _ZSH = r"""

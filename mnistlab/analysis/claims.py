@@ -20,7 +20,8 @@ DIRECTIONS = (">", "<", "about", "same")
 class Claim:
     """A statement about one metric of one variant, against another variant or a number.
 
-    direction: ">" or "<"; "about": within `tolerance` of it; "same": no difference that would matter.
+    direction: ">" or "<"; "about": within `tolerance` of it, or without one `matters`; "same": no difference that would
+      matter.
     matters: the smallest difference that would matter, said before the runs; None: 0.002 of an accuracy, and of any
       other metric no difference is too small to matter.
     """
@@ -43,11 +44,12 @@ class Claim:
     @property
     def margin(self) -> float:
         """The smallest difference that would matter; 0 where any would."""
-        if self.direction == "about":
+        if self.direction == "about" and self.tolerance:
             return self.tolerance
         if self.matters is not None:
             return self.matters
-        return ACCURACY_THAT_MATTERS if "accuracy" in self.metric.lower() and "epoch" not in self.metric else 0.0
+        is_accuracy = "accuracy" in self.metric.lower() and not self.metric.startswith("lowest_epoch:")
+        return ACCURACY_THAT_MATTERS if is_accuracy else 0.0
 
 
 class Checked(NamedTuple):
@@ -127,15 +129,17 @@ def paired(left: Result, right: Result, metric: str) -> tuple[np.ndarray, np.nda
     Raises:
       UserError: they have no seed in common, or one has a seed twice.
     """
-    sides = [
-        dict(zip((run.seed for run in side.runs), history.metric(side, metric), strict=True)) for side in (left, right)
-    ]
-    seeds = [seed for seed in sides[0] if seed in sides[1]]
-    if not seeds or any(len(values) < len(side.runs) for values, side in zip(sides, (left, right), strict=True)):
+    number = [{run.seed: number for number, run in enumerate(side.runs)} for side in (left, right)]
+    seeds = [seed for seed in number[0] if seed in number[1]]
+    if not seeds or any(len(of) < len(side.runs) for of, side in zip(number, (left, right), strict=True)):
         raise UserError(
             "the runs do not pair: both sides need the same seeds, each once; run them with the same --seed and --seeds"
         )
-    return once_each(metric, np.array([sides[0][seed] for seed in seeds]), np.array([sides[1][seed] for seed in seeds]))
+    chosen = [[of[seed] for seed in seeds] for of in number]
+    if is_of_the_clock(metric):
+        clocks = [side.epoch_seconds[kept, 0] for side, kept in zip((left, right), chosen, strict=True)]
+        chosen = [[kept[pair] for pair in once_each(*clocks)] for kept in chosen]
+    return history.metric(left, metric)[chosen[0]], history.metric(right, metric)[chosen[1]]
 
 
 def is_of_the_clock(metric: str) -> bool:
@@ -143,19 +147,20 @@ def is_of_the_clock(metric: str) -> bool:
     return metric.endswith("seconds")
 
 
-def once_each(metric: str, left: np.ndarray, right: np.ndarray) -> Sides:
-    """Pairs without those that repeat a measurement: the runs of a population share each of their seconds.
+def once_each(*clocks: np.ndarray) -> list[int]:
+    """The numbers of the pairs that repeat no measurement; the runs of a population share the seconds of an epoch.
 
-    >>> [side.tolist() for side in once_each("epoch_seconds", np.array([1.0, 1.0, 2.0]), np.array([3.0, 3.0, 4.0]))]
-    [[1.0, 2.0], [3.0, 4.0]]
+    Args:
+      clocks: of each side the seconds of the first epoch, float64 [n]; later ones some runs may have stopped before.
+
+    >>> once_each(np.array([1.0, 1.0, 2.0]), np.array([3.0, 3.0, 4.0]))
+    [0, 2]
     """
-    if not is_of_the_clock(metric):
-        return left, right
     kept: list[int] = []
-    for number in range(len(left)):
-        if not (np.isin(left[number], left[kept]) or np.isin(right[number], right[kept])):
+    for number in range(len(clocks[0])):
+        if not any(np.isin(clock[number], clock[kept]) for clock in clocks):
             kept.append(number)
-    return left[kept], right[kept]
+    return kept
 
 
 def measured(left: Result, right: Result | float, metric: str) -> Sides:
@@ -167,7 +172,8 @@ def measured(left: Result, right: Result | float, metric: str) -> Sides:
     if isinstance(right, Result):
         return paired(left, right, metric)
     values = history.metric(left, metric)
-    values, _ = once_each(metric, values, np.arange(len(values)))
+    if is_of_the_clock(metric):
+        values = values[once_each(left.epoch_seconds[:, 0])]
     return values, np.full(len(values), right)
 
 

@@ -116,7 +116,7 @@ def metric(result: Result, name: str) -> np.ndarray:
       UserError: no such metric.
     """
     if " - " in name:
-        left, right = name.split(" - ", 1)
+        left, right = name.rsplit(" - ", 1)
         return metric(result, left) - metric(result, right)
     if name in result.metrics:
         return np.asarray(result.metrics[name], np.float64)
@@ -137,7 +137,7 @@ def metric(result: Result, name: str) -> np.ndarray:
         return np.where(_whole(result, values), np.fmax.reduce(values, axis=1), np.nan)
     if match := re.fullmatch(r"(range|change)_after_(\d+):(\w+)", name):
         values, epoch = _history(result, match[3]), int(match[2])
-        if values.shape[1] <= epoch:
+        if not (match[1] == "change") <= epoch < values.shape[1]:  # nothing is known of before the first epoch
             return np.full(len(values), np.nan)
         if match[1] == "range":
             later = values[:, epoch:]

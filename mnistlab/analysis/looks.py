@@ -9,7 +9,7 @@ import numpy as np
 from mnistlab.analysis import claims
 from mnistlab.analysis.claims import Checked, Sides
 from mnistlab.analysis.sequential import ALPHA, Array, confidence_sequence, expected_num_pairs, sequential_evidence
-from mnistlab.analysis.stats import Comparison
+from mnistlab.analysis.stats import Comparison, paired_differences
 
 FURTHEST = 256  # pairs that are looked ahead
 
@@ -22,6 +22,7 @@ class Question(NamedTuple):
     num_pairs: int  # so far, those in which a run diverged among them
     num_more: int  # that it will probably take: 0 where it is answered, as many again where so few show no spread
     evidence: str  # in words
+    outlook: str = ""  # how many more pairs would probably answer it, in words
 
 
 class Looks(NamedTuple):
@@ -45,12 +46,14 @@ def questions(checked: Sequence[Checked], sides: Sequence[Sides | None]) -> list
         claim, comparison = item.claim, item.comparison
         if comparison is None or both is None or claims.is_of_the_clock(claim.metric):
             continue
-        num_pairs, num_more = comparison.n + comparison.num_failed, 0
+        num_pairs, num_more, outlook = comparison.n + comparison.num_failed, 0, ""
         if _is_open(comparison):
-            num_more = pairs_to_go(both, claim.margin, comparison.direction, num_open) or num_pairs
+            num_more = pairs_to_go(both, claim.margin, comparison.direction, num_open)
+            outlook = foreseen(comparison.n, num_more)
         low, high = comparison.interval
         evidence = f"{item.verdict}, p = {comparison.p_holm:.2g}, difference {low:+.2g} to {high:+.2g}"
-        found.append(Question(claim.id, claim.variants, num_pairs, num_more, evidence))
+        more = num_more or (num_pairs if outlook else 0)
+        found.append(Question(claim.id, claim.variants, num_pairs, more, evidence, outlook))
     return found
 
 
@@ -65,6 +68,20 @@ def pairs_to_go(sides: Sides, margin: float, direction: str, num_open: int) -> i
         return 0
     needed = expected_num_pairs(differences, margin, ALPHA / num_open, FURTHEST, direction)
     return max(needed.median - len(differences), 1)
+
+
+def foreseen(num_pairs: int, num_more: int) -> str:
+    """How many more pairs would probably answer an open claim, in words, by what `pairs_to_go` gives for `num_pairs`.
+
+    >>> foreseen(8, 5), foreseen(250, 6), foreseen(1, 0)
+    ('about 5 more would probably answer it', 'over 5 more would probably answer it', 'one shows no spread')
+    """
+    if not num_more:
+        return "one shows no spread" if num_pairs else "in each of which a network diverged"
+    if num_pairs >= FURTHEST:
+        return "no end to be foreseen"
+    about = f"over {num_more - 1}" if num_pairs + num_more >= FURTHEST else f"about {num_more}"
+    return f"{about} more would probably answer it"
 
 
 def looks(sides: Sides, num_claims: int, direction: str = ">") -> Looks:
@@ -83,5 +100,5 @@ def _is_open(comparison: Comparison) -> bool:
 
 
 def _differences(sides: Sides) -> Array:
-    differences = sides[0] - sides[1]
+    differences = paired_differences(*sides)
     return differences[np.isfinite(differences)]

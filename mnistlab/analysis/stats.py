@@ -35,6 +35,8 @@ class Interval(NamedTuple):
 
 UNKNOWN = Interval(math.nan, math.nan)
 
+ROUNDING = 2.0**-23  # of a float32
+PULLED = "a few pairs are far from the others and pull the mean out of the interval"
 _beyond_floats = np.errstate(over="ignore", invalid="ignore", divide="ignore")
 """Where sums of numbers near 1e308 become infinite, which is looked for afterwards."""
 
@@ -113,10 +115,9 @@ def bca_interval(
 
     below = (np.mean(resampled < observed) + np.mean(resampled <= observed)) / 2
     bias = special.ndtri(np.clip(below, 0.5 / num_resamples, 1 - 0.5 / num_resamples))
-    left_out = np.mean(values[_all_but_one(n)], axis=-1)
-    influence = np.mean(left_out) - left_out
-    spread = np.sum(influence**2) ** 1.5
-    acceleration = np.sum(influence**3) / (6 * spread) if spread > 0 else 0.0
+    away = values - observed  # as the mean without a value is away from that of all, but for a factor
+    spread = np.sum(away**2) ** 1.5
+    acceleration = np.sum(away**3) / (6 * spread) if spread > 0 else 0.0
     if not (np.all(np.isfinite(resampled)) and math.isfinite(acceleration)):
         return UNKNOWN
 
@@ -240,7 +241,7 @@ def probability_better(a: ArrayLike, b: ArrayLike, confidence: float = 0.95) -> 
     """
     from scipy import special
 
-    differences = _vector(a) - _vector(b)
+    differences = paired_differences(_vector(a), _vector(b))
     n = len(differences)
     if n == 0 or np.any(np.isnan(differences)):
         return math.nan, UNKNOWN
@@ -330,7 +331,10 @@ def compare(
     failed_a, failed_b = ~np.isfinite(a), ~np.isfinite(b)
     failed = failed_a | failed_b
     a, b = a[~failed], b[~failed]
-    differences = a - b
+    differences = paired_differences(a, b)
+    mean_a, mean_b, difference = _mean(a), _mean(b), _mean(differences)
+    if abs(difference) <= ROUNDING * max(abs(mean_a), abs(mean_b)):
+        difference = 0.0
     probability, probability_interval = probability_better(b, a) if direction == "<" else probability_better(a, b)
     bounded = differences if np.all(np.isfinite(differences)) else differences[:0]  # of numbers near 1e308
     interval = Interval(*(float(ends[-1]) for ends in confidence_sequence(bounded))) if len(bounded) else UNKNOWN
@@ -341,11 +345,11 @@ def compare(
         num_failed=int(failed.sum()),
         num_failed_a=int(failed_a.sum()),
         num_failed_b=int(failed_b.sum()),
-        mean_a=_mean(a),
+        mean_a=mean_a,
         sd_a=_sd(a),
-        mean_b=_mean(b),
+        mean_b=mean_b,
         sd_b=_sd(b),
-        difference=_mean(differences),
+        difference=difference,
         interval=interval,
         standing=standing(bounded, margin),
         t_interval=mean_interval(differences),
@@ -356,6 +360,12 @@ def compare(
         correlation=_correlation(a, b),
         smallest_resolvable=smallest_resolvable_difference(differences),
     )
+
+
+@_beyond_floats
+def paired_differences(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
+    """a - b, float64 [n]; 0 where they are the same number to float32, in which runs are measured."""
+    return np.where(np.abs(a - b) <= ROUNDING * np.maximum(np.abs(a), np.abs(b)), 0.0, a - b)
 
 
 def judge(comparisons: Sequence[Comparison]) -> list[Comparison]:
@@ -424,7 +434,7 @@ def _remarked(outcome: str, comparison: Comparison, too_small: bool) -> str:
     low, high = comparison.interval
     slack = 1e-9 * abs(comparison.difference)  # of rounding, where all pairs are alike
     if not low - slack <= comparison.difference <= high + slack and not math.isnan(low):
-        remarks.append("a few pairs are far from the others and pull the mean out of the interval")
+        remarks.append(PULLED)
     num_seeds = comparison.n + comparison.num_failed
     for name, num_failed in (("A", comparison.num_failed_a), ("B", comparison.num_failed_b)):
         if num_failed:
@@ -474,14 +484,11 @@ def _student_interval(values: NDArray[np.float64], confidence: float, factor: fl
     if n < 2 or not np.all(np.isfinite(values)):
         return UNKNOWN
     half = float(special.stdtrit(n - 1, (1 + confidence) / 2)) * _sd(values) * factor
-    if not math.isfinite(half):
-        return UNKNOWN
-    return Interval(_mean(values) - half, _mean(values) + half)
+    return Interval(_mean(values) - half, _mean(values) + half) if math.isfinite(half) else UNKNOWN
 
 
 def _resampled_means(values: NDArray[np.float64], num_resamples: int, seed: int) -> NDArray[np.float64]:
-    rng = np.random.default_rng(seed)
-    n = len(values)
+    rng, n = np.random.default_rng(seed), len(values)
     chunks = [values[rng.integers(0, n, (num_rows, n))].mean(-1) for num_rows in _chunks(num_resamples, n)]
     return np.concatenate(chunks)
 
@@ -490,9 +497,3 @@ def _chunks(num_rows: int, num_columns: int) -> list[int]:
     """Row counts that add up to `num_rows`, each with at most about a million elements: 1,000 pairs fit in memory."""
     size = max(1, 2**20 // num_columns)
     return [min(size, num_rows - start) for start in range(0, num_rows, size)]
-
-
-def _all_but_one(n: int) -> NDArray[np.int64]:
-    """int64 [n, n - 1]: row i counts from 0 to n - 1 without i."""
-    columns = np.arange(n - 1)
-    return columns + (columns >= np.arange(n)[:, None])

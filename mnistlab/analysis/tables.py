@@ -16,7 +16,7 @@ import numpy as np
 from mnistlab import files
 from mnistlab.analysis.claims import Claim
 from mnistlab.analysis.stats import LARGEST
-from mnistlab.errors import UserError, file_errors, one_line
+from mnistlab.errors import UserError, file_errors, is_line, one_line
 
 LONG = ("metric", "value")  # the columns of a long table beside variant and seed
 INDEX = re.compile(r"|Unnamed: \d+")  # how pandas calls the column of the row numbers
@@ -72,6 +72,9 @@ def read(path: Path) -> Runs:
             raise UserError(f"{where} has more or fewer cells than there are columns ({len(names)})")
         variant, seed = row["variant"].strip(), _seed(row["seed"], where)
         cells = {row["metric"].strip(): row["value"]} if is_long else {name: row[name] for name in metrics}
+        for name in (variant, *cells):
+            if name and not is_line(name, 200):
+                raise UserError(f"{where}: the name {name!r:.80}; expected up to 200 printable characters")
         for metric, cell in cells.items():
             by_seed = values.setdefault(variant, {}).setdefault(metric, {})
             if seed in by_seed:

@@ -95,7 +95,7 @@ def verdict_sentence(one: Judged, board: Board) -> str:
     said = SAID[one.state]
     if one.state == "reversed" and one.evidence["direction"] not in (">", "<"):
         said = "it is not so"
-    why = f" ({one.why})" if one.why else ""
+    why = f" ({one.why})" if one.why else _remark(one.verdict)
     return f"{ASKED[one.protocol]}, {said}{why}{_evidence(one, board)}{_run(one.key, board)}."
 
 
@@ -140,6 +140,8 @@ def cost_sentence(cost: Cost, board: Board) -> str:
     words = cost.quirk.words
     if cost.difference is None or cost.word in ("not run", "changed run", "not measured"):
         why = "the run departs from its protocol" if cost.word == "changed run" else "that was not run"
+        if cost.word == "not resolved":
+            why = f"every pair of seeds diverged{_remark(cost.verdict)}"
         return f"What {words} costs is not known yet: {why}{''.join(_run(key, board) for key in cost.keys[:1])}."
     low, high = cost.interval or (float("nan"), float("nan"))
     change = _interval("test_accuracy", cost.difference, low, high)
@@ -151,7 +153,16 @@ def cost_sentence(cost: Cost, board: Board) -> str:
     seeds, links = text.counted(cost.num_pairs, "seed"), "".join(_run(key, board) for key in cost.keys)
     if cost.difference == low == high == 0:  # validation chose what the source had
         return f"{start}: mended, it is the same run, {seeds}{links}."
-    return f"{start}: mended, test accuracy changes by {change}, {seeds}{links}."
+    return f"{start}: mended, test accuracy changes by {change}, {seeds}{_remark(cost.verdict)}{links}."
+
+
+def _remark(verdict: str) -> str:
+    """What a verdict says in brackets: who diverged, a mean that a few pairs pull away.
+
+    >>> _remark("holds (D diverged in 3 of 8 seeds)"), _remark("holds")
+    (' (D diverged in 3 of 8 seeds)', '')
+    """
+    return f" ({found[1]})" if (found := re.search(r" \((.*)\)$", verdict)) else ""
 
 
 def standing(board: Board) -> list[str]:

@@ -49,7 +49,10 @@ def read(path: Path) -> Bench:
                 ratio, peer = max(of_peer)  # the fastest is the one to beat
                 found.setdefault((model, int(batch_size)), {})[int(ours[1] or 1)] = peer, ratio
         device = content["device"]
-        return Bench(device["platform"], f"{device['platform']}: {device['kind']}", found)
+        words = (
+            device if isinstance(device, str) else f"{device['platform']}: {device['kind']}"
+        )  # as it was once written
+        return Bench(words.partition(":")[0], words, found)
     except (OSError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(
             f"{path} is no result of the benchmark ({error!r:.100}); expected a summary.json of experiments.bench"

@@ -68,7 +68,8 @@ def _of_claim(quirk: Quirk, runs: Mapping[Key, BoardRun]) -> Cost:
         return Cost(quirk, "changed run", keys=(key,))
     low, high = entry["ci95"] or (None, None)
     interval = None if low is None or high is None else (low, high)
-    return Cost(quirk, entry["verdict"], entry["delta"], interval, entry["n"], (key,))
+    verdict = stats.named(entry["verdict"], entry["left"], str(entry["right"]))
+    return Cost(quirk, verdict, entry["delta"], interval, entry["n"], (key,))
 
 
 def _of_variant(quirk: Quirk, runs: Mapping[Key, BoardRun]) -> stats.Comparison | str:

@@ -242,6 +242,8 @@ def _result(label: str, entry: Mapping[str, Any], run: Mapping[str, Any], curves
     seeds = tuple(identity.seeds_of(run, base))
     words = label.removeprefix(base).split()
     settings = {name: float(value) for name, _, value in (word.partition("=") for word in words)}
+    if not words:  # a sweep of one point, which no label names
+        settings = {name: float(values[0]) for name, values in run.get("sweep", {}).items()}
     metrics = {name: np.array(summary["values"], np.float64) for name, summary in entry["metrics"].items()}
     wrong = [name for name, values in metrics.items() if len(values) != len(seeds)]
     if wrong:

@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import math
-import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -19,7 +18,7 @@ from mnistlab.config import COUNT, POSITIVE, AugmentConfig, Interval, TrainConfi
 from mnistlab.data import batches
 from mnistlab.data.datasets import IMAGE_SHAPE, NAMES, Dataset
 from mnistlab.devices import mesh
-from mnistlab.errors import UserError, meant
+from mnistlab.errors import UserError, is_line, meant
 from mnistlab.report import page
 from mnistlab.report.page import Draw
 from mnistlab.training import checks, optim
@@ -259,21 +258,13 @@ def _check_claims(experiment: Experiment) -> None:
 def _check_names(experiment: Experiment) -> None:
     """Checks that variants can be folders of checkpoints, and claims lines of a table."""
     for name in (*experiment.reported, *experiment.controlled):
-        if not _is_line(name, 200) or "/" in name or name in (".", ".."):
+        if not is_line(name, 200) or "/" in name or name in (".", ".."):
             raise UserError(
                 f"a variant is called {name!r:.80}; expected up to 200 printable characters, no /, as a folder's name"
             )
     for claim in experiment.claims:
-        if not (_is_line(claim.id, 200) and _is_line(claim.text, 2000)):
+        if not (is_line(claim.id, 200) and is_line(claim.text, 2000)):
             raise UserError(f"claim {claim.id!r:.40} says {claim.text!r:.80}; expected a line of printable characters")
-
-
-def _is_line(words: str, most: int) -> bool:
-    """Whether `words` are a line as the schema of summary.json asks; jsonschema itself would be slow to start."""
-    unprintable = ("Cc", "Cf", "Cs", "Zl", "Zp")
-    return 0 < len(words.encode(errors="replace")) <= most and not any(
-        unicodedata.category(letter) in unprintable for letter in words
-    )
 
 
 def _check_once(options: Options) -> None:

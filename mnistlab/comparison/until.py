@@ -81,9 +81,5 @@ def next_round(
 
 
 def _open_words(still_open: Sequence[Question], why: str) -> str:
-    each = []
-    for one in still_open:
-        is_beyond = one.num_pairs + one.num_more >= looks.FURTHEST
-        about = f"over {one.num_more - 1}" if is_beyond else f"about {one.num_more}"
-        each.append(f"({one.id}) after {one.num_pairs} pairs, {about} more would probably answer it")
+    each = [f"({one.id}) after {one.num_pairs} pairs, {one.outlook}" for one in still_open]
     return f"Open, since {why}: {'; '.join(each)}."

@@ -195,8 +195,4 @@ def _more(entry: Mapping[str, Any], run: BoardRun, num_open: int) -> str:
     if both is None:
         return ""
     more = looks.pairs_to_go(both, margin, entry["comparison"].get("direction", ">"), num_open)
-    if not more:
-        return "one shows no spread"
-    num_finite = int(entry["n"])
-    about = f"over {more - 1}" if num_finite + more >= looks.FURTHEST else f"about {more}"
-    return f"{about} more would probably answer it"
+    return looks.foreseen(int(entry["n"]), more)

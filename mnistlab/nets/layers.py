@@ -16,6 +16,7 @@ import numpy as np
 from jax import lax
 
 from mnistlab import random_words
+from mnistlab.errors import UserError
 from mnistlab.nets import products, winograd
 from mnistlab.nets.cells import (
     PIXEL,
@@ -128,9 +129,15 @@ class Conv(Layer):
         return square_cell(math.isqrt(len(cell)) * self.stride)
 
     def paddings(self, shape: tuple[int, ...]) -> tuple[tuple[int, int], tuple[int, int]]:
-        """((above, below), (left, right)) of an image (H, W, C)."""
-        if self.padding == "VALID":
+        """((above, below), (left, right)) of an image (H, W, C).
+
+        Raises:
+          UserError: a padding that is neither "VALID" nor "SAME", in whichever letters.
+        """
+        if self.padding.upper() == "VALID":
             return (0, 0), (0, 0)
+        if self.padding.upper() != "SAME":
+            raise UserError(f"padding is {self.padding!r}; expected VALID or SAME")
         h, w = (same_padding(size, self.kernel_size, self.stride) for size in shape[:2])
         return h, w
 
@@ -149,7 +156,7 @@ class Conv(Layer):
                 to_image(x),
                 kernel,
                 (self.stride, self.stride),
-                self.padding,
+                self.paddings(x.shape[1:]),
                 dimension_numbers=("NHWC", "HWIO", "NHWC"),
             )
             return to_cells(ACTIVATIONS[self.activation](y + _last(bias, y)), cell)

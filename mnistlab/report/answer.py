@@ -170,15 +170,18 @@ def _clause(item: Checked, results: Mapping[str, Result]) -> _Clause:
         return _Clause("one run", _observed(item))
     seeds = f" ({_seeds(item, results)})"
     if state == "open":
-        gap = f"{'−' if c.difference < 0 else '+'}{_amount(claim.metric, c.difference)} on average"
+        gap = f"{_signed(claim.metric, c.difference)} on average"
         return _Clause(state, f"whether {_claimed(item)} ({gap}, {_seeds(item, results)})")
     off = f"on average by {_amount(claim.metric, c.difference)} ({_total(item)})"
     both, where = _compared(claim)
+    pulled = f"; {stats.PULLED}" if stats.PULLED in item.verdict else ""
     if _is_of_two_alike(claim) and state in ("yes", "same"):
-        return _Clause("yes", f"{both} do not differ{where} by as much as would matter, {off}")
+        return _Clause("yes", f"{both} do not differ{where} by as much as would matter, {off}{pulled}")
     if state == "same" and isinstance(claim.right, str):
-        return _Clause(state, f"{both} differ{where} by less than would matter, {off}")
-    return _Clause(state, _observed(item) + seeds)
+        return _Clause(state, f"{both} differ{where} by less than would matter, {off}{pulled}")
+    if pulled and state in ("yes", "no"):
+        return _Clause(state, _between(item, state == "yes") + f" ({_total(item)}){pulled}")
+    return _Clause(state, _observed(item) + seeds + pulled)
 
 
 def _open_alone(item: Checked, results: Mapping[str, Result]) -> str:
@@ -206,7 +209,7 @@ def _relation(item: Checked, greater: bool) -> str:
 def _claimed(item: Checked) -> str:
     claim = item.claim
     if claim.direction == "about" and not isinstance(claim.right, str):
-        near = f"{_amount(claim.metric, claim.tolerance)} of {_level_of(claim.metric, claim.right)}"
+        near = f"{_amount(claim.metric, claim.margin)} of {_level_of(claim.metric, claim.right)}"
         return f"the {_words(claim.metric)} of {claim.left} is within {near}"
     if _is_of_two_alike(claim):
         both, where = _compared(claim)
@@ -234,7 +237,7 @@ def _observed(item: Checked) -> str:
     if not isinstance(claim.right, str):
         if claim.direction != "about":
             return f"{_relation(item, c.difference > 0)}, at {mean}"
-        inside = abs(c.mean_a - claim.right) <= claim.tolerance
+        inside = abs(c.mean_a - claim.right) <= claim.margin
         said = _claimed(item) if inside else _claimed(item).replace(" is within ", " is not within ", 1)
         return f"{said}, at {mean}"
     if c.difference == 0:
@@ -243,11 +246,23 @@ def _observed(item: Checked) -> str:
     return f"{_relation(item, c.difference > 0)} by {_amount(claim.metric, c.difference)}, {against}"
 
 
+def _between(item: Checked, is_so: bool) -> str:
+    """What a verdict says where the means say something else, with its interval."""
+    claim, c = item.claim, item.comparison
+    assert c is not None
+    if claim.direction in (">", "<"):
+        said = _relation(item, (claim.direction == ">") == is_so)
+    else:
+        said = _claimed(item) if is_so else _claimed(item).replace(" is within ", " is not within ", 1)
+    low, high = (_signed(claim.metric, value) for value in c.interval)
+    return f"{said}, the difference lies between {low} and {high}"
+
+
 def _seeds(item: Checked, results: Mapping[str, Result]) -> str:
     """In how many seeds what the means say is so, and how many diverged."""
     claim, c = item.claim, item.comparison
     assert c is not None
-    if claim.direction in ("about", "same"):
+    if claim.direction in ("about", "same") or c.difference == 0:
         return _total(item)
     both = claims.sides(claim, results)
     if both is None:
@@ -273,6 +288,11 @@ def _amount(metric: str, value: float) -> str:
     unit = text.unit(metric)
     digits = 2 if unit.quantity == "accuracy" else 3
     return text.format_significant(unit.factor * abs(value), digits) + unit.of_difference
+
+
+def _signed(metric: str, value: float) -> str:
+    """A difference with its sign and its unit."""
+    return ("−" if value < 0 else "+") + _amount(metric, value)
 
 
 def _level_of(metric: str, value: float) -> str:

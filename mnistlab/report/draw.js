@@ -149,16 +149,21 @@
     thumbs.forEach((thumb) => thumb.setAttribute("aria-pressed", "false"));
   }
 
+  // An image on the canvas, and what the networks say of it.
+  function put(pixels, words) {
+    const copy = make("canvas");
+    show(copy, pixels);
+    ink.imageSmoothingEnabled = false;
+    ink.drawImage(copy, 0, 0, paper.width, paper.height);
+    truth = words;
+    respond(pixels);
+  }
+
   function take(number) {
     wipe();
     shown = number;
-    const copy = make("canvas");
-    show(copy, images[number]);
-    ink.imageSmoothingEnabled = false;
-    ink.drawImage(copy, 0, 0, paper.width, paper.height);
     thumbs[number].setAttribute("aria-pressed", "true");
-    truth = `A test image: ${classes[about.labels[number]]}.`;
-    respond(images[number]);
+    put(images[number], `A test image: ${classes[about.labels[number]]}.`);
   }
 
   const thumbs = images.map((pixels, number) => {
@@ -186,6 +191,7 @@
   // Drawing
 
   let pen = null; // where the pointer drew last
+  let pointer = null; // which one: a second finger or a palm draws nothing
 
   function line([fromX, fromY], [x, y]) {
     if (shown !== null || truth) wipe();
@@ -204,21 +210,26 @@
 
   if (about.draws) {
     paper.addEventListener("pointerdown", (event) => {
-      if (event.button) return;
+      if (event.button || pointer !== null) return;
       event.preventDefault();
+      pointer = event.pointerId;
       if (event.isTrusted) paper.setPointerCapture(event.pointerId);
       pen = pointOf(event);
       line(pen, pen);
     });
     paper.addEventListener("pointermove", (event) => {
-      if (!pen) return;
+      if (event.pointerId !== pointer) return;
       for (const each of event.getCoalescedEvents?.().length ? event.getCoalescedEvents() : [event]) {
         const to = pointOf(each);
         line(pen, to);
         pen = to;
       }
     });
-    for (const end of ["pointerup", "pointercancel"]) paper.addEventListener(end, () => (pen = null));
+    for (const end of ["pointerup", "pointercancel"]) {
+      paper.addEventListener(end, (event) => {
+        if (event.pointerId === pointer) pointer = null;
+      });
+    }
   }
 
   let cursor = [paper.width / 2, paper.height / 4];
@@ -249,24 +260,39 @@
     : "A bar is the probability of a class.";
   find(".keys").textContent = `${legend} ${keys} A picture file may also be dropped on the drawing area.`;
 
-  // Picture files: dark on light or light on dark, scaled to the canvas; what differs from its border is ink.
+  // Picture files. Of data that are light on black: whatever the picture's ground, what differs from its border is ink, scaled
+  // to the canvas. Of other data: the picture, scaled to the size of theirs.
+
+  const greys = ({ data }) =>
+    Float32Array.from({ length: data.length / 4 }, (_, i) => 0.299 * data[4 * i] + 0.587 * data[4 * i + 1] + 0.114 * data[4 * i + 2]);
+
+  function painted(picture, w, h) {
+    const canvas = Object.assign(make("canvas"), { width: w, height: h });
+    const context = canvas.getContext("2d");
+    context.fillStyle = "#fff"; // under what is transparent
+    context.fillRect(0, 0, w, h);
+    context.imageSmoothingQuality = "high";
+    context.drawImage(picture, 0, 0, w, h);
+    return context;
+  }
 
   async function open(file) {
     const picture = await createImageBitmap(file).catch(() => null);
     wipe();
     if (!picture) {
+      respondToInk();
       answer.textContent = `${file.name} is no picture that this browser can read.`;
+      return;
+    }
+    if (!about.onBlack) {
+      const pixels = greys(painted(picture, side, side).getImageData(0, 0, side, side)).map(Math.round);
+      put(Uint8Array.from(pixels), `${file.name}, scaled to ${side} × ${side} pixels.`);
       return;
     }
     const scale = paper.width / Math.max(picture.width, picture.height);
     const [w, h] = [picture.width, picture.height].map((length) => Math.max(1, Math.round(length * scale)));
-    const canvas = Object.assign(make("canvas"), { width: w, height: h });
-    const context = canvas.getContext("2d");
-    context.fillStyle = "#fff"; // under what is transparent
-    context.fillRect(0, 0, w, h);
-    context.drawImage(picture, 0, 0, w, h);
-    const { data } = context.getImageData(0, 0, w, h);
-    const grey = Float32Array.from({ length: w * h }, (_, i) => 0.299 * data[4 * i] + 0.587 * data[4 * i + 1] + 0.114 * data[4 * i + 2]);
+    const context = painted(picture, w, h);
+    const grey = greys(context.getImageData(0, 0, w, h));
     const border = grey.filter((_, i) => i < w || i >= w * (h - 1) || i % w === 0 || i % w === w - 1).sort();
     const ground = border[border.length >> 1];
     const away = grey.map((value) => Math.abs(value - ground));
@@ -275,7 +301,7 @@
     // A tenth of the contrast is paper and noise.
     away.forEach((value, i) => (stencil.data[4 * i + 3] = 255 * Math.max(0, (value / most - 0.1) / 0.9)));
     context.putImageData(stencil, 0, 0);
-    ink.drawImage(canvas, (paper.width - w) / 2, (paper.height - h) / 2);
+    ink.drawImage(context.canvas, (paper.width - w) / 2, (paper.height - h) / 2);
     truth = `${file.name}, scaled and centred as the data is.`;
     respondToInk();
   }

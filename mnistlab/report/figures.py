@@ -5,7 +5,6 @@ Letters: S seeds, E epochs, K settings, n seeds of one variant, k classes.
 
 from __future__ import annotations
 
-import itertools
 import math
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -409,14 +408,9 @@ def lines(
     with style():
         figure = new_figure(5.4, 3.5)
         axes = figure.subplots()
-        for k, (label, triple), color, marker, dashes in zip(
-            itertools.count(),
-            lines.items(),
-            itertools.cycle(_COLORS),
-            itertools.cycle(_MARKERS),
-            itertools.cycle(_DASHES),
-            strict=False,
-        ):
+        for k, (label, triple) in enumerate(lines.items()):
+            color, marker = _COLORS[k % len(_COLORS)], _MARKERS[k % len(_MARKERS)]
+            dashes = _DASHES[(k + k // len(_COLORS)) % len(_DASHES)]  # of the eighth line not those of the first
             mean, low, high = (np.asarray(values, np.float64) for values in triple)
             every = max(1, positions.size // 16)  # of curves that coincide, every marker is seen
             axes.plot(

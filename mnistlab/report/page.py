@@ -233,10 +233,11 @@ def _short_tag(tag: str) -> str:
     return re.sub(r"\d+\.\d{3,}", lambda number: f"{float(number.group()):.2f}".rstrip("0").rstrip("."), tag)
 
 
-def _least_width(svg: str) -> int | None:
-    """In points, of an svg file whose text is to be read: on a narrower screen it scrolls."""
-    found = re.search(r'<svg\b[^>]*?\swidth="([\d.]+)pt"', svg)
-    return round(0.72 * float(found.group(1))) if found else None
+def _least_sizes(svg: str) -> str | None:
+    """The style of an svg whose text is to be read: on a narrow screen it scrolls, on paper it may have this height."""
+    found = [re.search(rf'<svg\b[^>]*?\s{side}="([\d.]+)pt"', svg) for side in ("width", "height")]
+    width, height = (round(share * float(one[1])) if one else 0 for one, share in zip(found, (0.72, 0.55), strict=True))
+    return f"min-width: {width}pt; --on-paper: {height}pt" if width else None
 
 
 def _slug(text: str) -> str:
@@ -284,7 +285,7 @@ class _Page:
             case Picture(figure, caption, alt):
                 number = next(self.numbers["figure"])
                 svg = figure.read_text(encoding="utf-8") if isinstance(figure, Path) else svg_of(figure)
-                start = self.macros.svg_start(alt, _least_width(svg))
+                start = self.macros.svg_start(alt, _least_sizes(svg))
                 return self.macros.picture(_inline_svg(svg, f"f{number}-", start), f"Figure {number}. {caption}")
             case Command(text, caption):
                 return self.macros.command(caption, text.strip())

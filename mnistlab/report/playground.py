@@ -10,7 +10,7 @@ import flax.linen as nn
 import numpy as np
 from jinja2 import StrictUndefined, Template
 
-from mnistlab.data.datasets import IMAGE_SHAPE, Dataset
+from mnistlab.data.datasets import IMAGE_SHAPE, NAMES, Dataset
 from mnistlab.errors import UserError
 from mnistlab.nets import blocks, layers, models
 from mnistlab.nets.layers import Layer
@@ -250,6 +250,7 @@ def _html(dataset: Dataset, entries: Sequence[str], image: np.ndarray, label: np
     about = {
         "side": side,
         "draws": draws,
+        "onBlack": dataset.name in NAMES,
         "place": {"side": side, **frame},
         "classes": class_words(dataset.class_names, num_logits),
         "images": [_base64(one) for one in image],
