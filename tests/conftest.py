@@ -5,6 +5,7 @@ from pathlib import Path
 
 import forks
 import jax
+import little
 import pytest
 import undrawn
 from absl import flags
@@ -75,6 +76,14 @@ def rank_promotion():
 @pytest.fixture(scope="session")
 def dataset():
     return synthetic()
+
+
+@pytest.fixture(scope="session")
+def little_flags(tmp_path_factory):
+    """The flags that ask for little images, which one prepares in no time."""
+    folder = tmp_path_factory.mktemp("little")
+    little.Little(data_dir=folder).download_and_prepare(file_format="array_record")
+    return "--dataset=little", f"--data_dir={folder}"
 
 
 @pytest.fixture(scope="module")

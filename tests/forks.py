@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import IO
 
 ROOT = Path(__file__).parents[1]
+SOCKET = "MNISTLAB_TESTS_FORKS"  # in the environment: the file descriptor of a parent of forks
 IMPORTED = (
     "absl.app", "jax", "matplotlib.pyplot", "mnistlab.comparison.run", "scipy.stats", "tensorflow_datasets", "undrawn",
 )  # fmt: skip
@@ -100,13 +101,27 @@ def _parent() -> socket.socket:
     return ours
 
 
-def _fork(request: Mapping[str, object], out: int, err: int) -> int:
+def socket_of_parent() -> int:
+    """The file that a process is to inherit, and to find by `SOCKET`, to be one of `_command_line`."""
+    return _parent().fileno()
+
+
+def _command_line(arguments: Sequence[str]) -> int:
+    """`python forks.py -m MODULE ARGUMENT ...` in another process, whose environment names the parent of forks."""
+    environ = {name: value for name, value in os.environ.items() if name != SOCKET}
+    request = {"module": arguments[1], "arguments": list(arguments[2:]), "folder": str(Path.cwd()), "environ": environ}
+    status = _fork(request | {"pictures": False}, 1, 2, socket.socket(fileno=int(os.environ[SOCKET])))
+    _line(status)
+    return int(_line(status)) % 256
+
+
+def _fork(request: Mapping[str, object], out: int, err: int, parent: socket.socket | None = None) -> int:
     """Starts a process that writes into `out` and `err`; returns where its id and its exit status are read."""
     reading, writing = os.pipe()
     with tempfile.TemporaryFile() as file:
         file.write(json.dumps(request).encode())
         file.seek(0)
-        socket.send_fds(_parent(), [b" "], [file.fileno(), out, err, writing])
+        socket.send_fds(parent or _parent(), [b" "], [file.fileno(), out, err, writing])
     os.close(writing)
     return reading
 
@@ -197,6 +212,9 @@ def _become(request: dict) -> None:
     os.environ.update(request["environ"])
     if "JAX_PLATFORMS" in os.environ:
         sys.modules["jax"].config.update("jax_platforms", os.environ["JAX_PLATFORMS"])
+    if "JAX_COMPILATION_CACHE_DIR" in os.environ:
+        sys.modules["jax"].config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"])
+        sys.modules["jax"].config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     os.chdir(request["folder"])
     sys.path[0] = request["folder"]
     sys.argv[1:] = request["arguments"]
@@ -206,8 +224,11 @@ def _become(request: dict) -> None:
 
 
 if __name__ == "__main__":
+    if sys.argv[1] == "-m":
+        sys.exit(_command_line(sys.argv[1:]))
     for name in IMPORTED:
         __import__(name)
+    sys.modules["mnistlab.comparison.workdirs"]._own_revision()  # which every fork would ask git for
     gc.freeze()  # no fork copies the pages of what is imported, or looks through it at its end
     assert len(os.listdir("/proc/self/task")) == 1  # noqa: PTH208
     asked = _serve(socket.socket(fileno=int(sys.argv[1])))

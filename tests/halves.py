@@ -19,9 +19,9 @@ from mnistlab.devices import mesh
 from mnistlab.nets import models
 from mnistlab.nets.layers import AvgPool, Conv, Dense, Dropout, Flatten
 
-NETS = {
+NETS = {  # scales of 2 and 4
     "plain": (Conv(4, 3, padding="SAME", activation="tanh"), AvgPool(2), Flatten(), Dense(10)),
-    "dropout": (Conv(4, 3, activation="relu"), AvgPool(2), Dropout(0.25), Flatten(), Dropout(0.5), Dense(10)),
+    "dropout": (Conv(4, 3, activation="relu"), AvgPool(2), Dropout(0.5), Flatten(), Dropout(0.75), Dense(10)),
 }
 AUGMENT = AugmentConfig(shift_pixels=2)
 

@@ -5,6 +5,7 @@ is said and skips, or fails with REQUIRE_BROWSER.
 """
 
 import dataclasses
+import itertools
 import os
 import re
 import shutil
@@ -93,32 +94,39 @@ def opened(browser, pages):
     assert all(url.startswith(("file:", "data:")) for url in asked), asked
 
 
-@pytest.mark.parametrize("theme", THEMES)
-@pytest.mark.parametrize("width", WIDTHS)
-@pytest.mark.parametrize("name", PAGES)
-def test_nothing_is_off_the_screen_and_the_answer_is_on_the_first(opened, name, width, theme):
-    tab = opened(name, width, theme)
-    assert tab.evaluate("document.documentElement.scrollWidth") <= width
-    answer = tab.locator(".answer").first.bounding_box()
-    assert answer["x"] >= 0 and answer["x"] + answer["width"] <= width and answer["y"] + answer["height"] <= HEIGHT
-    for verdict in tab.locator(".card .verdict").all():
-        box = verdict.bounding_box()
-        assert box["x"] >= 0 and box["x"] + box["width"] <= width
+def views(tab, widths):
+    """Each width and theme, in which the page is then seen."""
+    for width, theme in itertools.product(widths, THEMES):
+        tab.set_viewport_size({"width": width, "height": HEIGHT})
+        tab.emulate_media(color_scheme=theme)
+        yield width, theme
 
 
-@pytest.mark.parametrize("theme", THEMES)
-@pytest.mark.parametrize("width", (WIDTHS[0], WIDTHS[-1]))  # the two layouts
 @pytest.mark.parametrize("name", PAGES)
-def test_axe_finds_no_barrier(opened, axe, name, width, theme):
-    tab = opened(name, width, theme)
+def test_nothing_is_off_the_screen_and_the_answer_is_on_the_first(opened, name):
+    tab = opened(name)
+    for width, theme in views(tab, WIDTHS):
+        assert tab.evaluate("document.documentElement.scrollWidth") <= width, theme
+        answer = tab.locator(".answer").first.bounding_box()
+        assert answer["x"] >= 0 and answer["x"] + answer["width"] <= width, theme
+        assert answer["y"] + answer["height"] <= HEIGHT, (width, theme)
+        for verdict in tab.locator(".card .verdict").all():
+            box = verdict.bounding_box()
+            assert box["x"] >= 0 and box["x"] + box["width"] <= width, theme
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_axe_finds_no_barrier(opened, axe, name):
+    tab = opened(name)
     tab.evaluate(axe)
-    found = tab.evaluate(
-        """axe.run({resultTypes: ["violations"]}).then((all) => ({
-            numPassed: all.passes.length,
-            violations: all.violations.map((one) => [one.id, one.impact, one.nodes[0].html.slice(0, 200)]),
-        }))"""
-    )
-    assert found["numPassed"] > 10 and found["violations"] == []
+    for width, theme in views(tab, (WIDTHS[0], WIDTHS[-1])):  # the two layouts
+        found = tab.evaluate(
+            """axe.run({resultTypes: ["violations"]}).then((all) => ({
+                numPassed: all.passes.length,
+                violations: all.violations.map((one) => [one.id, one.impact, one.nodes[0].html.slice(0, 200)]),
+            }))"""
+        )
+        assert found["numPassed"] > 10 and found["violations"] == [], (width, theme)
 
 
 @pytest.mark.parametrize("name", PAGES[:3])

@@ -77,6 +77,17 @@ def test_round_trip(open_keeper):
     assert jax.random.bits(jax.random.wrap_key_data(tree["rng"])) == jax.random.bits(jax.random.key(5))
 
 
+def test_a_typed_key_comes_back_as_the_key_that_it_was(open_keeper):
+    kept = {"noise": jax.random.key(5), "all": jax.random.split(jax.random.key(1, impl="rbg"), 3)}
+    writer = open_keeper()
+    writer.save(1, kept)
+    writer.wait()
+    _, tree = open_keeper().restore(jax.tree.map(lambda key: key, kept))
+    for name, key in kept.items():
+        assert tree[name].dtype == key.dtype
+        np.testing.assert_array_equal(jax.random.key_data(tree[name]), jax.random.key_data(key))
+
+
 def test_the_last_two_are_kept(open_keeper, tmp_path):
     keeper = open_keeper()
     for epoch in (1, 2, 3, 4):

@@ -9,20 +9,18 @@ import sys
 import time
 from pathlib import Path
 
+import forks
 import pytest
 
 ROOT = Path(__file__).parents[1]
 
 
+TESTS = ROOT / "tests"
+ENVIRON = {**os.environ, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
+
+
 def start(folder, *seeds):
-    return subprocess.Popen(
-        [sys.executable, ROOT / "tests" / "contract.py", folder, *seeds],
-        cwd=folder.parent,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    return forks.start("contract", [str(folder), *seeds], folder=TESTS, environ=ENVIRON, pictures=False)
 
 
 def said(process):
@@ -39,10 +37,12 @@ def rows(folder):
 
 @pytest.fixture(scope="module")
 def six(tmp_path_factory):
-    """(folder, what was printed, history) of six seeds, which then become eight."""
+    """(folder, what was printed, history) of six seeds, which then become eight; from a Python that knows nothing."""
     folder = tmp_path_factory.mktemp("contract") / "run"
-    out = said(start(folder))
-    return folder, out, rows(folder)
+    command = [sys.executable, TESTS / "contract.py", folder]
+    done = subprocess.run(command, cwd=folder.parent, env=ENVIRON, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    return folder, done.stdout, rows(folder)
 
 
 def test_it_runs_as_it_stands(six):

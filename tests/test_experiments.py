@@ -1,7 +1,6 @@
 """Every entry point from its command line: the files of the contract, and one line for bad input."""
 
 import csv
-import io
 import json
 import re
 import subprocess
@@ -9,12 +8,9 @@ import sys
 from pathlib import Path
 
 import forks
-import numpy as np
 import published
 import pytest
-import tensorflow_datasets as tfds
 from metrics_doc import unnamed
-from PIL import Image
 
 from experiments import common
 from mnistlab.comparison import saved
@@ -66,38 +62,6 @@ def run_main(shared_cache):
     return run
 
 
-class Little(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-    """300 + 100 images as those of MNIST: a run ends with a pass over all test images, 10,000 of MNIST."""
-
-    VERSION = tfds.core.Version("1.0.0")
-
-    def _info(self):
-        image, label = tfds.features.Image(shape=(28, 28, 1)), tfds.features.ClassLabel(num_classes=10)
-        return self.dataset_info_from_configs(features=tfds.features.FeaturesDict({"image": image, "label": label}))
-
-    def _split_generators(self, dl_manager):
-        del dl_manager
-        return {"train": self._examples(300), "test": self._examples(100)}
-
-    def _examples(self, num_examples):
-        rng = np.random.default_rng(num_examples)
-        for number in range(num_examples):
-            png = io.BytesIO()
-            Image.fromarray(rng.integers(0, 256, (28, 28)).astype(np.uint8)).save(png, "png")
-            yield number, {"image": png.getvalue(), "label": number % 10}
-
-    def _generate_examples(self):
-        raise NotImplementedError
-
-
-@pytest.fixture(scope="module")
-def little(tmp_path_factory):
-    """What asks for little images."""
-    folder = tmp_path_factory.mktemp("little")
-    Little(data_dir=folder).download_and_prepare(file_format="array_record")
-    return "--dataset=little", f"--data_dir={folder}"
-
-
 def test_lists_the_entry_points_with_a_line_each(run_main):
     done = subprocess.run([sys.executable, "-m", "experiments"], cwd=ROOT, capture_output=True, text=True, check=True)
     listed = done.stdout.strip().removeprefix("Experiments\n")
@@ -108,9 +72,11 @@ def test_lists_the_entry_points_with_a_line_each(run_main):
 
 
 @pytest.mark.parametrize("name", TRAINING + OURS)
-def test_leaves_the_files_of_the_contract(run_main, little, tmp_path, name):
-    variant, data = CHEAPEST[name], little if name in OURS else ()
-    done = run_main(name, *QUICK, *data, f"--variants={variant}", f"--workdir={tmp_path}", "--seeds=2", pictures=True)
+def test_leaves_the_files_of_the_contract(run_main, little_flags, tmp_path, name):
+    variant, data = CHEAPEST[name], () if name in ("keras_vs_scratch", "lenet_vs_dense") else little_flags
+    asked = (f"--variants={variant}", f"--workdir={tmp_path}", "--seeds=2")
+    drawn = name in ("fashion_mlp", "fashion_lenet_regularizers")  # which have every kind of figure
+    done = run_main(name, *QUICK, *data, *asked, pictures=drawn)
     assert done.returncode == 0, done.stderr
     *_, report, following = done.stdout.splitlines()
     assert report == f"report: {tmp_path / 'report.html'}" and following.startswith("next: ")
@@ -158,7 +124,7 @@ SWEEP = ("--sweep=learning_rate=1e-4,1e-3", "--seeds=2", "--variants=dense", "--
 
 
 def test_a_sweep_shows_how_sensitive_validation_is_and_is_resumed(run_main, tmp_path):
-    done = run_main("lenet_vs_dense", *SWEEP, f"--workdir={tmp_path}", "--progress=lines", pictures=True)
+    done = run_main("lenet_vs_dense", *SWEEP, f"--workdir={tmp_path}", "--progress=lines")
     assert done.returncode == 0, done.stderr
     assert "4 of 4 runs share a program" in done.stdout
     summary = json.loads((tmp_path / "summary.json").read_text())
@@ -181,23 +147,23 @@ def test_a_sweep_shows_how_sensitive_validation_is_and_is_resumed(run_main, tmp_
     assert done.returncode == 2 and "parts.json is damaged" in done.stderr
 
 
-def test_a_run_grows_by_seeds_and_variants_and_trains_those_alone(run_main, tmp_path):
-    few = ("lenet_vs_dense", "--limit_examples=200", "--epochs=1", "--batch_size=50")
-    few += ("--progress=lines", f"--workdir={tmp_path}")
-    done = run_main(*few, "--variants=dense", "--seeds=2")
+def test_a_run_grows_by_seeds_and_variants_and_trains_those_alone(run_main, little_flags, tmp_path):
+    few = ("keras_vs_scratch", "--protocol=controlled", *little_flags, "--limit_examples=200", "--epochs=1")
+    few += ("--batch_size=50", "--progress=lines", f"--workdir={tmp_path}")
+    done = run_main(*few, "--variants=keras", "--seeds=2")
     assert done.returncode == 0, done.stderr
     first = (tmp_path / "history.csv").read_text().splitlines()
-    done = run_main(*few, "--variants=dense,lenet5_rate_1e-4", "--seeds=4")
+    done = run_main(*few, "--variants=keras,without_biases", "--seeds=4")
     assert done.returncode == 0, done.stderr
-    trained = [line for line in done.stdout.splitlines() if line.startswith("dense ") and "/1" in line]
-    assert [line.partition(" epoch")[0] for line in trained] == ["dense seeds 2-3"]
+    trained = [line for line in done.stdout.splitlines() if line.startswith("keras ") and "/1" in line]
+    assert [line.partition(" epoch")[0] for line in trained] == ["keras seeds 2-3"]
     rows = (tmp_path / "history.csv").read_text().splitlines()
     assert rows[: len(first)] == first and len(rows) == 1 + 2 * 4
-    assert json.loads((tmp_path / "summary.json").read_text())["variants"]["dense"]["metrics"]["test_loss"]["n"] == 4
-    alone = run_main(*few[:-1], f"--workdir={tmp_path / 'alone'}", "--variants=dense", "--seeds=1", "--seed=2")
+    assert json.loads((tmp_path / "summary.json").read_text())["variants"]["keras"]["metrics"]["test_loss"]["n"] == 4
+    alone = run_main(*few[:-1], f"--workdir={tmp_path / 'alone'}", "--variants=keras", "--seeds=1", "--seed=2")
     assert alone.returncode == 0 and alone_row(tmp_path / "alone") == pytest.approx(alone_row(tmp_path, 2), rel=1e-5)
     before = (tmp_path / "summary.json").read_text()
-    done = run_main(*few, "--variants=dense", "--seeds=4")
+    done = run_main(*few, "--variants=keras", "--seeds=4")
     assert done.returncode == 2 and "another run" in done.stderr
     assert (tmp_path / "summary.json").read_text() == before
 
@@ -209,7 +175,7 @@ def alone_row(folder, number=0):
 
 def test_debug_nans_ends_a_sweep_in_one_line_that_names_what_diverged(run_main, tmp_path):
     sweep = ("--sweep=learning_rate=1e-3,1e30", "--variants=dense")
-    done = run_main("lenet_vs_dense", *QUICK, *sweep, "--debug_nans", f"--workdir={tmp_path}")
+    done = run_main("lenet_vs_dense", *QUICK, *sweep, "--optimizer=sgd", "--debug_nans", f"--workdir={tmp_path}")
     assert done.returncode == 1 and len(done.stderr.strip().splitlines()) == 1
     assert "made by dot_general of layer dense_2, forward, nets/layers.py:" in done.stderr
     assert "seed 0, learning_rate 1e+30, epoch 1, step 2; 1 of 2 runs" in done.stderr

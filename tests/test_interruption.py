@@ -8,10 +8,10 @@ import resource
 import shutil
 import signal
 import subprocess
-import sys
 import types
 from pathlib import Path
 
+import forks
 import pytest
 
 from experiments.cli import process
@@ -65,13 +65,8 @@ def uninterrupted(start, tmp_path_factory):
 
 def test_a_run_killed_anywhere_ends_with_the_same_bits_and_leaves_nothing_behind(cache):
     """A kill in each phase; `python tests/kills.py` does a hundred."""
-    done = subprocess.run(
-        [sys.executable, ROOT / "tests" / "kills.py", "--kills=5"],
-        env={"PATH": "/usr/bin:/bin", "HOME": str(cache), "XDG_CACHE_HOME": str(cache)},
-        capture_output=True,
-        text=True,
-        timeout=600,
-    )
+    environ = {"PATH": "/usr/bin:/bin", "HOME": str(cache), "XDG_CACHE_HOME": str(cache)}
+    done = forks.run("kills", ["--kills=5"], folder=ROOT / "tests", environ=environ, pictures=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.splitlines()[-1].startswith("5 kills, 5 right endings")
 

@@ -2,10 +2,9 @@
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
+import forks
 import jax
 import pytest
 import training
@@ -27,21 +26,10 @@ EIGHT = {
 }
 
 
-def run_python(*arguments, **environment):
-    return subprocess.run(
-        [sys.executable, *arguments],
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
-        capture_output=True,
-        text=True,
-        timeout=600,
-    )
-
-
 @pytest.fixture(scope="module")
 def rows():
     """Rows of tests/layouts.py: two seeds on 2 devices, one each, and on 8, four each: they do not divide 180."""
-    done = run_python("tests/layouts.py", "both", "2,8", **EIGHT)
+    done = forks.run("layouts", ["both", "2,8"], folder=ROOT / "tests", environ=os.environ | EIGHT)
     assert done.returncode == 0, done.stderr
     return [json.loads(line) for line in done.stdout.splitlines()]
 

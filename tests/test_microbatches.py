@@ -1,9 +1,8 @@
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
+import forks
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -57,21 +56,14 @@ def test_a_step_by_microbatches_is_the_step_of_the_whole_batch(monkeypatch, name
     assert by_microbatches[1].num_examples == 187
 
 
-@pytest.mark.parametrize("nets", [("plain+", "dropout"), pytest.param(("lenet5+",), marks=pytest.mark.peers)])
+@pytest.mark.parametrize("nets", [("plain+", "dropout+"), pytest.param(("lenet5+",), marks=pytest.mark.peers)])
 def test_the_bits_of_a_seed_do_not_depend_on_its_company(nets):
     """On two cores each half of a lone seed's batch has one, with others each seed; the rest of a batch is padded.
 
-    What drops out by a rate whose scale is not exact is rounded differently on one core, where other loops are fused.
+    Its dropout has exact scales, 2 and 4: a product with another is rounded by how the machine fuses the loops around it.
     """
     environment = {"XLA_FLAGS": "--xla_force_host_platform_device_count=2", "JAX_PLATFORMS": "cpu"}
-    done = subprocess.run(
-        [sys.executable, "tests/halves.py", *nets],
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
-        capture_output=True,
-        text=True,
-        timeout=600,
-    )
+    done = forks.run("halves", nets, folder=ROOT / "tests", environ=os.environ | environment)
     assert done.returncode == 0, done.stderr
     for net, line in zip(nets, done.stdout.splitlines(), strict=True):
         alone = {"one_core": True} if net.endswith("+") else {}
@@ -99,7 +91,25 @@ def test_evaluation_by_halves_is_that_of_the_whole(monkeypatch):
     ],
 )
 def test_which_batches_are_halved(name, size, halves):
-    assert microbatches.halves(models.make_model(name), size) is halves
+    model = models.make_model(name)
+    assert microbatches.halves(model, losses.cross_entropy, size) is halves
+    assert microbatches.halves(model, losses.smoothed(losses.cross_entropy, 0.1), size) is halves
+    assert not microbatches.halves(model, losses.smoothed(balanced, 0.1), size)
+
+
+def balanced(logits, label):
+    """Weighs an example by how many of its class are in the batch."""
+    return losses.cross_entropy(logits, label) / jnp.bincount(label, length=10)[label]
+
+
+def test_a_loss_of_ones_own_sees_the_whole_batch():
+    model, batch = models.Network(NETS["plain"]), batch_of(128)
+    assert step.make_step_functions(model, optax.sgd(0.1), losses.cross_entropy, TrainConfig("dense")).halves(128)
+    steps = step.make_step_functions(model, optax.sgd(0.1), balanced, TrainConfig("dense"))
+    state = state_of(steps)
+    loss = jax.jit(lambda state: steps.eval_step(state, batch, 0).loss)(state)
+    expected = jnp.sum(batch.weight * balanced(steps.predict(state, batch.image), batch.label))
+    assert not steps.halves(128) and float(loss) == pytest.approx(float(expected), rel=1e-5)
 
 
 def test_a_batch_of_a_layer_of_ones_own_stays_whole(monkeypatch):

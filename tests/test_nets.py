@@ -20,7 +20,7 @@ from mnistlab import OptimConfig, TrainConfig, Variant
 from mnistlab.comparison import card, export, loaded, nets
 from mnistlab.comparison.card import Card
 from mnistlab.comparison.loaded import Net
-from mnistlab.data.datasets import IMAGE_SHAPE
+from mnistlab.data.datasets import IMAGE_SHAPE, Split
 from mnistlab.errors import UserError
 from mnistlab.nets import blocks, models
 from mnistlab.nets import layers as kinds
@@ -28,6 +28,7 @@ from mnistlab.training import by_hand, executables, losses, optim, step
 from mnistlab.training.population import EVAL_BATCH_SIZE
 from mnistlab.training.step import TrainState
 
+pytestmark = pytest.mark.usefixtures("undrawn_pages")
 ROOT = Path(__file__).parents[1]
 ACCURACY = {"mean": 0.98, "sd": 0.001, "ci95": [0.97, 0.99], "n": 3, "values": [0.98, 0.981, 0.979]}
 CARD = Card(
@@ -281,8 +282,14 @@ def run(tmp_path_factory):
     )
     variants = {"lenet5": named, "own": dataclasses.replace(named, model=Own(), model_options=()), "hand": by_itself}
     folder = tmp_path_factory.mktemp("nets") / "run"
-    mnistlab.compare(variants, data=mnistlab.load("mnist"), seeds=2, workdir=folder)
+    mnistlab.compare(variants, data=few_tested(), seeds=2, workdir=folder)
     return folder
+
+
+def few_tested():
+    """MNIST, tested on 500 images."""
+    data = mnistlab.load("mnist")
+    return dataclasses.replace(data, test=Split(data.test.image[:500], data.test.label[:500]))
 
 
 def test_a_net_is_loaded_and_asked_of_arrays_pictures_and_lists(run, images, tmp_path):
@@ -305,11 +312,11 @@ def test_a_net_is_loaded_and_asked_of_arrays_pictures_and_lists(run, images, tmp
 
 
 def test_a_nets_accuracy_is_the_one_on_its_card(run):
-    data = mnistlab.load("mnist")
+    data = few_tested()
     for variant in ("lenet5", "own"):
         net = mnistlab.load_net(run, variant, seed=1)
-        half = data.test.image[5000:], data.test.label[5000:]  # which half is the test's the split says
-        other = data.test.image[:5000], data.test.label[:5000]
+        half = data.test.image[250:], data.test.label[250:]  # which half is the test's the split says
+        other = data.test.image[:250], data.test.label[:250]
         measured = [np.mean(net.predict(image).argmax(axis=1) == label) for image, label in (half, other)]
         assert np.isclose(net.card.own_accuracy, measured, atol=1e-6).any()
 

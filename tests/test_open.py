@@ -18,7 +18,7 @@ from flax import linen as nn
 
 import mnistlab
 from mnistlab import Claim, TrainConfig, Variant
-from mnistlab.comparison import run, spec
+from mnistlab.comparison import run, saved, spec
 from mnistlab.comparison.spec import Experiment, Options
 from mnistlab.errors import UserError
 
@@ -53,6 +53,7 @@ def blobs(num_examples, seed):
 TX = optax.chain(optax.clip_by_global_norm(1.0), optax.lion(optax.cosine_decay_schedule(3e-3, 30)))
 NARROW = Variant(Net(1), optimizer=TX, loss=hinge, batch_size=50, num_epochs=2, split="own")
 WIDE = dataclasses.replace(NARROW, model=Net(16))
+SCHEDULED = optax.inject_hyperparams(optax.sgd)(learning_rate=optax.cosine_decay_schedule(0.1, 30))
 CLAIM = Claim("a", "wider is more accurate", "test_accuracy", "wide", ">", "narrow")
 
 
@@ -125,6 +126,7 @@ def test_another_network_loss_or_optimiser_is_another_run(folder, data, change, 
         ({"model": nn.Dense(3)}, "expected logits"),
         ({"patience_epochs": 2, "split": "own"}, None),
         ({"learning_rates": (0.1, 0.2)}, "learning_rate cannot be swept"),
+        ({"learning_rates": (0.1, 0.2), "optimizer": SCHEDULED}, "in the optimizer it is a schedule"),
     ],
 )
 def test_what_cannot_work_is_one_line(data, tmp_path, change, named):
@@ -196,6 +198,37 @@ def test_a_sweep_of_an_optimiser_of_ones_own(data, tmp_path):
     summary = mnistlab.compare({"net": variant}, data=data, workdir=tmp_path, sweep={"learning_rate": (1e-9, 0.1)})
     still, moving = (summary["variants"][f"net learning_rate={rate!r}"]["metrics"] for rate in (1e-9, 0.1))
     assert moving["train_loss"]["mean"] < still["train_loss"]["mean"]
+
+
+class Talking(nn.Module):
+    """A network that prints, which no function that JAX keeps can do."""
+
+    @nn.compact
+    def __call__(self, image):
+        jax.debug.callback(lambda: None)
+        return nn.Dense(3)(image.reshape(len(image), -1))
+
+
+def test_what_an_optimiser_holds_and_a_network_does_may_be_anything(data, tmp_path):
+    noisy = optax.chain(optax.add_noise(0.01, 0.55, jax.random.key(3)), optax.sgd(0.01))
+    variants = {
+        "noisy": Variant(Net(4), optimizer=noisy, batch_size=50, num_epochs=1, split="own"),
+        "talking": Variant(Talking(), optimizer=optax.sgd(0.01), batch_size=50, num_epochs=1, split="own"),
+    }
+    summary = mnistlab.compare(variants, data=data, seeds=2, workdir=tmp_path)
+    assert {entry["metrics"]["test_loss"]["n"] for entry in summary["variants"].values()} == {2}
+    first = (tmp_path / "history.csv").read_text()
+    mnistlab.compare(variants, data=data, seeds=2, workdir=tmp_path)  # all of it is read back
+    assert (tmp_path / "history.csv").read_text() == first
+    read = mnistlab.read_run(tmp_path)
+    assert mnistlab.predict(read, "noisy", data.test.image[:2]).shape == (2, 3)
+    with pytest.raises(UserError):
+        mnistlab.predict(read, "talking", data.test.image[:2])
+    (program, optimizer) = (
+        [difference for difference in saved.differing_settings(read, "noisy", read, "talking") if difference[0] == name]
+        for name in ("program", "optimizer")
+    )
+    assert program and not optimizer  # "an optax transformation" both
 
 
 def test_a_variant_whose_name_has_spaces(data, tmp_path):
@@ -359,7 +392,7 @@ def test_a_file_of_ones_own_runs_through_the_command_line(tmp_path):
 
     def run(*flags):
         arguments = ["run", str(path), *flags, "--progress=none"]
-        return forks.run("experiments.cli.main", arguments)
+        return forks.run("experiments.cli.main", arguments, pictures=False)
 
     done = run("--seeds=2", "--learning_rate=0.01", f"--workdir={tmp_path / 'w'}")
     assert done.returncode == 0, done.stderr

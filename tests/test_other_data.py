@@ -70,7 +70,7 @@ def asked(workdir, data_dir, dataset, **options):
 def test_a_comparison_on_mnist_is_asked_of_fashion_mnist(tmp_path, shared_cache):
     small = "--dataset=fashion_mnist --epochs=1 --batch_size=1000 --limit_examples=2000 --variants=dense"
     small += f" --progress=none --workdir={tmp_path / 'run'} --data_dir={shared_cache / 'mnistlab' / 'datasets'}"
-    done = forks.run("experiments.lenet_vs_dense", small.split())
+    done = forks.run("experiments.lenet_vs_dense", small.split(), pictures=False)
     assert done.returncode == 0, done.stderr
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert summary["data"]["name"] == "fashion_mnist"

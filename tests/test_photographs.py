@@ -120,6 +120,9 @@ def test_what_is_no_picture_or_shows_nothing_is_one_line(tmp_path, page):
     for path, words in ((tmp_path / "text.png", "as a picture"), (tmp_path / "cut.png", "as a picture")):
         with pytest.raises(UserError, match=words):
             read_picture(path)
+    Image.fromarray(np.linspace(0, 1, 900, dtype=np.float32).reshape(30, 30)).save(tmp_path / "fractions.tiff")
+    with pytest.raises(UserError, match="its pixels are fractions"):
+        read_picture(tmp_path / "fractions.tiff")
     with pytest.raises(UserError, match="there is no file"):
         read_picture(tmp_path / "none.png")
     with pytest.raises(UserError, match="shows no digit"):

@@ -17,7 +17,7 @@ from mnistlab.errors import UserError
 
 MAIN = "experiments.cli.main"
 SMALL = ["--variants=dense,lenet5", "--epochs=1", "--limit_examples=200", "--batch_size=100", "--seeds=2", "--seed=2"]
-RUN = ["run", "lenet_vs_dense", *SMALL, "--convolution=lax"]
+RUN = ["run", "lenet_vs_dense", *SMALL, "--convolution=cells"]
 QUIET = "--progress=none"
 MINE = """
     from flax import linen as nn
@@ -43,8 +43,13 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def planned(folder):
-    (ended,) = run_all_with_data([(MAIN, [*RUN, "--dry_run", "--workdir=direct"])], folder)
+def asked(little_flags):
+    return [*RUN, *little_flags]
+
+
+@pytest.fixture(scope="module")
+def planned(asked, folder):
+    (ended,) = run_all_with_data([(MAIN, [*asked, "--dry_run", "--workdir=direct"])], folder)
     assert ended.status == 0, ended.err
     assert not (folder / "direct").exists()
     (folder / "planned.json").write_text(ended.out)
@@ -52,12 +57,12 @@ def planned(folder):
 
 
 @pytest.fixture(scope="module")
-def trained(planned, folder):
+def trained(planned, asked, little_flags, folder):
     """The same run from its flags and from the config that --dry_run printed."""
     direct, configured = run_all_with_data(
         [
-            (MAIN, [*RUN, QUIET, "--workdir=direct"]),
-            (MAIN, ["run", "--config=planned.json", QUIET, "--workdir=configured"]),
+            (MAIN, [*asked, QUIET, "--workdir=direct"]),
+            (MAIN, ["run", "--config=planned.json", *little_flags[1:], QUIET, "--workdir=configured"]),
         ],
         folder,
         pictures=False,
@@ -73,7 +78,7 @@ def read(path):
 def test_a_dry_run_says_what_would_be_trained(planned):
     assert "seeds 2 to 3" in planned.err and "trained on the first 200 examples" in planned.err
     dense = next(line for line in planned.err.splitlines() if line.startswith("dense ")).split()
-    assert dense[1:6] == ["101,770", "200/5,000/5,000", "1", "100", "2"]
+    assert dense[1:6] == ["101,770", "200/50/50", "1", "100", "2"]
     assert "time: roughly, by the operations" in planned.err
 
 
@@ -93,12 +98,15 @@ def test_what_it_says_of_disk_is_nearly_what_the_run_takes(planned, trained):
     assert rows[0].endswith("MB") and said == pytest.approx(took, rel=0.2)
 
 
-def test_an_earlier_run_says_how_long(trained):
+def test_an_earlier_run_says_how_long(trained, asked, little_flags):
     again, grown, other = run_all_with_data(
         [
-            (MAIN, ["run", "--config=direct/config.json", "--dry_run", "--workdir=direct", "--seeds=6"]),
-            (MAIN, [*RUN, "--dry_run", "--variants=all", "--workdir=elsewhere"]),
-            (MAIN, [*RUN, "--dry_run", "--epochs=2", "--workdir=direct"]),
+            (
+                MAIN,
+                ["run", "--config=direct/config.json", "--dry_run", "--workdir=direct", "--seeds=6", *little_flags[1:]],
+            ),
+            (MAIN, [*asked, "--dry_run", "--variants=all", "--workdir=elsewhere"]),
+            (MAIN, [*asked, "--dry_run", "--epochs=2", "--workdir=direct"]),
         ],
         trained,
     )
@@ -107,8 +115,16 @@ def test_an_earlier_run_says_how_long(trained):
     assert other.status == 2 and "holds another run (epochs 1 -> 2)" in other.err  # as the run itself would end
 
 
-def test_flags_change_what_a_config_says(planned, folder):
-    changed = ["run", "--config=planned.json", "--variants=dense", "--epochs=3", "--seeds=1", "--dry_run"]
+def test_flags_change_what_a_config_says(planned, little_flags, folder):
+    changed = [
+        "run",
+        "--config=planned.json",
+        *little_flags[1:],
+        "--variants=dense",
+        "--epochs=3",
+        "--seeds=1",
+        "--dry_run",
+    ]
     (ended,) = run_all_with_data([(MAIN, changed)], folder)
     config = json.loads(ended.out)
     assert list(config["variants"]) == ["dense"] and config["seeds"] == [2]
@@ -131,7 +147,8 @@ def test_a_network_of_ones_own_keeps_what_no_json_holds(folder):
     assert config["variants"]["net"]["config"]["optimizer"] == "an optax transformation"
     config["variants"]["net"]["config"]["num_epochs"] = 2
     (folder / "edited.json").write_text(json.dumps(config))
-    (ended,) = run_all_with_data([(MAIN, ["run", "mine.py", "--config=edited.json", QUIET, "--workdir=mine"])], folder)
+    line = ["run", "mine.py", "--config=edited.json", QUIET, "--workdir=mine"]
+    (ended,) = run_all_with_data([(MAIN, line)], folder, pictures=False)
     assert ended.status == 0, ended.err
     assert read(folder / "mine" / "summary.json")["variants"]["net"]["metrics"]["num_epochs"]["values"] == [2.0]
 

@@ -24,6 +24,7 @@ from mnistlab.report import page, playground
 from mnistlab.report.playground import Trained
 from mnistlab.training import by_hand
 
+pytestmark = pytest.mark.usefixtures("quick_compiling", "undrawn_pages")
 ARCHIVES = Path(datasets.__file__).parent / "archives"
 SHAPE = (28, 28, 1)
 NO_LIMIT = 10**9

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import forks
 import pytest
 from absl import flags
 from absl.testing import flagsaver
@@ -43,10 +44,13 @@ NOT_RUN = {
     "sbatch": "it needs Slurm",
     "launch/sweep.sh": "16 runs; two of its parts stand in for it",
 }
-SMALL = "--variants=dense --epochs=1 --limit_examples=300 --batch_size=100 --progress=none"
+SMALL = "--variants=dense --epochs=1 --limit_examples=200 --batch_size=100 --progress=none {little}"
 SETTINGS = (
     ("lenet_vs_dense --seeds=8 --epochs=2 --limit_examples=2000", f"{SMALL} --seeds=2"),
-    ("--until=resolved", f"{SMALL} --variants=dense,lenet5 --max_seeds=8 --workdir=results/lenet_vs_dense"),
+    (
+        "--until=resolved",
+        f"{SMALL} --variants=dense,lenet5 --max_seeds=8 --population_size=2 --workdir=results/lenet_vs_dense",
+    ),
     ("--protocol=controlled", f"{SMALL} --variants=dense,lenet5 --seeds=2 --workdir=results/lenet_vs_dense_controlled"),
     ("scoreboard", "--norun"),
     ("launch/multi_device.sh", f"{SMALL} --seeds=2 --workdir=results/several"),
@@ -56,7 +60,7 @@ SETTINGS = (
 
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory):
-    """A folder like a fresh checkout whose .venv has this interpreter, and a home with nothing in it.
+    """A folder like a fresh checkout whose .venv has this interpreter, forked already, and a home with nothing in it.
 
     The data are the session's, which another empty home began with.
     """
@@ -66,11 +70,12 @@ def checkout(tmp_path_factory):
     (folder / "home").mkdir()
     python = folder / ".venv" / "bin" / "python"
     python.parent.mkdir(parents=True)
-    python.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} "$@"\n')
-    python.chmod(0o755)
+    start, fork = shlex.quote(sys.executable), f"{shlex.quote(sys.executable)} -S {shlex.quote(forks.__file__)}"
+    python.write_text(f'#!/bin/sh\n[ "$1" != -m ] || exec {fork} "$@"\nexec {start} "$@"\n')
     command = python.with_name("mnistlab")
-    command.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m experiments.cli.main "$@"\n')
-    command.chmod(0o755)
+    command.write_text(f'#!/bin/sh\nexec {fork} -m experiments.cli.main "$@"\n')
+    for path in (python, command):
+        path.chmod(0o755)
     pinned = (ROOT / "pyproject.toml").read_bytes() + (ROOT / "constraints.txt").read_bytes() + b"\n"
     (folder / ".venv" / f"installed-{hashlib.sha256(pinned).hexdigest()[:16]}").touch()  # launch/setup.sh's stamp
     return folder
@@ -79,21 +84,31 @@ def checkout(tmp_path_factory):
 def run_in(checkout, command):
     environ = {"PATH": f"{checkout}/.venv/bin:{os.environ['PATH']}", "HOME": str(checkout / "home")}
     environ |= {"PYTHONPATH": str(checkout), "JAX_PLATFORMS": "cpu", "XDG_CACHE_HOME": os.environ["XDG_CACHE_HOME"]}
+    parent = forks.socket_of_parent()
+    environ |= {forks.SOCKET: str(parent)}
     return subprocess.run(
-        ["bash", "-c", command], cwd=checkout, env=environ, capture_output=True, text=True, timeout=600
+        ["bash", "-c", command],
+        cwd=checkout,
+        env=environ,
+        capture_output=True,
+        text=True,
+        timeout=600,
+        pass_fds=[parent],
     )
 
 
-def test_the_commands_run_in_their_order(checkout):
+def test_the_commands_run_in_their_order(checkout, little_flags):
+    little = shlex.join(little_flags)
     ran = [command for command in TYPED if not command.startswith(tuple(NOT_RUN))]
     assert len(ran) >= 9
     for command in ran:
         if "gather" in command:
             for seed in (0, 1):
                 part = f"--seed={seed} --workdir=results/sweep/lenet_vs_dense/seeds_{seed}"
-                done = run_in(checkout, f"python -m experiments.lenet_vs_dense {SMALL} {part}")
+                part = f"{SMALL.format(little=little)} {part}"
+                done = run_in(checkout, f"python -m experiments.lenet_vs_dense {part}")
                 assert done.returncode == 0, done.stderr
-        added = next((settings for text, settings in SETTINGS if text in command), "")
+        added = next((settings for text, settings in SETTINGS if text in command), "").format(little=little)
         done = run_in(checkout, f"{command} {added}")
         assert done.returncode == 0, f"{command} {added}\n{done.stderr}"
     left = {str(path.parent.relative_to(checkout / "results")) for path in checkout.glob("results/**/report.html")}
@@ -120,10 +135,9 @@ def test_the_commands_of_the_results_are_possible(training_flags, command):
 def test_the_research_script_runs_and_gives_arrays(tmp_path):
     (script,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     assert len([line for line in script.splitlines() if line.strip()]) <= 20
-    environ = dict(os.environ) | {"PYTHONPATH": str(ROOT)}
-    done = subprocess.run(
-        [sys.executable, "-c", script], cwd=tmp_path, env=environ, capture_output=True, text=True, timeout=300
-    )
+    (tmp_path / "shown.py").write_text(script)
+    environ = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = forks.run("shown", [], folder=tmp_path, environ=environ, pictures=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("holds [") and done.stdout.endswith("(3, 10)\n")
 

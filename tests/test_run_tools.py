@@ -23,10 +23,11 @@ TRAIN = ["run", "lenet_vs_dense", *SMALL]
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory):
+def trained(little_flags, tmp_path_factory):
     """(folder, what the run printed): two seeds of two variants in its run/."""
     folder = tmp_path_factory.mktemp("tools")
-    (ended,) = run_all_with_data([(MAIN, [*TRAIN, "--seeds=2", "--workdir=run"])], folder, pictures=False)
+    line = [*TRAIN, *little_flags, "--seeds=2", "--workdir=run"]
+    (ended,) = run_all_with_data([(MAIN, line)], folder, pictures=False)
     assert ended.status == 0, ended.err
     return folder, ended.out
 

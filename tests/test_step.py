@@ -196,6 +196,20 @@ def test_a_dropout_rate_without_dropout_is_refused():
         initial(Plain(), make_tx(), dropout_rate=0.5)
 
 
+class Unnamed(nn.Module):
+    """Parameters by names of one's own."""
+
+    @nn.compact
+    def __call__(self, image):
+        x = image.reshape(len(image), -1)
+        return x @ self.param("w", nn.initializers.lecun_normal(), (x.shape[1], 10))
+
+
+def test_a_scale_without_a_kernel_is_refused():
+    with pytest.raises(UserError, match="no parameter called kernel"):
+        initial(Unnamed(), make_tx(), initial_scale=0.5)
+
+
 def test_settings_reach_the_optimizer():
     tx = make_tx(OptimConfig("sgd", 0.1))
     state, batch = initial(Plain(), tx), make_batch(6)

@@ -16,6 +16,7 @@ from absl.testing import flagsaver
 from run_folders import result_of, write_run
 
 from experiments import compare, gather, power, scoreboard
+from mnistlab.analysis import looks
 from mnistlab.analysis.claims import Claim
 from mnistlab.comparison import saved
 from mnistlab.errors import UserError
@@ -43,6 +44,15 @@ def defined():
     yield
     for name in set(flags.FLAGS) - before:
         delattr(flags.FLAGS, name)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def near_sighted():
+    """No number of further pairs is asked for here, and to simulate many takes seconds."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(looks, "FURTHEST", 16)
+        patch.setattr(power, "MOST_PAIRS", 32)
+        yield
 
 
 def outcome(folder, tool, **given):

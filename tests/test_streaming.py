@@ -5,10 +5,9 @@ import dataclasses
 import json
 import os
 import socket
-import subprocess
-import sys
 from pathlib import Path
 
+import forks
 import jax
 import numpy as np
 import pytest
@@ -173,15 +172,9 @@ def test_two_processes_read_half_each_and_train_as_one():
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         coordinator = f"127.0.0.1:{free.getsockname()[1]}"
+    environ = os.environ | {"JAX_PLATFORMS": "cpu"}
     started = [
-        subprocess.Popen(
-            [sys.executable, "tests/streams.py", coordinator, "2", str(number)],
-            cwd=ROOT,
-            env={**os.environ, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        forks.start("streams", [coordinator, "2", str(number)], folder=ROOT / "tests", environ=environ)
         for number in range(2)
     ]
     with pytest.MonkeyPatch.context() as patch:

@@ -160,12 +160,9 @@ def planned(folder):
     return {name: len(run.get("seeds_of", {}).get(name, run["seeds"])) for name in run["variants"]}
 
 
-@pytest.mark.parametrize(
-    "numbers", [(signal.SIGTERM, signal.SIGINT), (signal.SIGINT, signal.SIGTERM)], ids=["TERM_INT", "INT_TERM"]
-)
-def test_a_signal_in_the_first_or_in_a_later_round_changes_nothing_of_how_it_ends(undisturbed, tmp_path, numbers):
+def test_a_signal_in_the_first_or_in_a_later_round_changes_nothing_of_how_it_ends(undisturbed, tmp_path):
     status, said, begun = {signal.SIGTERM: os.EX_TEMPFAIL, signal.SIGINT: 130}, [], []
-    for round_, number in enumerate(numbers):
+    for round_, number in enumerate((signal.SIGTERM, signal.SIGINT)):
         process = start(tmp_path)
         said += first_epoch_of_a_round(process, round_)
         process.send_signal(number)

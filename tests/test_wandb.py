@@ -10,6 +10,8 @@ import pytest
 from mnistlab.comparison import run
 from mnistlab.comparison.spec import Experiment, Options, Variant
 from mnistlab.errors import UserError
+from mnistlab.training.result import Run
+from mnistlab.training.wandb import WeightsAndBiases
 
 pytestmark = pytest.mark.usefixtures("undrawn_pages")
 
@@ -81,8 +83,11 @@ def test_a_run_that_goes_on_is_the_same_run_there(stand_in, experiment, tmp_path
     run.run(experiment, options(tmp_path / "again"))
     others = [one.given["id"] for one in stand_in[2:]]
     assert len(set(ids + others)) == 4 and {one.given["resume"] for one in stand_in} == {"allow"}
+    stopped = Options(tmp_path, protocol="controlled", num_seeds=3, wandb=True)  # gone on with, as after a stop
+    run.run(experiment, stopped)
+    assert stand_in[4].given["id"] == WeightsAndBiases(tmp_path, "", "dense", {})._of(Run(2, {})).given["id"]
     run.run(experiment, options(tmp_path, resume=False))
-    assert [one.given["id"] for one in stand_in[4:]] == ids
+    assert not {one.given["id"] for one in stand_in[-2:]} & {*ids, *others}  # begun anew, there too
 
 
 def test_what_is_not_finite_is_in_no_final_metric(stand_in, dataset, tmp_path):

@@ -228,6 +228,35 @@ def test_a_config_that_is_no_file_is_refused_at_once(run, make):
     assert left(run) == []
 
 
+def test_a_folder_that_another_run_was_begun_in_is_not_the_one_that_was_locked(tmp_path):
+    folder = tmp_path / "run"
+
+    def begin():
+        with workdirs.locked(folder):
+            workdirs.write_config(folder, RUN, "", None)
+            return workdirs.lock_of(folder)
+
+    lock = begin()
+    workdirs.check_there(folder, lock)
+    folder.rename(tmp_path / "old")
+    with pytest.raises(UserError, match="it was removed while the run went on"):
+        workdirs.check_there(folder, lock)
+    assert begin() != lock
+    with pytest.raises(UserError, match="it was removed while the run went on"):
+        workdirs.check_there(folder, lock)
+
+
+def test_a_number_that_is_written_otherwise_is_the_same_run_with_the_same_digest(tmp_path):
+    def run(rate):
+        optimizer = json.loads(json.dumps(dataclasses.asdict(OptimConfig("adam", rate))))
+        return {"seeds": [0], "variants": {"a": {"config": {"optimizer": optimizer}, "learning_rates": [rate, 3]}}}
+
+    workdirs.write_config(tmp_path, workdirs.prepare(tmp_path, run(1), resume=True), "", None)
+    digest = workdirs.belonging(tmp_path, "a", "last")
+    workdirs.write_config(tmp_path, workdirs.prepare(tmp_path, run(1.0), resume=True), "", None)
+    assert workdirs.belonging(tmp_path, "a", "last") == digest
+
+
 # What a run is
 
 

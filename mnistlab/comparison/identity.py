@@ -53,6 +53,19 @@ def has_grown(before: Any, now: Any) -> bool:
     return False
 
 
+def in_words_of(before: Any, now: Any) -> Any:
+    """`now`, where it is the same as `before` as that has it.
+
+    >>> in_words_of({"rate": 1, "decay": [0, 0.5]}, {"rate": 1.0, "decay": [0.0, 0.5, 2], "seeds": 8})
+    {'rate': 1, 'decay': [0, 0.5, 2], 'seeds': 8}
+    """
+    if isinstance(before, dict) and isinstance(now, dict):
+        return {name: in_words_of(before.get(name), value) for name, value in now.items()}
+    if isinstance(before, list) and isinstance(now, list):
+        return [in_words_of(*pair) for pair in zip(before, now, strict=False)] + now[len(before) :]
+    return before if before == now else now
+
+
 def describe_differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     """How `now` differs from `before`, by the names of the flags; a handful, the others counted.
 

@@ -15,7 +15,7 @@ from mnistlab.comparison import workdirs
 from mnistlab.comparison.spec import Outcome, Variant
 from mnistlab.data import batches
 from mnistlab.data.datasets import Dataset
-from mnistlab.errors import file_errors
+from mnistlab.errors import file_errors, one_line
 from mnistlab.nets import models
 from mnistlab.report import playground
 from mnistlab.report.playground import Playground
@@ -48,10 +48,11 @@ def restore_weights(folder: Path, like: Trained) -> TrainState:
     return like.state._replace(**{name: value for name, value in kept.items() if name != "runs"})
 
 
-def save_function(folder: Path, predict: Predict, state: TrainState, image: jax.ShapeDtypeStruct) -> None:
-    """Leaves the function from weights and EVAL_BATCH_SIZE images [H, W, C] to logits in `folder`.
+def save_function(folder: Path, predict: Predict, state: TrainState, image: jax.ShapeDtypeStruct) -> str | None:
+    """Leaves the function from weights and EVAL_BATCH_SIZE images [H, W, C] to logits in `folder`, or says why not.
 
-    For so many and no other number, since a module may take len(image).
+    For so many and no other number, since a module may take len(image). Not every function can be kept: none that
+    prints or calls Python.
 
     Raises:
       UserError: the folder cannot be written.
@@ -66,9 +67,13 @@ def save_function(folder: Path, predict: Predict, state: TrainState, image: jax.
         own = [leaf for _, leaf in sorted(zip(kept, leaves, strict=True), key=lambda pair: pair[0])]
         return predict(TrainState(opt_state=(), **jax.tree.unflatten(structure, own)), image)
 
-    exported = jax.export.export(jax.jit(logits), platforms=PLATFORMS)
-    data = bytes(exported(flat, jax.ShapeDtypeStruct((EVAL_BATCH_SIZE, *image.shape), image.dtype)).serialize())
+    try:
+        exported = jax.export.export(jax.jit(logits), platforms=PLATFORMS)
+        data = bytes(exported(flat, jax.ShapeDtypeStruct((EVAL_BATCH_SIZE, *image.shape), image.dtype)).serialize())
+    except Exception as error:  # of JAX, by what is in the function
+        return one_line(error)
     files.write_atomic(folder / EXPORTED, files.sha256(data).encode() + b"\n" + data)
+    return None
 
 
 def predicted_classes(predict: Predict, trained: Trained, dataset: Dataset) -> np.ndarray:

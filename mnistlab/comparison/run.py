@@ -23,7 +23,7 @@ from mnistlab.devices import cluster, mesh
 from mnistlab.errors import UserError, one_line
 from mnistlab.files import sha256, write_atomic
 from mnistlab.report import canvas, text
-from mnistlab.training import checks, loop, result, trained, wandb
+from mnistlab.training import checkpoint, checks, loop, result, trained, wandb
 from mnistlab.training.callbacks import Callback, Checkpoint, OnEpoch
 from mnistlab.training.loop import Resources
 from mnistlab.training.nans import NanCheck
@@ -63,6 +63,7 @@ class Session:
     hooks: Hooks
     seeds: Mapping[str, tuple[int, ...]]  # by variant; with `until` a round has more of some than the round before
     identity: Mapping[str, Any]  # of these seeds; empty in a process that is not the first
+    lock: tuple[int, int] = (0, 0)  # the file that this process has locked
 
     def checkpoints(self, name: str) -> Path:
         """The folder of a variant's weights."""
@@ -101,14 +102,16 @@ def run(experiment: Experiment, options: Options, hooks: Hooks = NO_HOOKS) -> di
         about |= _of_data(session, about["variants"])
         if options.resume and workdirs.is_pruned(options.workdir):
             cluster.from_first([])  # the others have nothing to train
-            return _read_pruned(options.workdir, about, hooks.log)
-        session = _prepared(dataclasses.replace(session, identity=about), seeds, options.resume)
+            return _read_pruned(options.workdir, about, [one.text for one in experiment.claims], hooks.log)
+        session = dataclasses.replace(session, identity=about, lock=workdirs.lock_of(options.workdir))
+        session = _prepared(session, seeds, options.resume)
         departed = spec.departures_of(experiment, options, variants)
         if departed:
             hooks.log(departures.notice(departed))
         for table in outputs.layer_tables(variants, session.dataset).values():
             hooks.log(f"\n{table.as_text()}")
         session, outcome = _train(session, started)
+        workdirs.check_there(options.workdir, session.lock)
         return outputs.leave(session, outcome._replace(departures=departed))
 
 
@@ -144,7 +147,7 @@ def check_data(options: Options, variants: Mapping[str, Variant], dataset: Datas
 def _prepared(session: Session, seeds: Mapping[str, tuple[int, ...]], resume: bool = True) -> Session:
     """The session of a round with these seeds, of which config.json says so before any of them is trained."""
     options, about = session.options, identity.with_seeds(session.identity, seeds)
-    workdirs.prepare(options.workdir, about, resume)
+    about = workdirs.prepare(options.workdir, about, resume)
     workdirs.write_config(options.workdir, about, options.command, session.dataset)
     return dataclasses.replace(session, seeds=seeds, identity=about)
 
@@ -159,8 +162,8 @@ def _seeds(options: Options, number: int) -> tuple[int, ...]:
     return configs.check_seeds(options.first_seed, number)
 
 
-def _read_pruned(workdir: Path, about: Mapping[str, Any], log: Log) -> dict[str, Any]:
-    """What a run that `prune` has been at left, as the run would have ended.
+def _read_pruned(workdir: Path, about: Mapping[str, Any], asked: Iterable[str], log: Log) -> dict[str, Any]:
+    """What a run that `prune` has been at left, as the run would have ended; `asked` are the claims in words.
 
     Raises:
       UserError: more is asked for than it holds, which it cannot go on to.
@@ -170,9 +173,12 @@ def _read_pruned(workdir: Path, about: Mapping[str, Any], log: Log) -> dict[str,
             f"{workdir} was pruned, so it cannot go on; use another --workdir to train all of it anew (as it is, it is "
             "still shown, compared and predicted from)"
         )
+    summary = saved.read_summary(workdir)
+    if [entry["text"] for entry in summary["claims"]] != list(asked):
+        log("what follows was claimed before the run was pruned; other claims cannot be asked of it")
     for line in show.lines(workdir):
         log(line)
-    return saved.read_summary(workdir)
+    return summary
 
 
 def identity_of(
@@ -237,7 +243,7 @@ def _program_digest(variant: Variant, dataset: Dataset) -> str:
     checks.check_network(steps, state, dataset, {"loss": variant.loss, **variant.metrics})
     traced = jax.make_jaxpr(all_of_it)(seed, Batch(*shapes))
     operations = re.sub(r"0x[0-9a-f]+", "", str(traced))  # where a function lies in memory
-    constants = "".join(sha256(np.asarray(constant).tobytes()) for constant in _constants(traced))
+    constants = "".join(sha256(np.asarray(checkpoint.plain(constant)).tobytes()) for constant in _constants(traced))
     return sha256((operations + constants).encode())
 
 
@@ -363,7 +369,7 @@ def _train_variant(session: Session, name: str, before: Trained | None) -> Train
     config = configs.to_dict(variant.config)
     board = WeightsAndBiases(options.workdir, session.experiment.name, name, config) if options.wandb else None
     callbacks = [
-        OnEpoch(lambda epoch: workdirs.check_there(options.workdir)),
+        OnEpoch(lambda epoch: workdirs.check_there(options.workdir, session.lock)),
         *([NanCheck(variant, session.dataset, _steps(session, variant))] if options.debug_nans else []),
         Checkpoint(folder / "training", functools.partial(workdirs.belonging, options.workdir, name)),
         *([events] if events else []),
@@ -371,6 +377,7 @@ def _train_variant(session: Session, name: str, before: Trained | None) -> Train
         *session.hooks.callbacks(name, variant),  # last: what ends a run ends it after all others saw the epoch
     ]
     whole = ranges.train(session, name, callbacks, before)
+    workdirs.check_there(options.workdir, session.lock)
     nets.save_weights(folder, whole)
     if board is not None:
         board.close(whole.result)
@@ -378,7 +385,9 @@ def _train_variant(session: Session, name: str, before: Trained | None) -> Train
     is_usual = pixels.dtype == np.uint8 and pixels.shape[1:] == datasets.IMAGE_SHAPE
     if not (checks.is_shipped(variant.config) and is_usual):
         image = jax.ShapeDtypeStruct(pixels.shape[1:], pixels.dtype)
-        nets.save_function(folder, _steps(session, variant).predict, whole.state, image)
+        why = nets.save_function(folder, _steps(session, variant).predict, whole.state, image)
+        if why is not None:
+            session.hooks.log(f"{name} cannot be loaded from this run later, since JAX cannot keep it: {why:.200}")
     whole = whole._replace(state=nets.restore_weights(folder, whole))
     if events is not None:
         predict = jax.jit(_steps(session, variant).predict)

@@ -217,7 +217,9 @@ def _settings(run: RunFolder, variant: str) -> dict[str, Any]:
     names = ("data", "device", "matmul_precision", "xla_flags", "versions", "git_revision", "code_digest")
     about = {name: run.config.get(name) for name in names}
     named = {name: run.summary.get(name) for name in ("experiment", "protocol")}
-    return config.flat({**named, **run.settings_of(variant), **about})
+    known = run.config["run"]["variants"][history.variant_of(variant, run.config["run"]["variants"])]
+    own = {"program": known.get("program", "")[:12] or None}  # of a network, loss or optimiser that no name says
+    return config.flat({**named, **run.settings_of(variant), **own, **about})
 
 
 def _read_json(folder: Path, name: str, missing: str, advice: str) -> dict[str, Any]:

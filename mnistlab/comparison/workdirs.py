@@ -2,6 +2,7 @@
 
 import contextlib
 import fcntl
+import functools
 import importlib.metadata
 import json
 import os
@@ -59,30 +60,41 @@ def locked(workdir: Path) -> Iterator[None]:
         yield
 
 
-def check_there(workdir: Path) -> None:
-    """Ends a run whose folder was taken away, which the next file written would bring back, without its lock.
+def lock_of(workdir: Path) -> tuple[int, int]:
+    """Which file `locked` holds there, whatever bears its name later."""
+    about = (workdir / ".lock").stat()
+    return about.st_dev, about.st_ino
+
+
+def check_there(workdir: Path, lock: tuple[int, int]) -> None:
+    """Ends a run whose folder was taken away: what it writes next would have no lock, or be in another run's folder.
 
     Raises:
-      UserError: config.json, which every run writes first, is gone.
+      UserError: config.json, which every run writes first, is gone, or the file that it locked.
     """
-    if not (workdir / "config.json").exists():
-        raise UserError(
-            f"cannot write to {workdir}: it was removed while the run went on; start again in a new --workdir"
-        )
+    with contextlib.suppress(OSError):
+        if lock_of(workdir) == lock and (workdir / "config.json").exists():
+            return
+    raise UserError(f"cannot write to {workdir}: it was removed while the run went on; start again in a new --workdir")
 
 
-def prepare(workdir: Path, run: Mapping[str, Any], resume: bool) -> None:
+def prepare(workdir: Path, run: Mapping[str, Any], resume: bool) -> dict[str, Any]:
     """Leaves in `workdir` what this run can go on from: nothing, itself, or itself with fewer seeds or variants.
+
+    Returns:
+      `run` in the words in which it stands there: of 1 and 1.0, which are the same, another digest is made.
 
     Raises:
       UserError: it holds another run, or what is to be cleared cannot be.
     """
     if not resume:
         _clear(workdir)
-    elif check(workdir, run):  # what was found is of too few
+        return _jsonable(run)
+    if check(workdir, run):  # what was found is of too few
         with file_errors(f"cannot write to {workdir}", "choose another --workdir, or let it be written"):
             for name in FINDINGS:
                 (workdir / name).unlink(missing_ok=True)
+    return identity.in_words_of(_earlier(workdir, ADVICE), _jsonable(run))
 
 
 def check(workdir: Path, run: Mapping[str, Any]) -> bool:
@@ -306,8 +318,14 @@ def provenance() -> dict[str, Any]:
         "device": device,
         "matmul_precision": matmul_precision() if device else None,
         "xla_flags": os.environ.get("XLA_FLAGS") or None,
-        **revision.revision(),
+        **_own_revision(),
     }
+
+
+@functools.cache
+def _own_revision() -> dict[str, Any]:
+    """Asked once: a process is of the code that it began with."""
+    return revision.revision()
 
 
 def _version(package: str) -> str:

@@ -56,6 +56,8 @@ def _of_eight_bits(picture: Any) -> Any:
     """A Pillow image whose pixels have 8 bits; Pillow's own conversion turns all that is light in 16 bits white."""
     from PIL import Image
 
+    if picture.mode == "F":
+        raise ValueError("its pixels are fractions, of which nothing says what is white")
     if not picture.mode.startswith("I"):
         return picture
     return Image.fromarray((np.asarray(picture, np.int64) // 257).clip(0, 255).astype(np.uint8))

@@ -130,12 +130,12 @@ def file_order(split: str, num_examples: int) -> np.ndarray:
 
 
 class SourceImages:
-    """The images of a TFDS data source as an array uint8 [N, H, W, C] that is read and decoded where it is indexed."""
+    """The images of a TFDS data source as an array [N, H, W, C] that is read and decoded where it is indexed."""
 
     def __init__(self, builder: Any, split: str):
         self._builder, self._source = builder, data_source(builder, split)
         self.shape = (len(self._source), *builder.info.features["image"].shape)
-        self.dtype = np.dtype(np.uint8)
+        self.dtype = np.dtype(builder.info.features["image"].np_dtype)
 
     def __len__(self) -> int:
         return self.shape[0]

@@ -57,7 +57,7 @@ class Keeper:
         Raises:
           UserError: the write failed, or a later epoch is there already.
         """
-        tree = jax.device_get(tree)
+        tree = jax.device_get(plain(tree))
         meta = {"epoch": epoch, "digest": digest(ocp.tree.to_flat_dict(tree)), "run": self.run}
         meta["of_this"] = _digest_of_meta(meta)
         arguments = ocp.args.Composite(state=ocp.args.StandardSave(tree), meta=ocp.args.JsonSave(meta))
@@ -148,13 +148,26 @@ class Keeper:
             return None
         if template is None:
             return ocp.tree.from_flat_dict(dict(kept))
-        target = jax.tree.map(np.asarray, jax.device_get(template))
+        target = jax.tree.map(np.asarray, jax.device_get(plain(template)))
         if _layout(kept) != _layout(ocp.tree.to_flat_dict(target)):
             raise UserError(
                 f"the checkpoint {step} is of another model, number of seeds or release; choose another --workdir, or "
                 "--noresume to delete it"
             )
-        return ocp.tree.from_flat_dict(kept, target)
+        return jax.tree.map(_as_it_was, template, ocp.tree.from_flat_dict(kept, target))
+
+
+def plain(tree: Any) -> Any:
+    """`tree` with its typed random keys, which an optimiser may hold, as what they consist of."""
+    return jax.tree.map(lambda leaf: jax.random.key_data(leaf) if _is_key(leaf) else leaf, tree)
+
+
+def _as_it_was(before: Any, leaf: Any) -> Any:
+    return jax.random.wrap_key_data(leaf, impl=jax.random.key_impl(before)) if _is_key(before) else leaf
+
+
+def _is_key(leaf: Any) -> bool:
+    return isinstance(leaf, jax.Array) and jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
 
 
 def save_once(folder: Path, tree: Any, run: str) -> None:

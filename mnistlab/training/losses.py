@@ -1,5 +1,6 @@
 """Cross-entropies of one example, and the sums from which every metric is made."""
 
+import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -61,7 +62,12 @@ def smoothed(loss: Loss, share: float) -> Loss:
     """
     if not share:
         return loss
-    return lambda logits, label: loss(logits, optax.smooth_labels(_target(logits, label), share))
+
+    @functools.wraps(loss)
+    def of_smoothed(logits: jax.Array, label: jax.Array) -> jax.Array:
+        return loss(logits, optax.smooth_labels(_target(logits, label), share))
+
+    return of_smoothed
 
 
 def sums(loss: jax.Array, logits: jax.Array, label: jax.Array, weight: jax.Array) -> Sums:

@@ -1,6 +1,7 @@
 """A sum over a batch, over its halves and their microbatches: what a core's cache holds, and what two cores can share.
 
-A half summed by another core is the same sum, bit by bit: a seed's results do not show whether it was trained alone.
+A half summed by another core is the same sum, bit by bit: a seed's results do not show whether it was trained alone,
+but for dropout with a scale that is no power of two, whose product rounds as the loops around it are fused.
 """
 
 from collections.abc import Callable
@@ -26,12 +27,14 @@ class Examples(NamedTuple):
     share: jax.Array | None = None  # float32 [N]
 
 
-def halves(model: nn.Module, batch_size: int) -> bool:
+def halves(model: nn.Module, loss: Callable[..., jax.Array], batch_size: int) -> bool:
     """Whether a batch of this model is summed by halves: a network of convolutions without batch statistics, on a CPU.
 
-    Only a model that says so, by `examples_are_independent`, is called on a part of a batch.
+    Only a model that says so, by `examples_are_independent`, is called on a part of a batch, and only a loss of ours:
+    another may weigh an example by what else is in the batch.
     """
-    independent = getattr(model, "examples_are_independent", False)
+    ours = loss.__module__.startswith(f"{__package__}.") if hasattr(loss, "__module__") else False
+    independent = getattr(model, "examples_are_independent", False) and ours
     return independent and jax.default_backend() == "cpu" and batch_size % 2 == 0 and batch_size >= FEWEST_TO_HALVE
 
 

@@ -95,8 +95,13 @@ def with_settings(opt_state: Any, settings: Mapping[str, jax.Array]) -> Any:
     """
     known = {name: jnp.asarray(value, jnp.float32) for name, value in settings.items() if name in INJECTED}
     for name in known:
-        if not optax.tree_utils.tree_get_all_with_path(opt_state, name):
+        found = optax.tree_utils.tree_get_all_with_path(opt_state, name)
+        if not found:
             raise UserError(f"{name} cannot be swept: the optimizer has no such value; see optax.inject_hyperparams")
+        if not all(isinstance(value, jax.Array) for _, value in found):
+            raise UserError(
+                f"{name} cannot be swept: in the optimizer it is a schedule; sweep a number, or leave it out"
+            )
     return optax.tree_utils.tree_set(opt_state, **known) if known else opt_state
 
 

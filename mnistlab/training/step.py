@@ -107,7 +107,7 @@ def make_step_functions(
         needs_full_batches=not takes(model, "weight"),
         splits_batches=takes(model, "axis_name"),
         # Mixed examples have partners in the other half: two cores would round them differently.
-        halves=lambda size: microbatches.halves(model, size) and not config.augment.mixup_alpha,
+        halves=lambda size: microbatches.halves(model, loss, size) and not config.augment.mixup_alpha,
     )
 
 
@@ -126,7 +126,7 @@ def init_state(
       settings: sweepable settings (config.SWEEPABLE) that differ from those the model and `tx` were made with.
 
     Raises:
-      UserError: a dropout rate is set for a model that has no dropout.
+      UserError: a dropout rate is set for a model that has no dropout, or a scale where there is no kernel.
     """
     settings = settings or {}
     rng = jax.random.key(seed)
@@ -139,6 +139,8 @@ def init_state(
         params = jax.tree_util.tree_map_with_path(
             lambda path, leaf: leaf * settings["initial_scale"] if path[-1].key == "kernel" else leaf, params
         )
+        if not any(path[-1].key == "kernel" for path, _ in jax.tree_util.tree_leaves_with_path(params)):
+            raise UserError("initial_scale is set, but the model has no parameter called kernel, which it multiplies")
     if "dropout_rate" in settings:
         if not model_state.get("settings"):
             raise UserError(
@@ -189,7 +191,7 @@ def make_train_step(
             # Else shard_map sums the gradients of replicated parameters by itself, and the sum below counts them again.
             params = jax.tree.map(lambda leaf: jax.lax.pcast(leaf, axis_name, to="varying"), params)
         gradient_of = functools.partial(jax.grad(objective, has_aux=True), params)
-        if microbatches.halves(model, _whole_size(batch, axis_name)):
+        if microbatches.halves(model, loss, _whole_size(batch, axis_name)):
             gradient, (total, model_state) = microbatches.summed(gradient_of, examples, axis_name)
         else:
             gradient, (total, model_state) = gradient_of(examples)
@@ -233,7 +235,7 @@ def make_eval_step(
             return total._replace(metrics=own)
 
         examples = _examples(batch, pixel_scale, axis_name)
-        halves = microbatches.halves(model, _whole_size(batch, axis_name))
+        halves = microbatches.halves(model, loss, _whole_size(batch, axis_name))
         return _sum_over(
             microbatches.summed(of_microbatch, examples, axis_name, cut=False) if halves else of_microbatch(examples),
             axis_name,
