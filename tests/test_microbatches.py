@@ -60,7 +60,7 @@ def test_a_step_by_microbatches_is_the_step_of_the_whole_batch(monkeypatch, name
 def test_the_bits_of_a_seed_do_not_depend_on_its_company(nets):
     """On two cores each half of a lone seed's batch has one, with others each seed; the rest of a batch is padded.
 
-    Its dropout has exact scales, 2 and 4: a product with another is rounded by how the machine fuses the loops around it.
+    Dropout has exact scales here, 2 and 4: a product with another is rounded as the machine fuses the loops around it.
     """
     environment = {"XLA_FLAGS": "--xla_force_host_platform_device_count=2", "JAX_PLATFORMS": "cpu"}
     done = forks.run("halves", nets, folder=ROOT / "tests", environ=os.environ | environment)
