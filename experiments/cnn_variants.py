@@ -56,24 +56,11 @@ def source_table(outcome: Outcome, draw: Draw) -> Findings:
         number = theirs.get(name, {})
         metrics = ("test_loss", "test_accuracy", "val_accuracy", "test_accuracy - val_accuracy")
         loss, accuracy, first, gap = (history.summarize(history.metric(result, metric)) for metric in metrics)
-        rows.append(
-            (
-                name,
-                DESCRIPTIONS.get(name, name),
-                text.format_value("loss", number.get("test_loss")),
-                text.format_value("loss", loss["mean"]),
-                text.format_value("accuracy", number.get("test_accuracy")),
-                text.format_value("accuracy", accuracy["mean"]),
-            )
-        )
-        halves.append(
-            (
-                name,
-                text.format_value("accuracy", first["mean"]),
-                text.format_value("accuracy", accuracy["mean"]),
-                text.format_summary(gap, signed=True),
-            )
-        )
+        losses = [text.format_value("loss", value) for value in (number.get("test_loss"), loss["mean"])]
+        means = [number.get("test_accuracy"), accuracy["mean"], first["mean"]]
+        reported_mean, ours, of_first = (text.format_value("accuracy", value) for value in means)
+        rows.append((name, DESCRIPTIONS.get(name, name), *losses, reported_mean, ours))
+        halves.append((name, of_first, ours, text.format_summary(gap, signed=True)))
         summary[name] = {"mean": gap["mean"], "ci95": gap["ci95"]}
     header = ("model", "description", "loss, reported", "loss, ours", "accuracy, reported", "accuracy, ours")
     caption = "Test loss and accuracy as the source prints them, and ours (mean over seeds)"

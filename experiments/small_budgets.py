@@ -69,16 +69,10 @@ def best_epoch_table(outcome: Outcome, draw: Draw) -> Findings:
         metrics = ("test_accuracy", "val_accuracy", "highest:val_accuracy", OPTIMISM)
         test, last, best, gap = (history.summarize(history.metric(result, metric)) for metric in metrics)
         highest = max((value for value in best["values"] if value is not None), default=None)
-        rows.append(
-            (
-                name,
-                text.format_value("accuracy", test["mean"]),
-                text.format_value("accuracy", last["mean"]),
-                text.format_value("accuracy", best["mean"]),
-                text.format_summary(gap, signed=True),
-                text.format_value("accuracy", highest),
-            )
+        *means, of_best = (
+            text.format_value("accuracy", value) for value in (test["mean"], last["mean"], best["mean"], highest)
         )
+        rows.append((name, *means, text.format_summary(gap, signed=True), of_best))
         summary[name] = {"mean": gap["mean"], "ci95": gap["ci95"]}
     header = (
         "variant",

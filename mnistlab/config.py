@@ -72,9 +72,9 @@ class Setting(NamedTuple):
 
 
 def setting(
-    default: Any, help: str, *, within: Interval | None = None, choices: tuple[str, ...] = (), flag: str | None = None
+    default: Any, help: str, *, within: Interval | None = None, choices: tuple[str, ...] = (), flag: str | None = ""
 ) -> Any:
-    """A dataclass field with what `Setting` holds as its metadata."""
+    """A dataclass field with what `Setting` holds as its metadata; its flag has its name unless it says otherwise."""
     about = {"help": help, "within": within, "choices": choices, "flag": flag}
     return dataclasses.field(default=default, metadata=about)
 
@@ -91,7 +91,8 @@ def settings_of(cls: type) -> list[Setting]:
             kinds = typing.get_args(field.type) or (field.type,)
             is_tuple = typing.get_origin(field.type) is tuple
             may_be_none = types.NoneType in kinds
-            found.append(Setting(field.name, kinds[0], is_tuple, may_be_none, field.default, **field.metadata))
+            own = {"flag": field.name} if field.metadata["flag"] == "" else {}
+            found.append(Setting(field.name, kinds[0], is_tuple, may_be_none, field.default, **field.metadata | own))
     return found
 
 
@@ -100,21 +101,18 @@ class OptimConfig:
     """An optimiser and its learning-rate schedule; times are in epochs."""
 
     name: str = setting("adam", "Optimiser, with its own defaults.", flag="optimizer")
-    learning_rate: float = setting(1e-3, "Learning rate: the schedule's peak.", within=POSITIVE, flag="learning_rate")
-    momentum: float = setting(0.0, "Momentum of sgd.", within=RATE, flag="momentum")
-    weight_decay: float = setting(0.0, "Decoupled weight decay of adamw.", within=NOT_NEGATIVE, flag="weight_decay")
-    schedule: str = setting("constant", "Schedule of the learning rate.", flag="schedule")
+    learning_rate: float = setting(1e-3, "Learning rate: the schedule's peak.", within=POSITIVE)
+    momentum: float = setting(0.0, "Momentum of sgd.", within=RATE)
+    weight_decay: float = setting(0.0, "Decoupled weight decay of adamw.", within=NOT_NEGATIVE)
+    schedule: str = setting("constant", "Schedule of the learning rate.")
     warmup_epochs: float = setting(
-        0.0, "warmup_cosine, one_cycle: epochs of linear rise.", within=Interval(0, 1_000_000), flag="warmup_epochs"
+        0.0, "warmup_cosine, one_cycle: epochs of linear rise.", within=Interval(0, 1_000_000)
     )
-    decay_factor: float = setting(
-        0.1, "exponential, piecewise: what the rate is multiplied by.", within=POSITIVE, flag="decay_factor"
-    )
+    decay_factor: float = setting(0.1, "exponential, piecewise: what the rate is multiplied by.", within=POSITIVE)
     decay_epochs: tuple[float, ...] = setting(
         (),
         "exponential: epochs of one decay; piecewise: epochs at which the rate drops.",
         within=Interval(0, 1_000_000, low_is_open=True),
-        flag="decay_epochs",
     )
 
 
@@ -141,50 +139,40 @@ class TrainConfig:
 
     model: Any  # a name in nets.models.MODELS, or any Linen module: image float32 [N, H, W, C] -> logits [N, K]
     dataset: str = setting(
-        "mnist",
-        "Another dataset for every variant: fashion_mnist, kmnist, emnist/digits, any prepared TFDS name.",
-        flag="dataset",
+        "mnist", "Another dataset for every variant: fashion_mnist, kmnist, emnist/digits, any prepared TFDS name."
     )
     order: str = setting(
-        "tfds", "Of the examples before splitting: as TFDS or the original file has them.", choices=ORDERS
+        "tfds", "Of the examples before splitting: as TFDS or the original file has them.", choices=ORDERS, flag=None
     )
-    split: str = setting("test_halves", "What is trained, validated and tested on.", choices=SPLITS)
+    split: str = setting("test_halves", "What is trained, validated and tested on.", choices=SPLITS, flag=None)
     model_options: tuple[tuple[str, Any], ...] = ()
-    loss: Any = setting("cross_entropy", "Loss of one example.")  # noqa: RUF009 - or (logits, label) -> float32 [N]
-    loss_reduction: str = setting("mean", "Over the batch.", choices=("mean", "sum"))
+    loss: Any = setting("cross_entropy", "Loss of one example.", flag=None)  # noqa: RUF009 - or (logits, label) -> float32 [N]
+    loss_reduction: str = setting("mean", "Over the batch.", choices=("mean", "sum"), flag=None)
     optimizer: Any = OptimConfig()  # or any optax transformation, which then decides its own learning rate
-    batch_size: int = setting(128, "Examples a step, over all devices.", within=COUNT, flag="batch_size")
+    batch_size: int = setting(128, "Examples a step, over all devices.", within=COUNT)
     num_epochs: int = setting(20, "Epochs.", within=COUNT, flag="epochs")
     patience_epochs: int | None = setting(
         None,
         "Early stopping: end after so many epochs without a lower validation loss, and restore the best weights.",
         within=COUNT,
-        flag="patience_epochs",
     )
-    pixel_scale: float = setting(1 / 255, "Images enter the model as float32(image) * pixel_scale.", within=POSITIVE)
-    dropout_rate: float | None = setting(
-        None, "In place of every dropout rate of the model.", within=RATE, flag="dropout_rate"
+    pixel_scale: float = setting(
+        1 / 255, "Images enter the model as float32(image) * pixel_scale.", within=POSITIVE, flag=None
     )
-    initial_scale: float = setting(1.0, "Multiplies every initial kernel.", within=NOT_NEGATIVE, flag="initial_scale")
+    dropout_rate: float | None = setting(None, "In place of every dropout rate of the model.", within=RATE)
+    initial_scale: float = setting(1.0, "Multiplies every initial kernel.", within=NOT_NEGATIVE)
     augment: AugmentConfig = AugmentConfig()
     label_smoothing: float = setting(
-        0.0,
-        "In training, the share of each label that is spread evenly over all classes.",
-        within=RATE,
-        flag="label_smoothing",
+        0.0, "In training, the share of each label that is spread evenly over all classes.", within=RATE
     )
     average_epochs: float = setting(
         0.0,
         "Validate and test an exponential moving average of the weights over about this many last epochs; "
         "0: the weights themselves.",
         within=Interval(0, 1_000_000),
-        flag="average_epochs",
     )
     limit_examples: int | None = setting(
-        None,
-        "Train on the first N training images, for a quick look.",
-        within=Interval(2, math.inf),
-        flag="limit_examples",
+        None, "Train on the first N training images, for a quick look.", within=Interval(2, math.inf)
     )
     program: Callable[["TrainConfig"], Any] | None = None  # -> StepFunctions, in place of model, loss and optimiser
     # A user's own: name -> (logits float32 [N, K], label int32 [N]) -> float32 [N], measured on the final weights.

@@ -44,7 +44,7 @@ def every_figure():
         "predictions": images.predictions(image, [1, 2, 3, 4], [1, 2, 3, 5], digits, 2, 2),
         "confusion": images.confusion(np.eye(10, dtype=int) * 7, digits),
         "seeds": figures.seeds({"a": values, "b": values[:1]}, "test accuracy", {"a": 0.97}),
-        "differences": figures.differences({"a > b": values}, {"a > b": (0.9, 1.0)}, "difference"),
+        "differences": figures.seeds({"a > b": values}, "difference", intervals={"a > b": (0.9, 1.0)}),
         "forest": figures.forest([figures.ForestRow("a", 0.98, (0.97, 0.99), (0.95, 1.01), 0.975)], "accuracy"),
         "sweep": figures.sweep([1e-3, 1e-2], {"a": rng.random((2, 4))}, "learning rate", "accuracy"),
         "lines": figures.lines([10, 100], lines, "size", "time (ms)", log="xy"),
@@ -253,7 +253,7 @@ def test_the_numbers_of_an_axis_stand_apart(tmp_path):
 
 
 def test_differences_draw_the_interval_that_they_are_given():
-    axes = figures.differences({"a > b": [0.1, 0.3], "b > c": [0.2]}, {"a > b": (-0.5, 0.9)}, "accuracy").axes[0]
+    axes = figures.seeds({"a > b": [0.1, 0.3], "b > c": [0.2]}, "accuracy", intervals={"a > b": (-0.5, 0.9)}).axes[0]
     bars = [tuple(found.get_xdata()) for found in axes.get_lines() if found.get_label().startswith("_")]
     assert bars == [(-0.5, 0.9)]
     assert set(line(axes, "no difference").get_xdata()) == {0.0}
@@ -276,7 +276,7 @@ def test_a_dollar_in_a_name_is_a_dollar(name):
     drawn = [
         figures.history({name: history(3, 5)}),
         figures.seeds({name: values}, name),
-        figures.differences({name: values}, {name: (0.25, 0.5)}, name),
+        figures.seeds({name: values}, name, intervals={name: (0.25, 0.5)}),
         figures.forest([figures.ForestRow(name, 0.5)], name),
         figures.sweep([1e-3, 1e-2], {name: np.ones((2, 2))}, name, name),
         figures.durations({name: {name: [1.0, 20.0]}}, name),

@@ -107,41 +107,32 @@ class Options:
     """What a caller may ask of an experiment; None keeps the experiment's own value."""
 
     workdir: Path
-    protocol: str = setting("reported", "As the source did it, or asked fairly.", choices=PROTOCOLS, flag="protocol")
+    protocol: str = setting("reported", "As the source did it, or asked fairly.", choices=PROTOCOLS)
     num_seeds: int = setting(1, "How many seeds.", within=COUNT, flag="seeds")
     until: str | None = setting(
         None,
         "resolved: begin with the fewest seeds that can answer (or --seeds), add some to the variants that an open "
         "claim needs, and stop when every claim is answered.",
         choices=("resolved",),
-        flag="until",
     )
-    max_seeds: int = setting(MAX_SEEDS, "--until: never more seeds of a variant.", within=COUNT, flag="max_seeds")
-    max_minutes: float | None = setting(
-        None, "--until: begin no further round after so many minutes.", within=POSITIVE, flag="max_minutes"
-    )
+    max_seeds: int = setting(MAX_SEEDS, "--until: never more seeds of a variant.", within=COUNT)
+    max_minutes: float | None = setting(None, "--until: begin no further round after so many minutes.", within=POSITIVE)
     first_seed: int = setting(0, "The first seed.", within=Interval(0, configs.MAX_SEED), flag="seed")
-    variants: tuple[str, ...] = setting(
-        (), "Which variants; 'all' adds those that run only when named.", flag="variants"
-    )
+    variants: tuple[str, ...] = setting((), "Which variants; 'all' adds those that run only when named.")
     configs: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # variant -> as a run's config.json has it
     overrides: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # fields of TrainConfig and OptimConfig
     sweep: Mapping[str, tuple[float, ...]] = dataclasses.field(default_factory=dict)
     data_dir: Path | None = None
-    resume: bool = setting(True, "Continue what --workdir holds; --noresume replaces it.", flag="resume")
-    tensorboard: bool = setting(False, "Write TensorBoard events to <workdir>/tb.", flag="tensorboard")
-    wandb: bool = setting(False, "Send every epoch to Weights & Biases; WANDB_MODE=offline keeps it.", flag="wandb")
+    resume: bool = setting(True, "Continue what --workdir holds; --noresume replaces it.")
+    tensorboard: bool = setting(False, "Write TensorBoard events to <workdir>/tb.")
+    wandb: bool = setting(False, "Send every epoch to Weights & Biases; WANDB_MODE=offline keeps it.")
     debug_nans: bool = setting(
-        False,
-        "End at the first NaN or infinity and name its seed, step, layer and operation; status 1.",
-        flag="debug_nans",
+        False, "End at the first NaN or infinity and name its seed, step, layer and operation; status 1."
     )
     population_size: int | None = setting(
-        None, "How many runs share a compiled program; default: as many as fit.", within=COUNT, flag="population_size"
+        None, "How many runs share a compiled program; default: as many as fit.", within=COUNT
     )
-    playground: bool = setting(
-        True, "Put the networks into the page, where they answer what one draws.", flag="playground"
-    )
+    playground: bool = setting(True, "Put the networks into the page, where they answer what one draws.")
     num_devices: int | None = setting(
         None, "How many devices of each process train; default all.", within=COUNT, flag="devices"
     )
@@ -150,7 +141,6 @@ class Options:
         None,
         "Keep the dataset on disk and at most this much of it on the devices; default: all, unless it does not fit.",
         within=Interval(1, math.inf),
-        flag="stream_megabytes",
     )
     command: str = ""  # how to repeat it
 

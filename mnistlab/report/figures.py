@@ -225,20 +225,30 @@ def _seed_row(axes: Axes, y: float, values: Floats, interval: tuple[float, float
     )
 
 
-def seeds(values: Mapping[str, ArrayLike], label: str, reported: Mapping[str, float] | None = None) -> Figure:
+def seeds(
+    values: Mapping[str, ArrayLike],
+    label: str,
+    reported: Mapping[str, float] | None = None,
+    intervals: Mapping[str, tuple[float, float]] | None = None,
+) -> Figure:
     """Every seed a dot, the mean with its 95 % interval (Student's t), the reported number a bar; one row per variant.
 
     Args:
       values: variant -> float [n]; a diverged seed (not finite) is not drawn but counted in the row's label.
       label: the metric with its unit, for the axis.
       reported: variant -> number, for those that have one.
+      intervals: the values are differences, with a line at zero, of claims -> (low, high); NaN where there is none.
     """
     with style():
         rows = _finite_rows(values)
         figure, (axes,) = _row_axes(list(rows), 0.42, 22, width_inches=PHONE_INCHES)
+        if intervals is not None:
+            axes.axvline(0.0, color=VERMILLION, linestyle="--", linewidth=1.0, zorder=1, label="no difference")
         for y, (variant, array) in enumerate(zip(values, rows.values(), strict=True)):
-            if array.size:
+            if array.size and intervals is None:
                 _seed_row(axes, y, array, mean_interval(array), "mean and its 95 % interval (t)")
+            elif array.size and intervals is not None:
+                _seed_row(axes, y, array, intervals.get(variant, UNKNOWN), "mean, and the claim's 95 % interval")
             if reported and variant in reported:
                 axes.plot(
                     [reported[variant]] * 2,
@@ -249,29 +259,6 @@ def seeds(values: Mapping[str, ArrayLike], label: str, reported: Mapping[str, fl
                     zorder=1,
                     label="reported",
                 )
-        axes.set_xlabel(label)
-        axes.locator_params(axis="x", nbins=6)  # numbers of six digits stand apart
-        legend(figure, 3)
-        return laid_out(figure)
-
-
-def differences(
-    differences: Mapping[str, ArrayLike], intervals: Mapping[str, tuple[float, float]], label: str
-) -> Figure:
-    """Paired differences, every seed a dot, mean and the given interval, and a line at zero; one row per claim.
-
-    Args:
-      differences: claim -> float [n], one difference a seed; those not finite are counted in the row's label.
-      intervals: claim -> (low, high); NaN or missing where there is none.
-      label: the metric with its unit, for the axis.
-    """
-    with style():
-        rows = _finite_rows(differences)
-        figure, (axes,) = _row_axes(list(rows), 0.42, 22, width_inches=PHONE_INCHES)
-        axes.axvline(0.0, color=VERMILLION, linestyle="--", linewidth=1.0, zorder=1, label="no difference")
-        for y, (claim, array) in enumerate(zip(differences, rows.values(), strict=True)):
-            if array.size:
-                _seed_row(axes, y, array, intervals.get(claim, UNKNOWN), "mean, and the claim's 95 % interval")
         axes.set_xlabel(label)
         axes.locator_params(axis="x", nbins=6)  # numbers of six digits stand apart
         legend(figure, 3)

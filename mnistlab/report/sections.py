@@ -181,12 +181,12 @@ def difference_pictures(checked: Sequence[Checked], results: Mapping[str, Result
         if item.comparison is None or both is None or not isinstance(claim.right, str):
             continue
         label = f"({claim.id}) {claim.left} − {claim.right}, {claim.metric.replace('_', ' ')}"
-        rows.setdefault(text.unit(claim.metric).quantity, {})[label] = np.subtract(*both)
+        rows.setdefault(text.unit(claim.metric).quantity, {})[label] = stats.paired_differences(*both)
         intervals[label] = item.comparison.interval
         said[label] = text.format_interval(item.comparison.difference, *intervals[label], signed=True)
     return [
         draw(
-            figures.differences(differences, intervals, f"difference in {quantity}"),
+            figures.seeds(differences, f"difference in {quantity}", intervals=intervals),
             f"differences_{quantity}",
             f"Paired differences in {quantity}, one dot per seed; below them the mean, and the claim's 95 % interval.",
             "Mean differences: " + "; ".join(f"{row} {said[row]}" for row in differences) + ".",
