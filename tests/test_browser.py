@@ -54,18 +54,17 @@ def axe():
 
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory):
-    """Name -> a page of a small run; those of one and eight seeds are made as the experiment's own, of dense nets."""
+    """Name -> a page of a small run of dense nets; those of one and eight seeds are made as the experiment's own."""
     folder = tmp_path_factory.mktemp("pages")
     quick = {"num_epochs": 2, "limit_examples": 300, "batch_size": 64}
     own = lenet_vs_dense.EXPERIMENT
-    small = {name: dataclasses.replace(variant, model="dense", **quick) for name, variant in own.reported.items()}
+    dense = {name: dataclasses.replace(variant, model="dense") for name, variant in own.reported.items()}
+    small = {name: dataclasses.replace(variant, **quick) for name, variant in dense.items()}
     as_own, command = dataclasses.replace(own, reported=small), "python -m experiments.lenet_vs_dense --seeds="
     run.run(as_own, Options(folder / "one seed", num_seeds=1, command=command + "1"))
     run.run(as_own, Options(folder / "eight seeds", num_seeds=8, command=command + "8"))
-    run.run(
-        own,
-        Options(folder / "changed run", num_seeds=2, overrides=quick, command=command + "2"),
-    )
+    changed = Options(folder / "changed run", num_seeds=2, overrides=quick, command=command + "2")
+    run.run(dataclasses.replace(own, reported=dense), changed)
     places = {("lenet_vs_dense", "reported"): folder / "eight seeds", ("cnn_variants", "reported"): folder / "one seed"}
     summaries = {key: saved.read_summary(place) for key, place in places.items()}
     with pytest.MonkeyPatch.context() as patch:

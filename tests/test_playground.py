@@ -2,6 +2,7 @@
 
 import base64
 import dataclasses
+import io
 import json
 import re
 from pathlib import Path
@@ -11,6 +12,7 @@ import jax
 import numpy as np
 import pytest
 from browser import evaluate, needs_chromium
+from PIL import Image
 
 from mnistlab.comparison import nets as kept_nets
 from mnistlab.comparison import run
@@ -255,6 +257,60 @@ SEEN = """(async () => {
   states.deleted = await state();
   return states;
 })()"""
+
+
+DROPPED = """(async () => {
+  const bytes = Uint8Array.from(atob(given), (letter) => letter.charCodeAt(0));
+  const files = new DataTransfer();
+  files.items.add(new File([bytes], "one.png", { type: "image/png" }));
+  const input = document.querySelector("#playground .file input");
+  input.files = files.files;
+  input.dispatchEvent(new Event("change"));
+  await pause(500);
+  const canvas = document.querySelector("#playground .image");
+  const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+  const what = document.querySelector("#playground .what").textContent;
+  return { seen: data.filter((_, i) => i % 4 === 3).join(), what };
+})()"""
+
+
+@needs_chromium
+def test_a_picture_for_data_of_ones_own_is_seen_as_it_is(mnist, tmp_path):
+    rng = np.random.default_rng(0)
+    picture = (255 - mnist.image[0, ..., 0] // 2 - rng.integers(0, 9, (28, 28))).astype(np.uint8)  # ink on grey paper
+    file = io.BytesIO()
+    Image.fromarray(picture).save(file, "png")
+    text, _ = page_of({"dense": trained(models.make_model("dense"))}, mnist, "my_scans")
+    found = evaluate(text, DROPPED, tmp_path, base64.b64encode(file.getvalue()).decode())
+    seen = np.array(found["seen"].split(","), int).reshape(28, 28)
+    np.testing.assert_allclose(seen, picture, atol=1)
+    assert found["what"] == "one.png, scaled to 28 × 28 pixels."
+
+
+FINGERS = """(async () => {
+  const paper = document.querySelector("#playground .paper");
+  const point = (type, pointerId, x, y) => {
+    const box = paper.getBoundingClientRect();
+    const at = { clientX: box.left + x * box.width, clientY: box.top + y * box.height };
+    paper.dispatchEvent(new PointerEvent(type, { ...at, pointerId, bubbles: true }));
+  };
+  const inked = () => paper.getContext("2d").getImageData(0, 0, paper.width, paper.height).data.filter(Boolean).length;
+  point("pointerdown", 1, 0.2, 0.2); point("pointermove", 1, 0.4, 0.2);
+  const one = inked();
+  point("pointerdown", 2, 0.8, 0.8); point("pointermove", 2, 0.9, 0.9); point("pointerup", 2, 0.9, 0.9);
+  const two = inked();
+  point("pointermove", 1, 0.6, 0.2); point("pointerup", 1, 0.6, 0.2);
+  const on = inked();
+  point("pointermove", 1, 0.6, 0.9);
+  return [one, two, on, inked()];
+})()"""
+
+
+@needs_chromium
+def test_a_second_finger_draws_nothing_and_ends_no_stroke(mnist, tmp_path):
+    text, _ = page_of({"dense": trained(models.make_model("dense"))}, mnist)
+    one, two, on, lifted = evaluate(text, FINGERS, tmp_path)
+    assert 0 < one == two < on == lifted
 
 
 @needs_chromium
