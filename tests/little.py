@@ -4,6 +4,7 @@ import io
 
 import numpy as np
 import tensorflow_datasets as tfds
+from etils import epath
 from PIL import Image
 
 
@@ -11,6 +12,7 @@ class Little(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     """300 + 100 images as those of MNIST: a run ends with a pass over all test images, 10,000 of MNIST."""
 
     VERSION = tfds.core.Version("1.0.0")
+    pkg_dir_path = epath.Path(__file__).parent
 
     def _info(self):
         image, label = tfds.features.Image(shape=(28, 28, 1)), tfds.features.ClassLabel(num_classes=10)

@@ -87,7 +87,7 @@ def test_open_hands_the_page_to_the_browser(trained):
     assert done.returncode == 2 and "gone has no report.html" in done.stderr
 
 
-def test_a_pruned_run_is_read_and_predicted_from_and_does_not_grow(trained, run):
+def test_a_pruned_run_is_read_and_predicted_from_and_does_not_grow(trained, little_flags, run):
     image = np.random.default_rng(0).integers(0, 256, (3, 28, 28, 1), np.uint8)
     before = mnistlab.predict(mnistlab.read_run(run), "lenet5", image, seed=1)
     size, summary = listing.bytes_in(run), (run / "summary.json").read_bytes()
@@ -95,8 +95,8 @@ def test_a_pruned_run_is_read_and_predicted_from_and_does_not_grow(trained, run)
         [
             (MAIN, ["prune", "run"]),
             (MAIN, ["prune", "run"]),
-            (MAIN, [*TRAIN, "--seeds=2", "--workdir=run"]),
-            (MAIN, [*TRAIN, "--seeds=3", "--workdir=run"]),
+            (MAIN, [*TRAIN, *little_flags, "--seeds=2", "--workdir=run"]),
+            (MAIN, [*TRAIN, *little_flags, "--seeds=3", "--workdir=run"]),
         ],
         run.parent,
     )
