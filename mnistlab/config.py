@@ -91,8 +91,9 @@ def settings_of(cls: type) -> list[Setting]:
             kinds = typing.get_args(field.type) or (field.type,)
             is_tuple = typing.get_origin(field.type) is tuple
             may_be_none = types.NoneType in kinds
-            own = {"flag": field.name} if field.metadata["flag"] == "" else {}
-            found.append(Setting(field.name, kinds[0], is_tuple, may_be_none, field.default, **field.metadata | own))
+            about = dict(field.metadata)
+            about["flag"] = field.name if about["flag"] == "" else about["flag"]
+            found.append(Setting(field.name, kinds[0], is_tuple, may_be_none, field.default, **about))
     return found
 
 
