@@ -12,7 +12,8 @@ from absl import flags
 from layouts import synthetic
 
 import mnistlab
-from experiments import common
+from experiments import common, power
+from mnistlab.analysis import looks
 
 ROOT = Path(__file__).parents[1]
 collect_ignore = ["contract.py"]  # a script, which trains when it is read
@@ -91,6 +92,15 @@ def undrawn_pages():
     """Runs in this process leave empty pictures."""
     with pytest.MonkeyPatch.context() as patch:
         undrawn.apply(patch.setattr)
+        yield
+
+
+@pytest.fixture(scope="module")
+def near_sighted():
+    """How many further pairs a claim takes is looked for among few: no number is asked for, and many take seconds."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(looks, "FURTHEST", 16)
+        patch.setattr(power, "MOST_PAIRS", 32)
         yield
 
 

@@ -20,7 +20,7 @@ from run_folders import result_of, write_run
 
 from experiments import common, lenet_vs_dense, power, scoreboard
 from mnistlab import config, sealed
-from mnistlab.analysis import claims, departures, looks
+from mnistlab.analysis import claims, departures
 from mnistlab.analysis.claims import Claim
 from mnistlab.comparison import ranges, saved, spec, workdirs
 from mnistlab.config import OptimConfig, TrainConfig
@@ -29,6 +29,7 @@ from mnistlab.errors import UserError
 from mnistlab.training import checks, optim
 
 NUM_EXAMPLES = int(os.environ.get("MNISTLAB_EXAMPLES", "60"))  # MNISTLAB_EXAMPLES=300 before a release
+pytestmark = pytest.mark.usefixtures("near_sighted")
 quickly = settings(deadline=None, max_examples=NUM_EXAMPLES, suppress_health_check=list(HealthCheck), derandomize=True)
 
 NUMBERS = (
@@ -202,15 +203,6 @@ def damaged(data, text):
     middle = data.draw(st.sampled_from(["", "\0", "é", "-1", "1e999", "99999999999999", '"', "[" * 50_000, "\n"]))
     rest = text[start + length :] if data.draw(st.booleans()) else ""
     return (text[:start] + middle + rest).encode("utf-16" if data.draw(st.integers(0, 9)) == 9 else "utf-8")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def near_sighted():
-    """No number of further pairs is asked for here, and to simulate many takes seconds."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(looks, "FURTHEST", 16)
-        patch.setattr(power, "MOST_PAIRS", 32)
-        yield
 
 
 @pytest.fixture(scope="module")

@@ -16,11 +16,11 @@ from absl.testing import flagsaver
 from run_folders import result_of, write_run
 
 from experiments import compare, gather, power, scoreboard
-from mnistlab.analysis import looks
 from mnistlab.analysis.claims import Claim
 from mnistlab.comparison import saved
 from mnistlab.errors import UserError
 
+pytestmark = pytest.mark.usefixtures("near_sighted")
 NUM_FOLDERS = int(os.environ.get("MNISTLAB_STRANGERS", "3"))
 NAMES = ("$\\frac{1$", "$$", "$x$", "\\$", "a_{$", "a/b", "../x", "<b>&", "|", "`x`", "%s", "{x}", "_", "", " ", "a  b")
 NAMES += ("dense learning_rate=nan", "learning_rate=x", "é日本", "x" * 190, "x" * 300, "a\nb", "\ud800", "\0", "holds")
@@ -44,15 +44,6 @@ def defined():
     yield
     for name in set(flags.FLAGS) - before:
         delattr(flags.FLAGS, name)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def near_sighted():
-    """No number of further pairs is asked for here, and to simulate many takes seconds."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(looks, "FURTHEST", 16)
-        patch.setattr(power, "MOST_PAIRS", 32)
-        yield
 
 
 def outcome(folder, tool, **given):

@@ -137,7 +137,8 @@ def metric(result: Result, name: str) -> np.ndarray:
         return np.where(_whole(result, values), np.fmax.reduce(values, axis=1), np.nan)
     if match := re.fullmatch(r"(range|change)_after_(\d+):(\w+)", name):
         values, epoch = _history(result, match[3]), int(match[2])
-        if not (match[1] == "change") <= epoch < values.shape[1]:  # nothing is known of before the first epoch
+        first = 1 if match[1] == "change" else 0  # nothing is known of before the first epoch
+        if not first <= epoch < values.shape[1]:
             return np.full(len(values), np.nan)
         if match[1] == "range":
             later = values[:, epoch:]

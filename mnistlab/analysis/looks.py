@@ -48,12 +48,11 @@ def questions(checked: Sequence[Checked], sides: Sequence[Sides | None]) -> list
             continue
         num_pairs, num_more, outlook = comparison.n + comparison.num_failed, 0, ""
         if _is_open(comparison):
-            num_more = pairs_to_go(both, claim.margin, comparison.direction, num_open)
-            outlook = foreseen(comparison.n, num_more)
+            to_go = pairs_to_go(both, claim.margin, comparison.direction, num_open)
+            num_more, outlook = to_go or num_pairs, foreseen(comparison.n, to_go)
         low, high = comparison.interval
         evidence = f"{item.verdict}, p = {comparison.p_holm:.2g}, difference {low:+.2g} to {high:+.2g}"
-        more = num_more or (num_pairs if outlook else 0)
-        found.append(Question(claim.id, claim.variants, num_pairs, more, evidence, outlook))
+        found.append(Question(claim.id, claim.variants, num_pairs, num_more, evidence, outlook))
     return found
 
 

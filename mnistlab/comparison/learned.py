@@ -139,9 +139,10 @@ def cost_sentence(cost: Cost, board: Board) -> str:
     """What a quirk cost."""
     words = cost.quirk.words
     if cost.difference is None or cost.word in ("not run", "changed run", "not measured"):
-        why = "the run departs from its protocol" if cost.word == "changed run" else "that was not run"
-        if cost.word == "not resolved":
-            why = f"every pair of seeds diverged{_remark(cost.verdict)}"
+        why = {
+            "changed run": "the run departs from its protocol",
+            "not resolved": f"every pair of seeds diverged{_remark(cost.verdict)}",
+        }.get(cost.word, "that was not run")
         return f"What {words} costs is not known yet: {why}{''.join(_run(key, board) for key in cost.keys[:1])}."
     low, high = cost.interval or (float("nan"), float("nan"))
     change = _interval("test_accuracy", cost.difference, low, high)

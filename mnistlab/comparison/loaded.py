@@ -13,7 +13,6 @@ from typing import Any
 import jax
 import jax.export
 import numpy as np
-from PIL import Image
 
 from mnistlab import files
 from mnistlab.analysis import history
@@ -95,7 +94,7 @@ class Net:
         if card.of_digits(self.card):
             return photographs.to_mnist(picture)[None, ..., None]
         if picture.shape[:2] == IMAGE_SHAPE[:2] and self.image.shape == IMAGE_SHAPE:
-            return np.asarray(Image.fromarray(picture).convert("L"))[None, ..., None]  # as from_folder does
+            return photographs.to_shape(picture, IMAGE_SHAPE)[None]
         raise UserError(
             f"{path} is not of the form of {self.card.data['name']}, on which {self.variant} was trained, and only a "
             "digit is brought to its data's form; give an array of images as it was trained on"

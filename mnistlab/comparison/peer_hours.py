@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mnistlab import sealed
-from mnistlab.analysis import history
 from mnistlab.comparison import verdicts
 from mnistlab.comparison.verdicts import BoardRun
 from mnistlab.errors import UserError
@@ -49,9 +48,8 @@ def read(path: Path) -> Bench:
                 ratio, peer = max(of_peer)  # the fastest is the one to beat
                 found.setdefault((model, int(batch_size)), {})[int(ours[1] or 1)] = peer, ratio
         device = content["device"]
-        words = (
-            device if isinstance(device, str) else f"{device['platform']}: {device['kind']}"
-        )  # as it was once written
+        # As it is written, or as it once was.
+        words = device if isinstance(device, str) else f"{device['platform']}: {device['kind']}"
         return Bench(words.partition(":")[0], words, found)
     except (OSError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(
@@ -87,8 +85,8 @@ def of_variant(bench: Bench, run: BoardRun, name: str) -> Estimate:
         return Estimate(None, f"the run was on {platform}, the benchmark on {bench.platform}")
     if run.training is None or name not in run.training.variants:
         return Estimate(None, "no training that can be read back")
-    settings, variants = run.training.settings_of(name), run.training.config["run"]["variants"]
-    if "program" in variants[history.variant_of(name, variants)]:
+    settings = run.training.settings_of(name)
+    if "program" in run.training.known_of(name):
         return Estimate(None, "a program of its own, which no workload is")
     if any((settings.get("augment") or {}).values()):
         return Estimate(None, "images augmented, as in no workload")

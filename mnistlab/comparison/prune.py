@@ -30,10 +30,8 @@ def prune(folder: Path) -> int:
             for kind in nets.KINDS:  # they could be made again from what is to go
                 checkpoint.restore_once(place / kind, None, workdirs.belonging(folder, place.name, kind))
         num_bytes = 0
-        for place in (
-            *found,
-            *filter(Path.is_dir, files.entries(folder / "checkpoints")),
-        ):  # the latter: what a killed prune left
+        left = filter(Path.is_dir, files.entries(folder / "checkpoints"))  # perhaps by a prune that was killed
+        for place in (*found, *left):
             with file_errors(f"cannot prune {place}", "let it be written, and prune again"):
                 if (place / "training").exists():
                     files.remove(place / DOOMED)  # of a prune that was killed, before training began anew

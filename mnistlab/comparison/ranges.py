@@ -52,7 +52,7 @@ class _Ranges(Callback):
     def on_epoch(self, epoch: Epoch) -> None:
         """With the first epoch, before it is kept: a size at which none could be trained binds nobody."""
         if self.new is not None and cluster.is_first():
-            workdirs.check_there(self.session.options.workdir, self.session.lock)
+            self.session.check_there()
             ranges = [*self.kept, self.new]
             sealed.write(self.path, {"parts": [one[:2] if one.learning_rate is None else one for one in ranges]})
         self.new = None

@@ -69,6 +69,10 @@ class Session:
         """The folder of a variant's weights."""
         return self.options.workdir / "checkpoints" / name
 
+    def check_there(self) -> None:
+        """As `workdirs.check_there`, of its own folder."""
+        workdirs.check_there(self.options.workdir, self.lock)
+
 
 def run(experiment: Experiment, options: Options, hooks: Hooks = NO_HOOKS) -> dict[str, Any]:
     """Runs an experiment, or what is missing of it, and returns what summary.json holds.
@@ -111,7 +115,7 @@ def run(experiment: Experiment, options: Options, hooks: Hooks = NO_HOOKS) -> di
         for table in outputs.layer_tables(variants, session.dataset).values():
             hooks.log(f"\n{table.as_text()}")
         session, outcome = _train(session, started)
-        workdirs.check_there(options.workdir, session.lock)
+        session.check_there()
         return outputs.leave(session, outcome._replace(departures=departed))
 
 
@@ -369,7 +373,7 @@ def _train_variant(session: Session, name: str, before: Trained | None) -> Train
     config = configs.to_dict(variant.config)
     board = WeightsAndBiases(options.workdir, session.experiment.name, name, config) if options.wandb else None
     callbacks = [
-        OnEpoch(lambda epoch: workdirs.check_there(options.workdir, session.lock)),
+        OnEpoch(lambda epoch: session.check_there()),
         *([NanCheck(variant, session.dataset, _steps(session, variant))] if options.debug_nans else []),
         Checkpoint(folder / "training", functools.partial(workdirs.belonging, options.workdir, name)),
         *([events] if events else []),
@@ -377,7 +381,7 @@ def _train_variant(session: Session, name: str, before: Trained | None) -> Train
         *session.hooks.callbacks(name, variant),  # last: what ends a run ends it after all others saw the epoch
     ]
     whole = ranges.train(session, name, callbacks, before)
-    workdirs.check_there(options.workdir, session.lock)
+    session.check_there()
     nets.save_weights(folder, whole)
     if board is not None:
         board.close(whole.result)

@@ -48,10 +48,15 @@ class RunFolder(NamedTuple):
         """The seeds of one variant."""
         return [run.seed for run in self.variants[label].runs]
 
+    def known_of(self, label: str) -> dict[str, Any]:
+        """What config.json says of the variant of a label: its config, and the digest of a program without a name."""
+        variants = self.config["run"]["variants"]
+        return variants[history.variant_of(label, variants)]
+
     def settings_of(self, label: str) -> dict[str, Any]:
         """The config of one variant, at its point of a grid and at the learning rate that was chosen."""
-        variants, entry = self.config["run"]["variants"], self.summary["variants"][label]
-        own = dict(variants[history.variant_of(label, variants)]["config"])
+        entry = self.summary["variants"][label]
+        own = dict(self.known_of(label)["config"])
         own = {"optimizer" if name == "optim" else name: value for name, value in own.items()}  # of format 1
         optimizer = dict(own["optimizer"]) if isinstance(own["optimizer"], dict) else {}
         chosen = {"learning_rate": entry["learning_rate"]} if "learning_rate" in entry else {}
@@ -217,8 +222,7 @@ def _settings(run: RunFolder, variant: str) -> dict[str, Any]:
     names = ("data", "device", "matmul_precision", "xla_flags", "versions", "git_revision", "code_digest")
     about = {name: run.config.get(name) for name in names}
     named = {name: run.summary.get(name) for name in ("experiment", "protocol")}
-    known = run.config["run"]["variants"][history.variant_of(variant, run.config["run"]["variants"])]
-    own = {"program": known.get("program", "")[:12] or None}  # of a network, loss or optimiser that no name says
+    own = {"program": run.known_of(variant).get("program", "")[:12] or None}
     return config.flat({**named, **run.settings_of(variant), **own, **about})
 
 

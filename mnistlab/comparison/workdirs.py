@@ -90,11 +90,12 @@ def prepare(workdir: Path, run: Mapping[str, Any], resume: bool) -> dict[str, An
     if not resume:
         _clear(workdir)
         return _jsonable(run)
-    if check(workdir, run):  # what was found is of too few
+    run, is_more = _compared(workdir, run)
+    if is_more:  # than what was found there is of
         with file_errors(f"cannot write to {workdir}", "choose another --workdir, or let it be written"):
             for name in FINDINGS:
                 (workdir / name).unlink(missing_ok=True)
-    return identity.in_words_of(_earlier(workdir, ADVICE), _jsonable(run))
+    return run
 
 
 def check(workdir: Path, run: Mapping[str, Any]) -> bool:
@@ -103,10 +104,15 @@ def check(workdir: Path, run: Mapping[str, Any]) -> bool:
     Raises:
       UserError: it holds another run, or one of which nothing says what it is.
     """
-    now = _jsonable(run)
+    return _compared(workdir, run)[1]
+
+
+def _compared(workdir: Path, run: Mapping[str, Any]) -> tuple[dict[str, Any], bool]:
+    """`run` in the words in which it stands in `workdir`, and what `check` says of it; raises as that."""
+    now: dict[str, Any] = _jsonable(run)
     earlier = _earlier(workdir, "use another --workdir, or --noresume to delete that run and start again")
     if earlier is None:
-        return False
+        return now, False
     grown = {key for key in ("seeds", "variants") if identity.has_grown(earlier.get(key), now.get(key))}
     own = {*grown, "seeds_of"}
     keys = [key for key in dict.fromkeys((*now, "tool")) if key not in own]  # what a tool made cannot be gone on with
@@ -116,7 +122,8 @@ def check(workdir: Path, run: Mapping[str, Any]) -> bool:
             f"{workdir} holds another run ({differing}); use another --workdir, or repeat that run's command to go on "
             "with it; --noresume would delete it"
         )
-    return bool(grown) or now.get("seeds_of") != earlier.get("seeds_of")
+    is_more = bool(grown) or now.get("seeds_of") != earlier.get("seeds_of")
+    return identity.in_words_of(earlier, now), is_more
 
 
 def num_seeds(workdir: Path) -> dict[str, int]:

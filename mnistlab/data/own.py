@@ -71,20 +71,15 @@ def from_folder(folder: Path | str, *, image_shape: tuple[int, int, int] = (28, 
 
 
 def _pictures(folder: Path, class_names: Sequence[str], image_shape: tuple[int, int, int]) -> Arrays:
-    from PIL import Image
-
     unknown = [path.name for path in _visible(folder) if path.is_dir() and path.name not in class_names]
     if unknown:
         raise UserError(
             f"{folder} has the class {unknown[0]!r}, which train has not; expected {', '.join(class_names)}"
         )
-    height, width, channels = image_shape
     images, labels = [], []
     for label, class_name in enumerate(class_names):
         for path in _visible(folder / class_name) if (folder / class_name).is_dir() else ():
-            picture = Image.fromarray(photographs.read_picture(path)).convert("L" if channels == 1 else "RGB")
-            resized = picture.resize((width, height), Image.Resampling.BOX)
-            images.append(np.asarray(resized, np.uint8).reshape(image_shape))
+            images.append(photographs.to_shape(photographs.read_picture(path), image_shape))
             labels.append(label)
     if not images:
         raise UserError(f"{folder} holds no pictures; expected {folder}/<class>/<picture>")

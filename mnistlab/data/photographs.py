@@ -63,6 +63,15 @@ def _of_eight_bits(picture: Any) -> Any:
     return Image.fromarray((np.asarray(picture, np.int64) // 257).clip(0, 255).astype(np.uint8))
 
 
+def to_shape(picture: NDArray[np.uint8], image_shape: tuple[int, int, int]) -> NDArray[np.uint8]:
+    """A picture uint8 [h, w, 3] as an image of a dataset uint8 (H, W, C): grey where that has one channel."""
+    from PIL import Image
+
+    height, width, channels = image_shape
+    image = Image.fromarray(picture).convert("L" if channels == 1 else "RGB")
+    return np.asarray(image.resize((width, height), Image.Resampling.BOX), np.uint8).reshape(image_shape)
+
+
 def to_mnist(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """The digit on a picture uint8 [H, W] or [H, W, 3] as MNIST would show it: uint8 [28, 28], light on black.
 

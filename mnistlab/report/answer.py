@@ -206,15 +206,16 @@ def _relation(item: Checked, greater: bool) -> str:
     return f"{claim.left} has a {'higher' if greater else 'lower'} {_words(claim.metric)} than {right}"
 
 
-def _claimed(item: Checked) -> str:
+def _claimed(item: Checked, is_so: bool = True) -> str:
+    """What a claim says, or that it is not so; of two that are said to be alike always that they differ."""
     claim = item.claim
     if claim.direction == "about" and not isinstance(claim.right, str):
         near = f"{_amount(claim.metric, claim.margin)} of {_level_of(claim.metric, claim.right)}"
-        return f"the {_words(claim.metric)} of {claim.left} is within {near}"
+        return f"the {_words(claim.metric)} of {claim.left} is {'' if is_so else 'not '}within {near}"
     if _is_of_two_alike(claim):
         both, where = _compared(claim)
         return f"{both} differ{where}"
-    return _relation(item, claim.direction == ">")
+    return _relation(item, (claim.direction == ">") == is_so)
 
 
 def _compared(claim: Claim) -> tuple[str, str]:
@@ -237,9 +238,7 @@ def _observed(item: Checked) -> str:
     if not isinstance(claim.right, str):
         if claim.direction != "about":
             return f"{_relation(item, c.difference > 0)}, at {mean}"
-        inside = abs(c.mean_a - claim.right) <= claim.margin
-        said = _claimed(item) if inside else _claimed(item).replace(" is within ", " is not within ", 1)
-        return f"{said}, at {mean}"
+        return f"{_claimed(item, abs(c.mean_a - claim.right) <= claim.margin)}, at {mean}"
     if c.difference == 0:
         return f"{claim.left} and {claim.right} have the same {_words(claim.metric)}, {mean}"
     against = f"{mean} against {_level_of(claim.metric, c.mean_b)}"
@@ -250,12 +249,8 @@ def _between(item: Checked, is_so: bool) -> str:
     """What a verdict says where the means say something else, with its interval."""
     claim, c = item.claim, item.comparison
     assert c is not None
-    if claim.direction in (">", "<"):
-        said = _relation(item, (claim.direction == ">") == is_so)
-    else:
-        said = _claimed(item) if is_so else _claimed(item).replace(" is within ", " is not within ", 1)
     low, high = (_signed(claim.metric, value) for value in c.interval)
-    return f"{said}, the difference lies between {low} and {high}"
+    return f"{_claimed(item, is_so)}, the difference lies between {low} and {high}"
 
 
 def _seeds(item: Checked, results: Mapping[str, Result]) -> str:

@@ -244,11 +244,11 @@ def seeds(
         figure, (axes,) = _row_axes(list(rows), 0.42, 22, width_inches=PHONE_INCHES)
         if intervals is not None:
             axes.axvline(0.0, color=VERMILLION, linestyle="--", linewidth=1.0, zorder=1, label="no difference")
+        said = "mean and its 95 % interval (t)" if intervals is None else "mean, and the claim's 95 % interval"
         for y, (variant, array) in enumerate(zip(values, rows.values(), strict=True)):
-            if array.size and intervals is None:
-                _seed_row(axes, y, array, mean_interval(array), "mean and its 95 % interval (t)")
-            elif array.size and intervals is not None:
-                _seed_row(axes, y, array, intervals.get(variant, UNKNOWN), "mean, and the claim's 95 % interval")
+            if array.size:
+                interval = mean_interval(array) if intervals is None else intervals.get(variant, UNKNOWN)
+                _seed_row(axes, y, array, interval, said)
             if reported and variant in reported:
                 axes.plot(
                     [reported[variant]] * 2,

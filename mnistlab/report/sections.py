@@ -197,18 +197,18 @@ def difference_pictures(checked: Sequence[Checked], results: Mapping[str, Result
 
 def looks_picture(checked: Sequence[Checked], sides: Sequence[Sides | None], draw: Draw) -> list[page.Picture]:
     """Evidence and interval of the claims by number of pairs; nothing where no claim has two."""
-    measured = [(c, both) for c, both in zip(checked, sides, strict=True) if c.comparison and both]
-    drawn = [(item, both) for item, both in measured if item.comparison and item.comparison.n > 1][:MOST_DRAWN]
+    measured = [(c, c.comparison, both) for c, both in zip(checked, sides, strict=True) if c.comparison and both]
+    drawable = [one for one in measured if one[1].n > 1]
+    drawn = drawable[:MOST_DRAWN]
     rows = {
-        f"({item.claim.id})": (looks.looks(both, len(measured), item.comparison.direction), item.claim.margin)
-        for item, both in drawn
-        if item.comparison
+        f"({item.claim.id})": (looks.looks(both, len(measured), comparison.direction), item.claim.margin)
+        for item, comparison, both in drawn
     }
     caption = (
         "Evidence and 95 % interval by number of pairs. The broken line settles the claim with the most evidence "
         "(Holm); one of equality has none. An interval between the dotted lines says that no difference matters."
     )
-    if len(drawn) < len(measured):
-        caption += f" Of the {len(measured)} claims the first {len(drawn)} that have two pairs are drawn."
-    alt = "By number of pairs: " + "; ".join(f"({item.claim.id}) {_verdict(item)}" for item, _ in drawn) + "."
+    if len(drawn) < len(drawable):
+        caption += f" Of the {len(drawable)} claims that have two pairs the first {len(drawn)} are drawn."
+    alt = "By number of pairs: " + "; ".join(f"({item.claim.id}) {_verdict(item)}" for item, *_ in drawn) + "."
     return [draw(figures.looks(rows), "looks", caption, alt)] if rows else []

@@ -33,7 +33,7 @@ def halves(model: nn.Module, loss: Callable[..., jax.Array], batch_size: int) ->
     Only a model that says so, by `examples_are_independent`, is called on a part of a batch, and only a loss of ours:
     another may weigh an example by what else is in the batch.
     """
-    ours = loss.__module__.startswith(f"{__package__}.") if hasattr(loss, "__module__") else False
+    ours = str(getattr(loss, "__module__", "")).startswith(f"{__package__}.")
     independent = getattr(model, "examples_are_independent", False) and ours
     return independent and jax.default_backend() == "cpu" and batch_size % 2 == 0 and batch_size >= FEWEST_TO_HALVE
 

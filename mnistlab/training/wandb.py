@@ -1,5 +1,6 @@
 """Weights & Biases: every epoch of every run, where its package is installed."""
 
+import functools
 import os
 import secrets
 from collections.abc import Mapping
@@ -39,7 +40,6 @@ class WeightsAndBiases(Callback):
           UserError: wandb is not installed.
         """
         self.folder, self.group, self.variant, self.config = folder, group, variant, dict(config)
-        self.mark = ""
         self.wandb = load()
         self.begun: dict[str, Any] = {}
 
@@ -58,21 +58,20 @@ class WeightsAndBiases(Callback):
                 there.summary.update({name: value for name, value in final.items() if np.isfinite(value)})
                 there.finish()
 
-    def _mark_of_folder(self) -> str:
-        """What no other run has, on whichever machine: drawn once, and gone with what it marks."""
+    @functools.cached_property
+    def _mark(self) -> str:
+        """What no other folder has, on whichever machine: drawn once, and gone with what it marks."""
         path = self.folder / "wandb" / "mark"
-        if not self.mark:
-            with file_errors(f"cannot write {path}", "let it be written, or leave --wandb out"):
-                path.parent.mkdir(exist_ok=True)
-                if not path.exists():
-                    write_atomic(path, secrets.token_hex(8))
-                self.mark = path.read_text()
-        return self.mark
+        with file_errors(f"cannot write {path}", "let it be written, or leave --wandb out"):
+            path.parent.mkdir(exist_ok=True)
+            if not path.exists():
+                write_atomic(path, secrets.token_hex(8))
+            return path.read_text()
 
     def _of(self, run: Run) -> Any:
         name = name_of(run)
         if name not in self.begun:
-            place = f"{self._mark_of_folder()}/{self.variant}/{name}"
+            place = f"{self._mark}/{self.variant}/{name}"
             try:
                 self.begun[name] = self.wandb.init(
                     project=os.environ.get("WANDB_PROJECT", PROJECT),
